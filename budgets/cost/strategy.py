@@ -64,6 +64,23 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PairValues:
+    """The numbers that a strategy keeps by pair (`Strategy.pair_state`), of the pairs of a step, (N,) each.
+
+    Attributes:
+        progress: Share of the training that was done before this step, in [0, 1).
+        epochs: Epochs of the whole training.
+        before: Values before the step, by name.
+        after: Values after it, a copy of ``before`` in which the loss replaces those of this rank's rows.
+    """
+
+    progress: float
+    epochs: float
+    before: Mapping[str, Tensor]
+    after: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Strategy:
     """A strategy; subclasses replace the methods that differ, and their instances give the numbers.
 
@@ -185,6 +202,18 @@ class Strategy:
         its own ones.
         """
         raise NotImplementedError
+
+    def pair_state(self) -> Mapping[str, float]:
+        """Return the initial values of the numbers that it keeps for each pair, by name."""
+        return {}
+
+    def loss_by_pair(self, model: Model, values: PairValues, *features: Tensor) -> Tensor:
+        """Return the loss as `loss` does, of a strategy that keeps numbers by pair, and set the new ones."""
+        raise NotImplementedError
+
+    def temperature_rate(self, _peak: float, _logit_scale: Tensor) -> Tensor | None:
+        """Return the learning rate of the logarithmic factor of the cosines; None for that of all else."""
+        return None
 
     def chance(self, batch_size: int) -> float:
         """Return the loss of features without information."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.amp import GradScaler
 
-from budgets.cost.strategy import Strategy
+from budgets.cost.strategy import PairValues, Strategy
 from runners.host.seeds import derive_seed, seed_global
 from runners.models.model import attention_context, full_precision
 from runners.training.learner import Learner
@@ -18,8 +18,14 @@ Context = Callable[[], AbstractContextManager[object]]
 """Returns the context of a forward pass: its precision and attention."""
 
 
-def backward(
-    learner: Learner, views: Sequence[Tensor], context: Context, *, parts: int = 1, seed: int = 0
+def backward(  # noqa: PLR0913 - the parts of a step
+    learner: Learner,
+    views: Sequence[Tensor],
+    context: Context,
+    *,
+    parts: int = 1,
+    seed: int = 0,
+    values: PairValues | None = None,
 ) -> Tensor:
     """Compute the gradients of a batch split into parts and over ranks, with the loss of the whole batch.
 
@@ -29,8 +35,8 @@ def backward(
     gradient counted once). Loss and gradients equal those of the whole batch, except for batch norm, which
     sees one part of all ranks at a time. A single part keeps its graph in the first pass and is not repeated.
 
-    ``views`` are those of this rank's pairs; the seed is that of the step and rank. Returns the loss, a
-    scalar without a graph, the same on all ranks.
+    ``views`` are those of this rank's pairs, ``values`` what the strategy keeps by pair, of all ranks' pairs;
+    the seed is that of the step and rank. Returns the loss, a scalar without a graph, the same on all ranks.
     """
     pieces = list(zip(*(view.chunk(parts) for view in views), strict=True))
 
@@ -48,7 +54,7 @@ def backward(
             torch.cat(each).requires_grad_(each[0].is_floating_point()) for each in zip(*cached, strict=True)
         ]
     loss, of_features, direct = joint_loss(
-        learner.strategy, learner.model, own, learner.parameters, scaler=learner.scaler
+        learner.strategy, learner.model, own, learner.parameters, scaler=learner.scaler, values=values
     )
     # DistributedDataParallel takes the mean of the ranks' gradients: of their pairs' it has to be the sum.
     slopes = [() if slope is None else (rank_count() * slope).chunk(parts) for slope in of_features]
@@ -64,13 +70,14 @@ def backward(
     return loss
 
 
-def joint_loss(
+def joint_loss(  # noqa: PLR0913 - the parts of a step
     strategy: Strategy,
     model: open_clip.CLIP,
     own: Sequence[Tensor],
     parameters: Sequence[Tensor],
     *,
     scaler: GradScaler | None = None,
+    values: PairValues | None = None,
 ) -> tuple[Tensor, list[Tensor | None], list[tuple[Tensor, Tensor]]]:
     """Compute the loss of all ranks' pairs in fp32, from the features of this rank's.
 
@@ -84,7 +91,10 @@ def joint_loss(
     wanted = [number for number, feature in enumerate(own) if feature.requires_grad]
     inputs = [*(everyone[number].requires_grad_() for number in wanted), *parameters]
     with torch.enable_grad(), full_precision(own[0].device):
-        loss = strategy.loss(model, *everyone)
+        if values is None:
+            loss = strategy.loss(model, *everyone)
+        else:
+            loss = strategy.loss_by_pair(model, values, *everyone)
         scaled = loss if scaler is None else scaler.scale(loss)
         slopes = torch.autograd.grad(scaled, inputs, allow_unused=True)
     gradients: list[Tensor | None] = [None] * len(own)

@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from budgets.cost.strategy import Strategy
 from budgets.declaration.recipe import Recipe
+from runners.training.pair_state import PairState
 from runners.training.ranks import rank_count
 
 Modules = TypeVar("Modules", bound=nn.Module)
@@ -42,6 +43,7 @@ class Learner:
     scaler: GradScaler | None  # the loss scale of fp16
     across: DistributedDataParallel | None
     average: AveragedModel | None  # of the model's weights
+    by_pair: PairState | None  # of a strategy that keeps numbers by pair
     losses: Tensor
 
     @property
@@ -74,7 +76,7 @@ class Learner:
             part.load_state_dict(state[name])
 
     def _parts(self) -> dict[str, Any]:
-        names = "modules", "optimizer", "scaler", "average"
+        names = "modules", "optimizer", "scaler", "average", "by_pair"
         return {name: part for name in names if (part := getattr(self, name)) is not None}
 
 
@@ -93,9 +95,10 @@ def make_learner(  # noqa: PLR0913 - the parts of a run
     recipe: Recipe,
     lr_peak: float,
     steps: int,
+    pairs: int = 0,
     precision: str = "fp32",
 ) -> Learner:
-    """Prepare a model, on its device, for a run; the strategy's head, if it has one, is moved there.
+    """Prepare a model, on its device, for a run on some pairs; a head of the strategy is moved there.
 
     Raises:
         ValueError: The model has batch norm and several ranks, but no GPUs.
@@ -117,6 +120,8 @@ def make_learner(  # noqa: PLR0913 - the parts of a run
         model.visual.compile()
         # A CLIP holds the parts of its text tower itself; any other tower is a module of its own.
         (model.transformer if hasattr(model, "transformer") else model.text).compile()
+    apart = strategy.temperature_rate(lr_peak, model.logit_scale.detach()) is not None
+    temperature = model.logit_scale if apart else None
     across = None
     if rank_count() > 1:
         if recipe.compile and recipe.gradient_checkpointing:
@@ -124,14 +129,16 @@ def make_learner(  # noqa: PLR0913 - the parts of a run
             # recomputes activations, and raises an error. Whole graphs exchange gradients at their end.
             torch._dynamo.config.optimize_ddp = False  # noqa: SLF001 - the setting that torch's error names
         across = DistributedDataParallel(_Towers(modules))
+    initial = strategy.pair_state()
     return Learner(
         model=model,
         strategy=strategy,
         modules=modules,
-        optimizer=make_optimizer(modules, recipe, lr_peak=lr_peak),
+        optimizer=make_optimizer(modules, recipe, lr_peak=lr_peak, temperature=temperature),
         scaler=GradScaler(device.type) if precision == "fp16" else None,
         across=across,
         average=average,
+        by_pair=PairState(initial, pairs, device) if initial else None,
         losses=torch.full((steps,), float("nan"), device=device),
     )
 
@@ -148,23 +155,29 @@ class _Towers(nn.Module):
         return strategy.features(model, head[0] if head else None, *views)
 
 
-def make_optimizer(modules: nn.Module, recipe: Recipe, *, lr_peak: float) -> torch.optim.Optimizer:
+def make_optimizer(
+    modules: nn.Module, recipe: Recipe, *, lr_peak: float, temperature: Tensor | None = None
+) -> torch.optim.Optimizer:
     """Build the recipe's optimiser; gains, biases and the temperature have no weight decay, as in open_clip.
 
     Without ``embedding_decay`` positions and token embeddings have none either. open_clip also leaves out
     Swin's tables of relative positions, which here count as positions.
 
     Adafactor is timm's port of big_vision's, which the paper trained with; torch's own has neither a first
-    moment nor absolute step sizes.
+    moment nor absolute step sizes. A ``temperature`` with a learning rate of its own is the last group.
     """
     apart = set[Tensor]() if recipe.embedding_decay else _embeddings(modules)
     parameters = [parameter for parameter in modules.parameters() if parameter.requires_grad]
     matrices = [weights for weights in parameters if weights.ndim > 1 and weights not in apart]
     others = [weights for weights in parameters if weights.ndim <= 1 or weights in apart]
+    alone = [weights for weights in others if weights is temperature]
+    others = [weights for weights in others if weights is not temperature]
     decay = recipe.weight_decay
     if recipe.optimizer == "adafactor":
         decay /= lr_peak  # timm multiplies decay by the learning rate, big_vision by learning rate / peak
     groups = [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+    if alone:
+        groups.append({"params": alone, "weight_decay": 0.0})
     if recipe.optimizer == "adafactor":
         adafactor: torch.optim.Optimizer = AdafactorBigVision(
             groups, lr=lr_peak, momentum=recipe.beta1, beta2_cap=recipe.beta2

@@ -72,6 +72,13 @@ def gather_objects(part: T) -> list[T]:
     return objects
 
 
+def broadcast(part: Tensor) -> Tensor:
+    """Return rank 0's tensor on every rank; the others give memory for it."""
+    if rank_count() > 1:
+        dist.broadcast(part, src=0)
+    return part
+
+
 def sum_over_ranks(part: Tensor) -> Tensor:
     """Return the sum of a tensor over all ranks."""
     if rank_count() > 1:

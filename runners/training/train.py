@@ -15,7 +15,7 @@ from runners.host.seeds import derive_seed, step_generator
 from runners.models.model import clamp_logit_scale, keep_all_patches
 from runners.training.backward import Context, backward
 from runners.training.learner import Learner
-from runners.training.ranks import gather_objects, rank, rank_count
+from runners.training.ranks import gather, gather_objects, rank, rank_count
 
 _STEPS_BETWEEN_CHECKS = 25
 _FALL, _MARGIN = 0.002, 0.001  # of chance
@@ -63,6 +63,7 @@ def train(  # noqa: PLR0913 - the parts of a run
     model, strategy, optimizer, losses = learner.model, learner.strategy, learner.optimizer, learner.losses
     model.train()
     recipe, steps, size, device = schedule.recipe, schedule.steps, schedule.batch_size, losses.device
+    by_pair = learner.by_pair
     masked_steps = steps - recipe.tail_steps(steps)
     chance = strategy.chance(size)
     batches = data.batches(
@@ -72,6 +73,10 @@ def train(  # noqa: PLR0913 - the parts of a run
         pairs = replace(batch, images=to_float(batch.images))
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate(step)
+        with torch.no_grad():
+            of_temperature = strategy.temperature_rate(schedule.lr_peak, model.logit_scale)
+        if of_temperature is not None:
+            optimizer.param_groups[-1]["lr"] = of_temperature
         if step == masked_steps:
             for grown in (model, *(() if learner.average is None else (learner.average.module,))):
                 strategy.enlarge(grown)
@@ -83,11 +88,17 @@ def train(  # noqa: PLR0913 - the parts of a run
         generator = step_generator(schedule.seed, step, rank=rank())
         with context():
             views = strategy.views(pairs, generator)
+        values = None
+        if by_pair is not None:
+            ids = gather(batch.ids)
+            values = by_pair.look_up(ids, progress=step / steps, epochs=steps * size / by_pair.pairs)
         del batch, pairs  # a large batch takes gigabytes
         optimizer.zero_grad(set_to_none=True)
         # Unique per step and rank.
         seed = derive_seed(schedule.seed, "parts", step * rank_count() + rank())
-        losses[step] = backward(learner, views, context, parts=recipe.accumulation, seed=seed)
+        losses[step] = backward(learner, views, context, parts=recipe.accumulation, seed=seed, values=values)
+        if by_pair is not None and values is not None:
+            by_pair.update(ids, values.after)
         del views
         _update(learner, recipe.gradient_clip)
         done = step + 1

@@ -73,6 +73,7 @@ def set_up(job: TrialJob) -> RankTraining:
         recipe=trial.recipe,
         lr_peak=trial.lr_peak,
         steps=trial.steps,
+        pairs=sum(part.pairs for part in trial.components),
         precision=precision,
     )
     if start is not None:

@@ -137,11 +137,11 @@ def test_interrupted_scoring_resumes_after_another_score_was_set(
     scored: list[int] = []
     original = clip_score._score  # noqa: SLF001 - counted, and stopped at
 
-    def stops(loaded: Any, frame: Any, *rest: Any) -> Any:  # noqa: ANN401
+    def stops(loaded: Any, frame: Any, *rest: Any, **how: Any) -> Any:  # noqa: ANN401
         scored.append(len(frame))
         if len(scored) == 2:
             raise KeyboardInterrupt
-        return original(loaded, frame, *rest)
+        return original(loaded, frame, *rest, **how)
 
     monkeypatch.setattr(clip_score, "_score", stops)
     with pytest.raises(KeyboardInterrupt):

@@ -59,6 +59,7 @@ def jobs(pool: Path, tmp_path: Path) -> Jobs:
     ("strategy", "recipe"),
     [
         ("clip", Recipe(precision="fp32")),
+        ("fastclip", Recipe(precision="fp32", accumulation=2, eps=1e-3)),
         # The gradient of a key's bias is nothing but rounding; a small epsilon would make steps of it.
         ("siglip", Recipe(precision="fp32", accumulation=2, ema=0.9, gradient_clip=None, eps=1e-3)),
     ],
