@@ -12,7 +12,8 @@ time, so that other load matters less, and the best of all turns counts. The rat
 reference's two precisions. FLOPs are those of `budgets.cost.flops`; the peak is the best product of two
 square matrices in the precision of our loop on as many threads, measured between the turns. On the same
 batches our loss curve must follow the reference in fp32; in the timed turns, where the orders differ, the
-last losses must agree.
+last losses must agree. Strategies that read columns or keep numbers by pair train the smallest model, and are
+compared with CLIP.
 
 With ``--device cuda`` the model is ViT-B/32 with batches of 1,024 simulated JPEGs, timed by wall clock, with
 eight loader processes, and both loops read the same batches in the same way; `benchmarks/loader.py` compares
@@ -31,8 +32,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -52,8 +53,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.measured import Result, at_least, at_most, own_peak, verdict
 from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.flops import sample_cost
-from budgets.cost.strategy import find_strategy
+from budgets.cost.strategy import Strategy, find_strategy
 from budgets.declaration.recipe import Recipe
+from runners.data.build.rescore import set_column
 from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import tokenizer
 from runners.data.reading.training_data import Source, TrainingData, empty_for, on_device
@@ -79,6 +81,8 @@ SAME_CURVE, SAME_LAST = 0.01, 0.05  # of the loss; bf16 rounds to 0.4 %
 RATIO, SHARE = 1.5, 0.5
 LOSSES = {"clip": (14.0, 0.81), "siglip": (12.0, 0.93)}  # most products of a rank's rows, and GiB
 _LOSS_WIDTH, _ROWS = 512, 1024
+OTHERS, OF_CLIP = ("fastclip", "reinforced", "recaptions"), 0.8  # and their speed over CLIP's
+PAIRS = 4096
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -119,20 +123,21 @@ class Setting:
         ids = tokenizer(text["vocab_size"], text["context_length"], Pool.open(self.folder).vocabulary)
         return torch.from_numpy(ids(list(texts)))
 
-    def data(self) -> TrainingData:
+    def data(self, columns: Sequence[str] = ()) -> TrainingData:
         """Open the data of our loop, decoded before the timing starts, as in a study's trials."""
         pool = Pool.open(self.folder)
         source, size = Source(pool=pool, rows=np.arange(pool.count)), self.architecture.costs.image_size
-        return open_data(
-            StreamedSet(sources=[source], image_size=size, tokens=self.tokens, workers=self.workers)
-        )
+        streamed = StreamedSet(sources=[source], image_size=size, tokens=self.tokens, workers=self.workers)
+        return open_data(replace(streamed, columns=columns))
 
 
-def ours(setting: Setting) -> tuple[float, Tensor, float]:
+def ours(setting: Setting, strategy: Strategy = CLIP) -> tuple[float, Tensor, float]:
     """Run our loop; return samples/s, the loss of each step, and the share of time it waited for data."""
-    data, marks = setting.data(), list[float]()
+    data, marks = setting.data(strategy.columns), list[float]()
     waited, ended, walls = 0.0, math.nan, list[float]()
-    learner = make_learner(setting.model(), CLIP, recipe=RECIPE, lr_peak=LR_PEAK, steps=setting.steps)
+    learner = make_learner(
+        setting.model(), strategy, recipe=RECIPE, lr_peak=LR_PEAK, steps=setting.steps, pairs=PAIRS
+    )
 
     def before_step() -> None:
         nonlocal waited
@@ -157,6 +162,14 @@ def ours(setting: Setting) -> tuple[float, Tensor, float]:
         after_step=after_step,
     )
     return _speed(setting, marks), learner.losses.cpu(), waited / (walls[1] - walls[0])
+
+
+def add_columns(pool: Pool) -> None:
+    """Add the columns that `OTHERS` read: other captions, and embeddings as wide as the small models'."""
+    draw = np.random.default_rng(SEED)
+    arrays = [draw.normal(size=(pool.count, 64)) / 8 for _ in range(2)]
+    texts = pool.frame["caption"].to_numpy(object)
+    set_column(pool, {"recaption": [texts], "teacher_image": arrays[:1], "teacher_text": arrays[1:]})
 
 
 def reference(setting: Setting, precision: str, batches: Batches) -> tuple[float, Tensor]:
@@ -358,7 +371,7 @@ def main() -> int:
 
             make_shards(folder, 16_384)
         else:
-            build_embedded_pool(folder, pairs=4096, seed=0, score=None, evaluation_sizes={})
+            add_columns(build_embedded_pool(folder, pairs=PAIRS, seed=0, score=None, evaluation_sizes={}))
         for model in models:
             setting = Setting(
                 architecture=load_architecture(model),
@@ -372,6 +385,12 @@ def main() -> int:
             lines.append(at_least(f"train_{model}_ratio", ratio, RATIO))
             if model == (models[-1] if on_gpu else max(LADDER, key=lambda name: LADDER[name])):
                 lines.append(at_least(f"train_{model}_matmul_share", share, SHARE))
+            if model == models[0] and not on_gpu:
+                speeds = dict.fromkeys(("clip", *OTHERS), 0.0)
+                for each in list(speeds) * options.turns:
+                    speeds[each] = max(speeds[each], ours(setting, find_strategy(each))[0])
+                shares = {each: speeds[each] / speeds["clip"] for each in OTHERS}
+                lines += [at_least(f"train_{each}_of_clip", share, OF_CLIP) for each, share in shares.items()]
     if not on_gpu:
         lines += measure_losses(options.loss_pairs)
     return verdict(lines)
