@@ -19,6 +19,7 @@ from runners.training.backward import backward
 from runners.training.learner import make_learner, make_optimizer
 from runners.training.train import Diverged, StepSchedule, to_float, train
 from runners.trials.checkpoint import load_checkpoint, save_checkpoint
+from tests.runners.tiny import batch_of
 
 STEPS, BATCH = 12, 8
 CPU = torch.device("cpu")
@@ -39,6 +40,7 @@ class Run:
             recipe=self.recipe,
             lr_peak=lr_peak,
             steps=STEPS,
+            pairs=30,
             precision=self.recipe.precision,
         )
         self.lr_peak = lr_peak
@@ -46,8 +48,9 @@ class Run:
         images = draw.integers(0, 256, (30, 3, 32, 32)).astype(np.uint8)
         tokens = draw.integers(1, 1023, (30, 16))
         tokens[:, -1] = 1023
+        whole = batch_of(strategy, torch.from_numpy(images), torch.from_numpy(tokens))
         self.data = InMemorySet(
-            parts=[InMemory(images=torch.from_numpy(images), tokens=torch.from_numpy(tokens))]
+            parts=[InMemory(images=whole.images, tokens=whole.tokens, columns=whole.columns)]
         )
 
     def train(self, first_step: int = 0, stop_after: int = STEPS) -> None:
