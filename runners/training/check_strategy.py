@@ -98,6 +98,6 @@ def _views(strategy: Strategy, architecture: Architecture, columns: ColumnValues
     costs, generator = architecture.costs, torch.Generator().manual_seed(0)
     images = torch.rand(COUNTED_PAIRS, 3, costs.image_size, costs.image_size, generator=generator) * 2 - 1
     tokens = torch.zeros(COUNTED_PAIRS, costs.context_length, dtype=torch.long)
-    tokens[:, 0], tokens[0, 1] = costs.vocab_size - 1, 1
+    tokens[0, 0], tokens[0, 1], tokens[1, 0] = 1, costs.vocab_size - 1, costs.vocab_size - 1
     ids = torch.arange(COUNTED_PAIRS)
     return strategy.views(Batch(images=images, tokens=tokens, ids=ids, columns=columns(tokens)), generator)
