@@ -105,7 +105,7 @@ def speed(batches: Iterator[Any], clock: Callable[[], float]) -> float:
     """Return pairs per second of a clock."""
     began, seen = clock(), 0
     for batch in batches:
-        images = getattr(batch, "images", batch[0])
+        images = batch[0] if isinstance(batch, tuple | list) else batch.images
         assert images.shape[1:] == (3, SIZE, SIZE)
         seen += len(images)
     return seen / (clock() - began)
