@@ -35,6 +35,7 @@ from runners.data.index.parts import ROWS_PER_PART
 from runners.data.index.writing import write_part
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.pool import Origin, Pool, Scorer
+from runners.data.pool.shards import content_hash
 from runners.store.copies import INDEX
 
 TARGET_GIB, TARGET_BYTES = 2.0, 1.0
@@ -50,16 +51,17 @@ def made_up(rows: int) -> Iterator[pd.DataFrame]:
     for start in range(0, rows, PER_SHARD):
         words = rng.zipf(1.2, (PER_SHARD, WORDS)) % 10_000_000
         uids = rng.integers(0, 2**63, (PER_SHARD, 2))
+        captions = [" ".join(map(str, each)) for each in words.tolist()]
         yield pd.DataFrame(
             {
                 "key": [f"{n:09d}" for n in range(start, start + PER_SHARD)],
                 "shard": f"{start // PER_SHARD:05d}.tar",
                 "offset": np.arange(PER_SHARD, dtype=np.int64) * LENGTH,
                 "length": np.full(PER_SHARD, LENGTH, np.int64),
-                "caption": [" ".join(map(str, each)) for each in words.tolist()],
+                "caption": captions,
                 "width": np.int32(256),
                 "height": np.int32(256),
-                "hash": rng.integers(0, 2**64, PER_SHARD, np.uint64),
+                "hash": np.array([content_hash(bytes(LENGTH), each) for each in captions], np.uint64),
                 "score": rng.normal(0.28, 0.05, PER_SHARD).astype(np.float32),
                 "uid": [f"{a:016x}{b:016x}" for a, b in uids.tolist()],
                 "tokens": np.int16(12),

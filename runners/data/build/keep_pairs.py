@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from runners.data.build.build import Build, PoolFolders
 from runners.data.index.merge import find_duplicates
-from runners.data.index.parts import ROWS_PER_PART
+from runners.data.index.parts import ROWS_PER_GROUP, ROWS_PER_PART
 from runners.data.index.selection import SCORE_PREFIX
 from runners.data.pool.pool import Pool
 
@@ -46,7 +46,8 @@ def keep_pairs(names: Sequence[str], how: Build, folders: PoolFolders, before: P
             pairs = pairs.append_column("score", pa.array(np.full(len(pairs), np.nan, np.float32)))
         left_out[~is_pair].to_parquet(shared.file(f"{name}.left-out"), index=False)
         if len(pairs):
-            pq.write_table(pairs, shared.file(f"{name}.parquet"))
+            # Small row groups: DuckDB holds several of them while it sorts.
+            pq.write_table(pairs, shared.file(f"{name}.parquet"), row_group_size=ROWS_PER_GROUP)
             kept[f"{name}.parquet"] = len(pairs)
     return kept
 
