@@ -43,6 +43,10 @@ ENDS = ("trial-finished", "trial-retried", "trial-left", "trial-failed")
 RESIZED = "resized_images"
 """Column of results and plans with the pixels of the shorter side, if any trial's images were resized."""
 
+VERSION = "strategy_version"
+"""Column of results and plans with the version of the user's file that has the trial's strategy, if any."""
+
+_OPTIONAL = {RESIZED: "float64", VERSION: "str"}
 _CURVE_POINTS = 200
 
 
@@ -185,6 +189,7 @@ def plan_row(trial: Trial) -> dict[str, object]:
         "lr_peak": trial.lr_peak,
         "parameters": trial.parameters,
         **({} if trial.recipe.resized_images is None else {RESIZED: trial.recipe.resized_images}),
+        **({} if trial.strategy_file is None else {VERSION: trial.strategy_file.version}),
     }
 
 
@@ -227,19 +232,21 @@ def score_rows(plan: Plan) -> Iterator[dict[str, object]]:
 def to_frame(rows: Iterable[Mapping[str, object]], columns: Mapping[str, str]) -> pd.DataFrame:
     """Build a table with exactly the schema's columns and types, followed by the metric columns by name.
 
-    The column `RESIZED` is among these if a row has it.
+    The columns `RESIZED` and `VERSION` are among these if a row has them.
 
     Raises:
         ValueError: A row lacks a column of the schema.
     """
     listed = list(rows)
-    metrics = sorted({name for row in listed for name in row if "/" in name or name == RESIZED})
+    metrics = sorted({name for row in listed for name in row if "/" in name or name in _OPTIONAL})
     for row in listed:
         missing = [name for name in columns if name not in row]
         if missing:
             raise ValueError(f"row {row.get('trial', row)} lacks {', '.join(missing)}")
     frame = pd.DataFrame(listed, columns=[*columns, *metrics])
-    return frame.astype({**columns, **dict.fromkeys(metrics, "float64")})
+    if VERSION in frame:
+        frame[VERSION] = frame[VERSION].fillna("")
+    return frame.astype({**columns, **{name: _OPTIONAL.get(name, "float64") for name in metrics}})
 
 
 def write_table(path: Path, frame: pd.DataFrame) -> None:

@@ -140,7 +140,14 @@ def repeated(results: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
 
 
 def used_attempts(table: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
-    """Return a table without the attempts that are not used; the used one has the id of the first."""
+    """Return a table without the attempts that are not used; the used one has the id of the first.
+
+    Of a user's strategy only the newest version is used, which comes first in the results.
+    """
+    if "strategy_version" in results:
+        newest = results.groupby("strategy")["strategy_version"].transform("first")
+        former = results["trial"][results["strategy_version"] != newest]
+        table, results = (each[~each["trial"].isin(former)] for each in (table, results))
     several = repeated(results)
     if not several:
         return table

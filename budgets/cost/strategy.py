@@ -13,6 +13,7 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
+from hashlib import sha256
 from importlib import import_module
 from importlib.metadata import entry_points
 from types import MappingProxyType
@@ -63,6 +64,19 @@ class Batch:
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StrategyFile:
+    """A user's file with strategies, as it was when it was read; two with the same text are equal."""
+
+    path: str = field(compare=False)
+    text: str
+
+    @property
+    def version(self) -> str:
+        """Twelve hexadecimal digits that stand for its text."""
+        return sha256(self.text.encode()).hexdigest()[:12]
+
+
 @dataclass(frozen=True, kw_only=True)
 class PairValues:
     """The numbers that a strategy keeps by pair (`Strategy.pair_state`), of the pairs of a step, (N,) each.
@@ -100,6 +114,7 @@ class Strategy:
         init_logit_bias: Initial bias of the logits, which is trained; None for a loss without one.
         bytes_per_entry: Memory of the loss, for each entry of the batch's similarity matrix.
         columns: Columns of the pool's index that its batches have.
+        file: The user's file that lists it, set by the loader; None for a shipped or installed one.
     """
 
     name: str
@@ -116,6 +131,7 @@ class Strategy:
     init_logit_bias: float | None = None
     bytes_per_entry: int = 16
     columns: tuple[str, ...] = ()
+    file: StrategyFile | None = None
 
     def __init_subclass__(cls, **arguments: Any) -> None:  # noqa: ANN401 - passed on
         """Refuse a number in the body of a class, which its instances would not have."""
@@ -252,12 +268,13 @@ def strategies() -> Mapping[str, Strategy]:
     return MappingProxyType(found)
 
 
-def find_strategy(name: str) -> Strategy:
-    """Return the strategy of a given name.
+def find_strategy(name: str, own: Mapping[str, Strategy] = MappingProxyType({})) -> Strategy:
+    """Return the strategy of a given name, a user's ``own`` ones included.
 
     Raises:
         ValueError: The name is unknown; the message gives the nearest name and all valid ones.
     """
-    if name not in strategies():
-        raise ValueError(unknown("strategy", name, strategies()))
-    return strategies()[name]
+    known = {**strategies(), **own}
+    if name not in known:
+        raise ValueError(unknown("strategy", name, known))
+    return known[name]

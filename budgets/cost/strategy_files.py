@@ -1,20 +1,28 @@
-"""Strategies in a user's own Python files, which are executed."""
+"""Strategies in a user's own Python files, which are executed.
 
+The text of a file is part of the trials that use it: they know it on every node, and a file that is edited
+while they run changes nothing.
+"""
+
+import linecache
 import re
 import sys
 import traceback
-from collections.abc import Iterable
-from dataclasses import fields
-from hashlib import sha256
-from importlib.util import module_from_spec, spec_from_file_location
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, NoneType
+from typing import Any
 
-from budgets.cost.strategy import Strategy, strategies
+from budgets.cost.strategy import Strategy, StrategyFile, find_strategy, strategies
 from budgets.names import unknown
 
+_NUMBER = (int, float)
+_KINDS: dict[Any, Any] = {float: _NUMBER, float | None: (*_NUMBER, NoneType), tuple[str, ...]: tuple}
 
-def load_strategy_files(paths: Iterable[Path]) -> dict[str, Strategy]:
+
+def load_strategy_files(paths: Iterable[str | Path]) -> dict[str, Strategy]:
     """Return the strategies that files list in ``STRATEGIES``, by name; a folder stands for its Python files.
 
     Raises:
@@ -22,54 +30,87 @@ def load_strategy_files(paths: Iterable[Path]) -> dict[str, Strategy]:
             message names the file, and the line if there is one.
     """
     found = dict[str, Strategy]()
-    for file in (
-        each for path in paths for each in (sorted(path.glob("*.py")) if path.is_dir() else (path,))
-    ):
-        for strategy in _listed(_executed(file), file):
+    for file in _read(paths):
+        for strategy in _strategies_of(file):
             if strategy.name in strategies() or strategy.name in found:
                 raise ValueError(
-                    f"{file}: the name '{strategy.name}' is taken; give the strategy another one"
+                    f"{file.path}: the name '{strategy.name}' is taken; give the strategy another one"
                 )
             found[strategy.name] = strategy
     return found
 
 
-def place_in(file: Path, error: BaseException) -> str:
+def strategy_of(name: str, file: StrategyFile | None) -> Strategy:
+    """Return the strategy of a trial, whose file is None for a shipped one."""
+    return find_strategy(name, {each.name: each for each in _strategies_of(file)} if file else {})
+
+
+def place_in(file: str, error: BaseException) -> str:
     """Return a file, and its last line that took part in an error, as ``FILE, line N``."""
-    lines = [
-        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)
-    ]
-    if isinstance(error, SyntaxError) and error.filename == str(file):
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    if isinstance(error, SyntaxError) and error.filename == file:
         lines.append(error.lineno)
-    return f"{file}, line {lines[-1]}" if lines else str(file)
+    return f"{file}, line {lines[-1]}" if lines else file
 
 
-def _executed(file: Path) -> ModuleType:
+def _read(paths: Iterable[str | Path]) -> Iterator[StrategyFile]:
+    for path in map(Path, paths):
+        files = sorted(path.glob("*.py")) if path.is_dir() else [path]
+        if not files or not all(file.is_file() and file.suffix == ".py" for file in files):
+            raise ValueError(f"{path} is no Python file, and no folder that has one")
+        for file in files:
+            yield StrategyFile(path=str(file), text=file.read_text(encoding="utf-8"))
+
+
+@cache
+def _strategies_of(file: StrategyFile) -> tuple[Strategy, ...]:
+    """Execute a file, once in a process for each of its texts, and return what it lists."""
     # Its own name, so that two files called alike in two folders are two modules.
-    name = f"{file.stem}_{sha256(bytes(file.resolve())).hexdigest()[:8]}"
-    spec = spec_from_file_location(name, file)
-    if spec is None or spec.loader is None or not file.is_file():
-        raise ValueError(f"{file} is no Python file")
-    module = sys.modules[name] = module_from_spec(spec)
+    module = ModuleType(f"{Path(file.path).stem}_{file.version}")
+    module.__file__ = file.path
+    sys.modules[module.__name__] = module  # where `dataclass` looks up what a class refers to
+    # A traceback shows these lines, also where the file is not, or is another by now.
+    linecache.cache[file.path] = len(file.text), None, file.text.splitlines(keepends=True), file.path
     try:
-        spec.loader.exec_module(module)
+        exec(compile(file.text, file.path, "exec"), vars(module))  # noqa: S102 - a study may bring code
+        return tuple(_checked(each, file) for each in _listed(module, file.path))
+    except _WrongListError:
+        raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         if argument := re.search(r"unexpected keyword argument '(\w+)'", reason):
             reason = unknown("field of a strategy", argument[1], [field.name for field in fields(Strategy)])
-        raise ValueError(f"{place_in(file, error)}: {reason}") from error
-    return module
+        raise ValueError(f"{place_in(file.path, error)}: {reason}") from error
 
 
-def _listed(module: ModuleType, file: Path) -> Iterable[Strategy]:
+class _WrongListError(ValueError):
+    """What a file lists is wrong; the message is whole."""
+
+
+def _listed(module: ModuleType, path: str) -> Iterable[object]:
     listed = getattr(module, "STRATEGIES", None)
     if listed is None:
-        raise ValueError(
-            f"{file} lists no strategies: it must end with STRATEGIES = (…,), a tuple of instances"
+        raise _WrongListError(
+            f"{path} lists no strategies: it must end with STRATEGIES = (…,), a tuple of instances"
         )
-    for strategy in listed if isinstance(listed, tuple | list) else (listed,):
-        if not isinstance(strategy, Strategy):
-            raise ValueError(  # noqa: TRY004 - of a user's file
-                f"{file}: STRATEGIES has {str(strategy)[:80]}, which is no instance of a Strategy"
+    return listed if isinstance(listed, tuple | list) else (listed,)
+
+
+def _checked(strategy: object, file: StrategyFile) -> Strategy:
+    """Return a strategy with its file; ValueError if it is none, or a field is of another type."""
+    if not isinstance(strategy, Strategy):
+        raise _WrongListError(
+            f"{file.path}: STRATEGIES has {str(strategy)[:80]}, which is no instance of a Strategy"
+        )
+    for field in fields(Strategy):
+        value = getattr(strategy, field.name)
+        at = f"{file.path}: {strategy.name}: {field.name}"
+        if not isinstance(value, _KINDS.get(field.type, field.type)):
+            raise _WrongListError(
+                f"{at} must be {getattr(field.type, '__name__', field.type)}, found {value!r}"
             )
-        yield strategy
+        if field.name.endswith("_fraction") and not 0 < value <= 1:
+            raise _WrongListError(f"{at} must be above 0 and at most 1, found {value!r}")
+        if field.type is int and value < 1:
+            raise _WrongListError(f"{at} must be 1 or more, found {value!r}")
+    return replace(strategy, file=file)

@@ -46,6 +46,9 @@ class Declaration:
     catalogue: Annotated[str | None, values.path] = None
     """Folder of the user's own architectures, one JSON file each. Like the paths of pools and evaluation
     sets, it is relative to the declaration's folder."""
+    strategy_files: tuple[Annotated[str, values.python], ...] = ()
+    """Python files of the user's own strategies, or folders of such files
+    ([your own strategy](strategies.md)): their code is executed."""
     pool: DeclaredPool | None = None
     """Source of the pairs: ``embedded``, ``path``, or ``name``, ``pairs`` and ``scored`` of a pool that is
     only described. A study has either ``pool`` or ``pools``."""

@@ -47,7 +47,7 @@ class MarkedFile:
     Attributes:
         path: The file.
         folder: Folder that relative paths are relative to.
-        names: Kind of name → the allowed names, for kinds that only the loader knows.
+        names: Kind of name → the allowed names, for kinds that only the loader knows; None for any.
         top: The whole mapping.
     """
 
@@ -55,7 +55,7 @@ class MarkedFile:
 
     def __init__(self, path: Path, folder: Path | None = None) -> None:
         self.path, self.folder = path, path.parent if folder is None else folder
-        self.names: Mapping[str, tuple[str, ...]] = {}
+        self.names: Mapping[str, tuple[str, ...] | None] = {}
         self._first: list[tuple[int, str]] = []  # sorted, the first of the file
         self._count = 0
 

@@ -183,7 +183,8 @@ class OneOf(Scalar):
 
     def parsed(self, text: str, file: MarkedFile) -> str:
         """Return the name."""
-        if text not in (allowed := self.allowed or file.names[self.kind]):
+        allowed = self.allowed or file.names[self.kind]
+        if allowed is not None and text not in allowed:
             raise ValueError(unknown(self.kind, text, allowed))
         return text
 

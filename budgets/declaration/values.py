@@ -173,6 +173,7 @@ quality = _text(
     noun="`all`, `topNN`, `topNN by SCORE`, `topNN by EXPRESSION`, or `subset:NAME`",
 )  # fmt: skip
 path = _text(parse=_path, noun="a folder", relative=True)
+python = _text(parse=_path, noun="a `.py` file, or a folder", relative=True)
 place = _text(
     parse=_place, noun="a folder, or an fsspec URL", examples=("pools/web", "s3://bucket/web"), relative=True
 )

@@ -11,6 +11,7 @@ from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.flops import count_parameters, encoding_flops, sample_cost
 from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import Strategy, find_strategy
+from budgets.cost.strategy_files import load_strategy_files
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.recipe import LR_EXPONENTS, Recipe
 from budgets.declaration.rules import TrialResources, ruled_settings
@@ -113,7 +114,7 @@ class Grid:
         tuned: Mapping[TuningPoint, Mapping[str, float] | None] = MappingProxyType({}),
     ) -> None:
         self.declaration, self.pool, self.evaluation = declaration, pool, evaluation
-        self._tuned = tuned
+        self._tuned, self._own = tuned, load_strategy_files(declaration.strategy_files)
         self._by_level = declaration.ruled_by_level or any(level is not None for *_, level in tuned)
         # The cells of a large grid share few setups and few subsets.
         self._setup = cache(self._make_setup)
@@ -171,6 +172,7 @@ class Grid:
             pool="+".join([part.pool for part in candidate.components]),
             mixture=candidate.components if self.declaration.mixtures else (),
             columns=self._columns_of(candidate),
+            strategy_file=setup.strategy.file,
             evaluation_sets=self.evaluation.names,
             architecture_config=setup.architecture.config,
             batch_norm=setup.architecture.costs.batch_norm,
@@ -216,7 +218,8 @@ class Grid:
         of_training = ruled_settings(declaration.training.rules, architecture_name, strategy_name, level)
         resources = declaration.trial_resources(of_resources)
         folder = None if declaration.catalogue is None else Path(declaration.catalogue)
-        architecture, strategy = load_architecture(architecture_name, folder), find_strategy(strategy_name)
+        architecture = load_architecture(architecture_name, folder)
+        strategy = find_strategy(strategy_name, self._own)
         training, reason = declaration.training, strategy.inapplicable(architecture)
         combination = architecture_name, strategy_name
         values = self._tuned.get((*combination, level), self._tuned.get((*combination, None), {}))

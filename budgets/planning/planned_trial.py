@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 
+from budgets.cost.strategy import StrategyFile
 from budgets.declaration.recipe import Recipe
 from budgets.declaration.rules import TrialResources
 from budgets.declaration.sections import Regime
@@ -91,6 +92,7 @@ class Trial:
             milestone it continues from; empty without one. It does not change the result.
         shared_samples: Samples up to that milestone, which the shorter trials pay for.
         columns: Columns of the index that its strategy reads → hashes of their values in its pools.
+        strategy_file: The user's file that has its strategy; None for a shipped or installed one.
         attempt: 1, or the number of a repetition: the same trial with files and costs of its own.
     """
 
@@ -114,6 +116,7 @@ class Trial:
     shared_samples: int = 0
     mixture: tuple[Component, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
+    strategy_file: StrategyFile | None = None
     attempt: int = 1
     trial_id: str = field(init=False, compare=False, default="")
 
@@ -216,11 +219,13 @@ def _digest(trial: Trial, cell: str, samples: int) -> str:
     # The text is what `_json` gives for the whole content, with sorted keys. It is put together from cached
     # parts that trials share, because large grids have very many trials.
     columns = f'"columns":{_json(dict(trial.columns))},' if trial.columns else ""
+    version = f',"strategy_version":"{trial.strategy_file.version}"' if trial.strategy_file else ""
     content = (
         f'[{_VERSION},{{"architecture_config":{_config(trial.cell.architecture, trial.architecture_config)},'
         f'"batch_size":{trial.batch_size},"cell":{cell},{columns}"evaluation_sets":{_text(trial.evaluation_sets)},'
         f'"lr_peak":{trial.lr_peak!r},"pool":{_text(trial.pool)},'
-        f'"recipe":{_recipe(trial.recipe, trial.batch_norm)},"samples_seen":{samples},"seed":{trial.seed}}}]'
+        f'"recipe":{_recipe(trial.recipe, trial.batch_norm)},"samples_seen":{samples},"seed":{trial.seed}'
+        f"{version}}}]"
     )
     return hashlib.sha256(content.encode()).hexdigest()[:12]
 

@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -44,7 +43,7 @@ def check_strategy(
             _run_step(strategy, small, columns)
         towers, loss = counted_macs(strategy, architecture, columns)
     except Exception as error:
-        place = place_in(Path(inspect.getfile(type(strategy))), error)
+        place = place_in(inspect.getfile(type(strategy)), error)
         raise ValueError(f"{place}: {strategy.name} fails: {type(error).__name__}: {error}") from error
     cost = sample_cost(architecture, strategy, batch_size=PAIRS_OF_LOSS)
     for what, counted, stated, by in (

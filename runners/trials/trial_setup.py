@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from budgets.cost.architecture import Architecture
-from budgets.cost.strategy import find_strategy
+from budgets.cost.strategy_files import strategy_of
 from budgets.planning.planned_trial import Trial
 from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import mixed_words
@@ -64,7 +64,7 @@ def set_up(job: TrialJob) -> RankTraining:
     precision = _precision(trial.recipe.precision, device, start)
     # After all that may draw numbers, so that every rank and every attempt has the same initial weights.
     torch.manual_seed(derive_seed(trial.seed, "initial weights"))
-    strategy = find_strategy(trial.cell.strategy).configured(trial.recipe)
+    strategy = strategy_of(trial.cell.strategy, trial.strategy_file).configured(trial.recipe)
     model = build_model(trial.architecture_config, strategy).to(device)
     learner = make_learner(
         model,
@@ -155,7 +155,7 @@ def load_subset(job: TrialJob) -> tuple[TrainingData, Tokens]:
         sources=sources,
         image_size=architecture.costs.image_size,
         tokens=tokenize,
-        columns=find_strategy(trial.cell.strategy).columns,
+        columns=strategy_of(trial.cell.strategy, trial.strategy_file).columns,
         workers=job.cpus // job.ranks if job.gpus else 0,
         rank=rank(),
         ranks=rank_count(),

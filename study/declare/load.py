@@ -52,7 +52,9 @@ def load_declaration(path: Path, folder: Path | None = None) -> Declaration:
     if folder is None:
         folder = Path() if _is_saved(path) else path.parent
     top = read_top(path, folder)
-    top.file.names = {"architecture": _architectures(top), "strategy": tuple(strategies())}
+    # Planning alone executes a user's files, and then checks the names.
+    known = None if "strategy_files" in top.inside else tuple(strategies())
+    top.file.names = {"architecture": _architectures(top), "strategy": known}
     declaration: Declaration = Section(kind=Declaration).read(top, None)
     # An error of reading may have left an axis incomplete.
     if all(

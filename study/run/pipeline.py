@@ -2,11 +2,12 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
-from analysis.cells.table import tidy, used_attempts
+from analysis.cells.table import records, tidy, used_attempts
 from analysis.design.adaptive import Decision, decide
 from analysis.design.course import CHOSEN, COURSE
 from budgets.book import left_behind_flops, reconcile
@@ -18,6 +19,7 @@ from runners.results import (
     CURVE_COLUMNS,
     EVALUATION_VERSION,
     RESULT_COLUMNS,
+    VERSION,
     plan_row,
     read_table,
     to_frame,
@@ -210,7 +212,10 @@ class Run(Execution):
         self.progress.finished(trial, outcome, spent_flops=self.ledger.book.spent_flops)
 
     def write_tables(self) -> None:
-        """Rewrite results and curves in the plan's order, so that the same trials give the same bytes."""
+        """Rewrite results and curves in the plan's order, so that the same trials give the same bytes.
+
+        The rows of former versions of the plan's strategies follow, as they were.
+        """
         rows, curves, midway = list[Mapping[str, Any]](), list[pd.DataFrame](), list[pd.DataFrame]()
         for trial_id, trial in self.trials.items():
             if trial_id in self.outcomes:
@@ -220,11 +225,26 @@ class Run(Execution):
                     midway.append(read_table(on_the_way))
             elif trial_id in self.failures:
                 rows.append(_failed_row(trial, self.failures[trial_id]))
+        for row in self._of_former_versions:
+            rows.append(row)
+            if (curve := self.study.trial_folder(row["trial"]) / "curve.parquet").exists():
+                curves.append(read_table(curve))
         write_table(self.study.folder / "results.parquet", to_frame(rows, RESULT_COLUMNS))
         joined = pd.concat(curves, ignore_index=True) if curves else to_frame([], CURVE_COLUMNS)
         write_table(self.study.folder / "curves.parquet", joined)
         if midway:
             write_table(self.study.folder / MIDWAY, pd.concat(midway, ignore_index=True))
+
+    @cached_property
+    def _of_former_versions(self) -> list[dict[str, Any]]:
+        """The rows of trials whose strategy is in the plan in another version, the newest version first."""
+        table = self.study.folder / "results.parquet"
+        before = read_table(table) if table.exists() else pd.DataFrame()
+        if VERSION not in before:
+            return []
+        files = {t.cell.strategy: t.strategy_file.version for t in self.plan.trials if t.strategy_file}
+        versions = before["strategy"].map(files)
+        return records(before[versions.notna() & (before[VERSION] != versions)])
 
     def _say_differences(self) -> None:
         entries = read_entries(self.ledger.path)

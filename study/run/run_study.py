@@ -23,7 +23,7 @@ from study.show.progress import Guarded, Progress
 from study.state.bookkeeping import add_event, repair_ledger, require_booked, trial_folders
 from study.state.plan_study import plan_study, select_trials
 from study.state.study import Study
-from study.state.study_facts import keep_pool_versions
+from study.state.study_facts import keep_pool_versions, keep_strategy_files
 
 _DYING_S = 30.0  # time for a killed driver's workers to notice and exit
 
@@ -71,6 +71,7 @@ def run_study(  # noqa: PLR0913 - the options of a command
             _ = site.backend  # a wrong address is refused before a pool is built
         ensure_pools(study, progress.detail)
         keep_pool_versions(study)
+        keep_strategy_files(study, plan)
         with site.for_pools() as workers:
             materialise(study, plan, workers, progress)
         share_data(study, plan.all_trials, progress.say)

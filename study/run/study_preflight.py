@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from budgets.cost.architecture import Architecture
 from budgets.cost.memory import memory_bytes
-from budgets.cost.strategy import find_strategy
+from budgets.cost.strategy_files import strategy_of
 from budgets.declaration.declaration import require_runnable
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
@@ -233,7 +233,7 @@ def _speed_check(name: str, trial: Trial, measured: KindFound) -> PreflightCheck
 def estimated_memory(trial: Trial, speed: Throughput) -> int:
     """Return the planner's estimate, in bytes of each device, for a trial whose memory was measured."""
     architecture = Architecture(name=speed.architecture, config=trial.architecture_config)
-    masked = find_strategy(speed.strategy)
+    masked = strategy_of(speed.strategy, trial.strategy_file)
     widest = masked.unmasked if trial.recipe.unmasked_tail else masked
     return memory_bytes(architecture, widest, trial.recipe, batch_size=speed.batch_size, devices=speed.gpus)
 

@@ -1,5 +1,6 @@
 """A study's plan: made from its declaration and what its runs left, as tables, and by words of its cells."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -7,7 +8,8 @@ from typing import TypeVar
 
 import pandas as pd
 
-from budgets.cost.strategy import find_strategy
+from budgets.cost.strategy import Strategy, find_strategy
+from budgets.cost.strategy_files import load_strategy_files
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.marked_file import DeclaredKeyError, at_key
 from budgets.declaration.sections import Cluster
@@ -28,9 +30,11 @@ from runners.results import (
     LEFT_OUT_COLUMNS,
     PLAN_COLUMNS,
     SCORE_COLUMNS,
+    VERSION,
     left_out_row,
     plan_row,
     read_json_lines,
+    read_table,
     score_rows,
     to_frame,
 )
@@ -56,8 +60,8 @@ def plan_study(study: Study, *, further: Iterable[str] = ()) -> Plan:
 
     Raises:
         ValueError: The pool or an evaluation set can't be read, the grid does not fit the budget, no
-            evaluation set has the metric, or a model without closed form can't be counted. The message
-            begins with the file and line of the declared key.
+            evaluation set has the metric, a model without closed form can't be counted, or a user's strategy
+            can't be loaded. The message begins with the file and line of the declared key.
     """
     with errors_with_line(study.source):
         plan = _plan(study).with_attempts((*trials_of_event(study.folder, AGAIN), *further))
@@ -95,9 +99,15 @@ def planned_row(trial: Trial) -> dict[str, object]:
 
 
 def _plan(study: Study) -> Plan:
-    count_models(study.declaration)
-    pool, evaluation = study_facts(study)
     declaration = study.declaration
+    with at_key("strategy_files"):
+        own = load_strategy_files(declaration.strategy_files)
+    for number, block in enumerate(declaration.grid, start=1):
+        with at_key(f"grid[{number}].strategies"):
+            for strategy in block.strategies:
+                find_strategy(strategy, own)
+    count_models(declaration)
+    pool, evaluation = study_facts(study)
     if isinstance(pool, PoolFacts):
         for number, block in enumerate(declaration.grid, start=1):
             with at_key(f"grid[{number}].quality"):
@@ -112,7 +122,7 @@ def _plan(study: Study) -> Plan:
     for number, block in enumerate(declaration.grid, start=1):
         with at_key(f"grid[{number}].strategies"):
             for strategy in block.strategies:
-                of_columns[strategy] = _column_costs(strategy, pools)
+                of_columns[strategy] = _column_costs(find_strategy(strategy, own), pools)
     qualities = dict.fromkeys(name for block in declaration.grid for name in declaration.qualities(block))
     _refuse_twins(qualities, pool)
     if message := _unknown_metric(declaration.metric, declaration, evaluation):
@@ -126,8 +136,28 @@ def _plan(study: Study) -> Plan:
         declaration, pool=pool, evaluation=evaluation, charges=charges, scores=scores, own_speeds=speeds
     )
     slow = slow_loading(plan.trials, read_calibration(study.calibration))
-    warnings = (*plan.warnings, *slow, *_too_wide(plan, declaration.cluster))
+    edited = _edited(study, plan)
+    warnings = (*plan.warnings, *slow, *_too_wide(plan, declaration.cluster), *edited)
     return replace(plan, score_costs=costs, warnings=warnings)
+
+
+def _edited(study: Study, plan: Plan) -> Iterator[str]:
+    """Yield a note on each user's strategy that was edited after trials of it had ended, until it has run."""
+    table = study.folder / "results.parquet"
+    results = read_table(table) if table.exists() else pd.DataFrame()
+    if VERSION not in results:
+        return
+    files = {trial.cell.strategy: trial.strategy_file for trial in plan.trials if trial.strategy_file}
+    anew = Counter(trial.cell.strategy for trial in plan.trials if trial.trial_id not in {*results["trial"]})
+    for strategy, file in files.items():
+        before = results[(results["strategy"] == strategy) & (results[VERSION] != file.version)]
+        if anew[strategy] and len(before):
+            newest = before[before[VERSION] == before[VERSION].iloc[0]]
+            yield (
+                f"{strategy}: {file.path} changed since {plural(len(newest), 'trial')} ended as version "
+                f"{newest[VERSION].iloc[0]}; to run anew as version {file.version}: "
+                f"{plural(anew[strategy], 'trial')}. The old rows stay in {table}"
+            )
 
 
 def _too_wide(plan: Plan, cluster: Cluster | None) -> Iterator[str]:
@@ -169,17 +199,17 @@ def _check_qualities(qualities: Iterable[str], pool: PoolFacts, of: str = "") ->
             raise ValueError(f"quality {quality}{of}: {problem}{advice if is_expression(score) else ''}")
 
 
-def _column_costs(strategy: str, pools: Mapping[str, PoolFacts]) -> list[ScoreCost]:
+def _column_costs(strategy: Strategy, pools: Mapping[str, PoolFacts]) -> list[ScoreCost]:
     """Return the costs of the columns that a strategy reads; ValueError for one that a pool does not have."""
     found: list[ScoreCost] = []
     for pool, facts in pools.items():
-        for name in find_strategy(strategy).columns:
+        for name in strategy.columns:
             if facts.columns is None:  # a pool that is only described
                 continue
             if name not in facts.columns:
                 of = f" of the pool {pool}" if pool else ""
                 problem = unknown("column", name, facts.columns)
-                raise ValueError(f"{strategy} reads columns of the index{of}: {problem}")
+                raise ValueError(f"{strategy.name} reads columns of the index{of}: {problem}")
             found += facts.columns[name].costs
     return found
 

@@ -25,7 +25,7 @@ from runners.data.pool.pool import Pool, scorer_costs
 from runners.embedded.bank import CONCEPTS
 from runners.embedded.embedded_pool import evaluation_counts, scorer
 from runners.store.copies import pool_at, set_at
-from runners.store.files import write_json
+from runners.store.files import new_file, write_json
 from study.state.study import Study, own_sets
 
 POOL_VERSION = "pool-version.json"
@@ -214,6 +214,16 @@ def keep_rankings(study: Study, plan: Plan) -> None:
         for trial in plan.all_trials
     }
     write_json(study.folder / _RANKINGS, kept)
+
+
+def keep_strategy_files(study: Study, plan: Plan) -> None:
+    """Keep each version of the user's files that a plan's trials use, as ``STEM-VERSION.py``."""
+    for file in {trial.strategy_file for trial in plan.all_trials} - {None}:
+        assert file is not None
+        kept = study.folder / f"{Path(file.path).stem}-{file.version}.py"
+        if not kept.exists():
+            with new_file(kept) as new:
+                new.write_text(file.text, encoding="utf-8")
 
 
 def ranked_anew(study: Study) -> set[str]:

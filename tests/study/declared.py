@@ -117,6 +117,7 @@ CHOSEN = """
 study: chosen
 pool: {path: web}
 catalogue: nets
+strategy_files: [smooth.py, losses]
 evaluation: {imagenet: {path: sets/imagenet, probe: true}}
 metric: imagenet/top1
 budget: {levels: [100 GFLOP, 300 GFLOP], study: 50 TFLOP}

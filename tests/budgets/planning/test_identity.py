@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 
+from budgets.cost.strategy import StrategyFile
 from budgets.declaration.recipe import Recipe
 from budgets.declaration.sections import GridBlock, Resources, Training
 from tests.budgets.plans import GFLOP, LADDER, declare, plan_of
@@ -19,6 +20,7 @@ def test_trial_id_hashes_exactly_what_decides_the_result() -> None:
     ):  # fmt: skip
         del content[derived]
     assert not content.pop("columns")
+    assert content.pop("strategy_file") is None
     content["recipe"] = {}  # all at their defaults
 
     text = json.dumps([1, content], sort_keys=True, separators=(",", ":"))
@@ -36,6 +38,12 @@ def test_trial_id_depends_on_recipe_and_config_but_not_on_costs() -> None:
     assert dataclasses.replace(trial, recipe=Recipe(warmup=0.2)).trial_id != trial.trial_id
     assert dataclasses.replace(trial, seed=7).trial_id != trial.trial_id
     assert dataclasses.replace(trial, columns={"caption_2": "1a2b"}).trial_id != trial.trial_id
+    own, moved, edited = (
+        dataclasses.replace(trial, strategy_file=StrategyFile(path=path, text=text)).trial_id
+        for path, text in (("a.py", "one"), ("b.py", "one"), ("a.py", "two"))
+    )
+    assert own == moved
+    assert len({trial.trial_id, own, edited}) == 3
 
 
 def test_settings_that_change_a_trial_by_rounding_alone_are_not_part_of_its_id() -> None:
