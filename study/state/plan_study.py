@@ -43,7 +43,7 @@ from runners.trials.trial_files import kept_steps, milestone, read_failure, read
 from study.declare.yaml_reader import errors_with_line
 from study.state.bookkeeping import passed_milestone, trials_of_event
 from study.state.study import Study
-from study.state.study_facts import count_models, study_facts
+from study.state.study_facts import check_strategies, count_models, study_facts
 from study.state.tuning_table import read_scores
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ def plan_study(study: Study, *, further: Iterable[str] = ()) -> Plan:
     Raises:
         ValueError: The pool or an evaluation set can't be read, the grid does not fit the budget, no
             evaluation set has the metric, a model without closed form can't be counted, or a user's strategy
-            can't be loaded. The message begins with the file and line of the declared key.
+            can't be loaded or fails its check. The message begins with the file and line of the declared key.
     """
     with errors_with_line(study.source):
         plan = _plan(study).with_attempts((*trials_of_event(study.folder, AGAIN), *further))
@@ -107,6 +107,7 @@ def _plan(study: Study) -> Plan:
             for strategy in block.strategies:
                 find_strategy(strategy, own)
     count_models(declaration)
+    check_strategies(declaration, own)
     pool, evaluation = study_facts(study)
     if isinstance(pool, PoolFacts):
         for number, block in enumerate(declaration.grid, start=1):

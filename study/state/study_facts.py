@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from budgets.cost.architecture import Architecture, load_architecture
-from budgets.cost.counted import read_count
+from budgets.cost.counted import count_file, read_count
+from budgets.cost.strategy import Strategy
 from budgets.declaration.data_sections import DeclaredPool
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.marked_file import DeclaredKeyError, at_key
+from budgets.machine_cache import machine_cache
 from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts, Ranking
 from budgets.planning.plan import Plan
 from budgets.quality import score_of_quality
@@ -285,6 +287,31 @@ def count_models(declaration: Declaration) -> None:
 
             with at_key("grid" if declaration.catalogue is None else "catalogue"):
                 ensure_counted(architecture)
+
+
+def check_strategies(declaration: Declaration, own: Mapping[str, Strategy]) -> None:
+    """Check the user's ``own`` strategies with the models of their blocks, once on this machine.
+
+    One that reads columns of the index is not checked: their values are known to its trials alone.
+
+    Raises:
+        ValueError: Torch counts other FLOPs than a strategy states, or a step fails.
+    """
+    folder = None if declaration.catalogue is None else Path(declaration.catalogue)
+    for architecture_name, name in declaration.pairs:
+        strategy = own.get(name)
+        if strategy is None or strategy.file is None or strategy.columns:
+            continue
+        architecture = load_architecture(architecture_name, folder)
+        content = f"{name}-{strategy.file.version}-{count_file(architecture.config).stem}"
+        checked = machine_cache() / "strategies" / content
+        if not checked.exists():
+            from runners.training.check_strategy import check_strategy  # noqa: PLC0415 - torch takes seconds
+
+            with at_key("strategy_files"):
+                check_strategy(strategy, architecture)
+            checked.parent.mkdir(parents=True, exist_ok=True)
+            checked.touch()
 
 
 def counted_models(declaration: Declaration) -> str:

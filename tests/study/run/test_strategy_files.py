@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from budgets.planning.planned_trial import Trial
+from runners.training import check_strategy
 from runners.trials.trial import run_trial
 from study.state.study import trial_job
 from tests.root import ROOT
@@ -82,6 +83,25 @@ def test_mistakes_name_declaration_file_and_nearest_name(smooth: TinyStudy) -> N
     smooth.edit(("smooth.py", "losses.py"))
     said = smooth.says("plan", code=2)
     assert f"tiny.yaml:17: {smooth.place / 'losses.py'} is no Python file" in said
+
+
+def test_a_plan_checks_costs_and_a_step_once_for_each_text_and_model(
+    smooth: TinyStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUDY_CACHE", str(smooth.place / "cache"))
+    change(
+        smooth, 'STRATEGIES = (Smooth(name="smooth",', 'STRATEGIES = (Smooth(name="smooth", image_views=2,'
+    )
+    said = smooth.says("plan", code=2)
+    assert re.search(r"tiny.yaml:17: .*smooth.py: smooth: torch counts [\d,]+ MACs .* state [\d,]+", said)
+    change(smooth, "image_views=2,", "")
+    change(smooth, "(2 * len(image))", "(2 * len(images))")
+    assert re.search(r"smooth.py, line \d+: smooth fails: NameError", smooth.says("plan", code=2))
+    change(smooth, "(2 * len(images))", "(2 * len(image))")
+    smooth.says("plan")
+
+    monkeypatch.setattr(check_strategy, "check_strategy", lambda *_: pytest.fail("checked twice"))
+    smooth.says("plan")
 
 
 @pytest.mark.slow
