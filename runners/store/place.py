@@ -4,12 +4,15 @@ import math
 import os
 import stat
 import time
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import islice
+from itertools import islice, pairwise
+from operator import itemgetter
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -83,8 +86,11 @@ class Place:
     def ahead(self, wanted: Sequence[ShardRanges]) -> None:
         """Fetch ranges in the background, if that makes reading them faster; the system reads files ahead."""
 
-    def reading(self, wanted: Sequence[ShardRanges]) -> Iterator[Read]:
-        """Yield a reader for each shard, valid until the next one."""
+    def reading(self, wanted: Sequence[ShardRanges], *, once: bool = False) -> Iterator[Read]:  # noqa: ARG002 - no cache
+        """Yield a reader for each shard, valid until the next one.
+
+        Ranges that are read ``once`` are not kept in any cache, and nothing around them is fetched for it.
+        """
         folder = Path(self.location.address)
         for each in wanted:
             file = None
@@ -117,6 +123,20 @@ def _read(file: int | None, offset: int, length: int, *, again: bool = False) ->
     if file is None:
         raise FileNotFoundError
     return os.pread(file, length, offset)
+
+
+def _read_spans(
+    fetch: Callable[[int, int], bytes],
+    spans: Sequence[tuple[int, Future[bytes]]],
+    offset: int,
+    length: int,
+    *,
+    again: bool = False,
+) -> bytes:
+    if again:
+        return fetch(offset, offset + length)
+    start, content = spans[bisect_right(spans, offset, key=itemgetter(0)) - 1]
+    return content.result()[offset - start : offset - start + length]
 
 
 class UrlPlace(Place):
@@ -170,8 +190,21 @@ class UrlPlace(Place):
         for piece in [*islice(self._lately, max(0, len(self._lately) - self._most_lately))]:
             del self._lately[piece]
 
-    def reading(self, wanted: Sequence[ShardRanges]) -> Iterator[Read]:
-        """Yield a reader for each shard; the next shards are fetched in the background meanwhile."""
+    def reading(self, wanted: Sequence[ShardRanges], *, once: bool = False) -> Iterator[Read]:
+        """Yield a reader for each shard; the next shards are fetched in the background meanwhile.
+
+        What is read ``once`` is in memory as a whole.
+        """
+        if once:
+            fetch = partial(self.location.await_range, patience_s=PATIENCE_S)
+            with ThreadPoolExecutor(self._requests) as threads:
+                coming = [
+                    [(start, threads.submit(fetch, each.shard, start, stop)) for start, stop in _spans(each)]
+                    for each in wanted
+                ]
+                for each, spans in zip(wanted, coming, strict=True):
+                    yield partial(_read_spans, partial(fetch, each.shard), spans)
+            return
         sizes = [int(each.lengths.sum()) for each in wanted]
         before = np.cumsum([0, *sizes])
         queued = 0
@@ -279,6 +312,19 @@ def pieces_by_request(wanted: ShardRanges) -> Mapping[int, list[int]]:
                     groups[each // _PIECES_PER_REQUEST].append(each)
             known = max(known, piece)
     return groups
+
+
+def _spans(wanted: ShardRanges) -> Iterator[tuple[int, int]]:
+    """Yield the first byte of each request for ranges, and the one behind its last.
+
+    Ranges with less than a piece between them are one request, which takes less time than two.
+    """
+    stops = np.maximum.accumulate(wanted.offsets + wanted.lengths)
+    largest = _PIECES_PER_REQUEST * PIECE
+    apart = wanted.offsets[1:] - stops[:-1] >= PIECE
+    apart |= np.diff(wanted.offsets // largest) > 0  # a long run takes several requests at a time
+    for first, end in pairwise([0, *np.flatnonzero(apart) + 1, len(stops)]):
+        yield int(wanted.offsets[first]), int(stops[end - 1])
 
 
 def _runs(numbers: Sequence[int]) -> Iterator[range]:

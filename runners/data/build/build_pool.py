@@ -4,7 +4,7 @@ A build that was stopped at any point continues where it stopped (`runners.data.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -30,7 +30,7 @@ from runners.data.index.selection import SCORE_PREFIX
 from runners.data.index.writing import VERSIONS, index_of_files, write_table
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.pool import Origin, Pool, Scorer
-from runners.data.pool.reader import stored_images
+from runners.data.pool.reader import read_once
 from runners.data.pool.shards import as_utf8
 from runners.host.workers import Report
 from runners.store.copies import INDEX, SHARDS_AT, listed, pool_at
@@ -73,7 +73,7 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
         if how.in_place:
             shared.keep_all(kept)
         else:
-            kept = _new_shards(how, folders, parts, kept, before, partial(report, "writing"))
+            kept = _new_shards(how, folders, kept, before, partial(report, "writing"))
         parts_before = before.index.parts if before else ()
         first = 1 + max((int(part.file.removeprefix(INDEX)) for part in parts_before), default=-1)
         written = write_index(folders, kept, first, how.workers, partial(report, "indexing"))
@@ -145,13 +145,8 @@ def _words(value: object) -> str:
     return (", ".join(map(str, value)) if isinstance(value, list) else str(value)) or "none"
 
 
-def _new_shards(  # noqa: PLR0913, PLR0917 - all that a build knows
-    how: Build,
-    folders: PoolFolders,
-    parts: Sequence[SourcePart],
-    kept: Iterable[str],
-    before: Pool | None,
-    report: ReportPart,
+def _new_shards(
+    how: Build, folders: PoolFolders, kept: Iterable[str], before: Pool | None, report: ReportPart
 ) -> dict[str, int]:
     """Write pairs as new shards, in order; return the tables of their pairs with the number of these."""
     tables = [folders.shared.path / name for name in kept]
@@ -165,24 +160,16 @@ def _new_shards(  # noqa: PLR0913, PLR0917 - all that a build knows
     numbers = (_SHARD.fullmatch(name) for name in (before.shards if before else ()))
     first = 1 + max((int(found[1]) for found in numbers if found), default=-1)
     plan = plan_shards(folders, mark, rows(), first)
-    place = Location(how.url or (how.source if how.source.is_dir() else how.source.parent))
-    fill = partial(_fill, place, {as_utf8(part.shard): part.size for part in parts}, PAIRS_PER_SHARD)
-    write_shards(folders, plan, fill, how.workers, report)
+    source = Location(how.url or (how.source if how.source.is_dir() else how.source.parent))
+    write_shards(folders, plan, partial(_fill, source, PAIRS_PER_SHARD), how.workers, report)
     return {folders.table(number): pairs for number, pairs in plan.items()}
 
 
-def _fill(  # noqa: PLR0913, PLR0917 - the last ones are those of `Fill`
-    place: Location, sizes: Mapping[str, int], most: int, file: IO[bytes], rows: pd.DataFrame, number: int
-) -> pd.DataFrame:
-    """Write the pairs of a shard of up to so many, given the source and its files' bytes; see `Fill`."""
-    images = [b""] * len(rows)
-    for some, stored in stored_images(place_of(place, sizes), rows):
-        for row in some:
-            match stored(row):
-                case bytes(content):
-                    images[row] = content
-                case damage:
-                    raise ValueError(f"{damage.shard} changed during the build; start the build again")
+def _fill(source: Location, most: int, file: IO[bytes], rows: pd.DataFrame, number: int) -> pd.DataFrame:
+    """Write the pairs of a shard of up to so many, with images from the source; see `Fill`."""
+    images, damage = read_once(place_of(source, {}), rows)
+    for each in damage.values():
+        raise ValueError(f"{each.shard} changed during the build; start the build again")
     return write_pairs(file, rows, images, number * most)
 
 

@@ -33,7 +33,7 @@ from runners.data.pool.damage import DAMAGE_TOLERANCE, Damage, check_tolerance
 from runners.data.pool.describe import write_facts
 from runners.data.pool.pictures import DecodeError, open_image, to_rgb
 from runners.data.pool.pool import COPY_OF, Origin, Pool, copied_subset
-from runners.data.pool.reader import in_shard_order, stored_images
+from runners.data.pool.reader import in_shard_order, read_once
 from runners.data.pool.shards import content_hash, write_sample
 from runners.host.workers import Workers
 from runners.store.place import PIECE, pieces_by_request
@@ -159,13 +159,7 @@ def _cut(stretches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
 
 def _fill(pool: Pool, side: int | None, file: IO[bytes], rows: pd.DataFrame, number: int) -> pd.DataFrame:
     """Write the pairs of a shard; see `Fill`."""
-    images, damage = [b""] * len(rows), [""] * len(rows)
-    for places, stored in stored_images(pool.place, rows):
-        for row in places:
-            if isinstance(found := stored(row), bytes):
-                images[row] = found
-            else:
-                damage[row] = json.dumps(asdict(found))
+    images, damage = read_once(pool.place, rows)
     captions = rows["caption"].tolist()
     names = ("key", "offset", "length", "hash", "width", "height")
     new = {name: rows[name].to_numpy().copy() for name in names}
@@ -173,13 +167,14 @@ def _fill(pool: Pool, side: int | None, file: IO[bytes], rows: pd.DataFrame, num
     members = [~rows[name].to_numpy() for name in rows.columns if name.startswith(SUBSET_PREFIX)]
     for place, row in enumerate(np.lexsort(members[::-1]).tolist()):
         image, key = images[row], f"{number:05d}{place:06d}"
-        if side is not None and not damage[row] and (small := _resized(image, side)) is not None:
+        if side is not None and row not in damage and (small := _resized(image, side)) is not None:
             image, (new["width"][row], new["height"][row]) = small
             new["hash"][row] = content_hash(image, captions[row])
         kind = "png" if image.startswith(b"\x89PNG") else "webp" if image[8:12] == b"WEBP" else "jpg"
         offsets = write_sample(file, key, {kind: image, "txt": captions[row].encode()})
         new["key"][row], new["offset"][row], new["length"][row] = key, offsets[kind], len(image)
-    return rows.assign(**new, damage=damage)
+    said = [json.dumps(asdict(damage[row])) if row in damage else "" for row in range(len(rows))]
+    return rows.assign(**new, damage=said)
 
 
 def _resized(content: bytes, side: int) -> tuple[bytes, tuple[int, int]] | None:

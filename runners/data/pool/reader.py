@@ -140,12 +140,30 @@ def decode_rows(
 
     with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as workers:
         run = workers.map if workers else map
-        for places, stored in stored_images(pool.place, rows):
+        for places, stored in _stored_images(pool.place, rows):
             list(run(decode, repeat(stored), places))
     return images, damage
 
 
-def stored_images(place: Place, rows: pd.DataFrame) -> Iterator[tuple[list[int], Stored]]:
+def read_once(place: Place, rows: pd.DataFrame) -> tuple[list[bytes], dict[int, Damage]]:
+    """Return the image files of rows of an index, empty where damaged, and the damage by position.
+
+    Raises:
+        OSError: The place cannot be read.
+    """
+    images, damage = [b""] * len(rows), dict[int, Damage]()
+    for places, stored in _stored_images(place, rows, once=True):
+        for number in places:
+            if isinstance(found := stored(number), Damage):
+                damage[number] = found
+            else:
+                images[number] = found
+    return images, damage
+
+
+def _stored_images(
+    place: Place, rows: pd.DataFrame, *, once: bool = False
+) -> Iterator[tuple[list[int], Stored]]:
     """Yield, shard by shard, positions of rows of an index, and what reads their images until the next shard.
 
     It returns an image file's bytes, or the damage where they are not the bytes that were indexed. Another
@@ -170,7 +188,7 @@ def stored_images(place: Place, rows: pd.DataFrame) -> Iterator[tuple[list[int],
         return Damage(shard=shards[row], key=keys[row], reason=reason)
 
     groups, wanted = in_shard_order(shards, offsets, lengths)
-    for places, read in zip(groups, place.reading(wanted), strict=True):
+    for places, read in zip(groups, place.reading(wanted, once=once), strict=True):
         yield places.tolist(), partial(stored, read)
 
 

@@ -20,7 +20,7 @@ from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.build.in_place import not_indexed
 from runners.data.pool.pool import Pool
-from runners.data.pool.reader import read_pairs
+from runners.data.pool.reader import READ_COLUMNS, read_once, read_pairs
 from runners.data.pool.shards import close_shard, encode_image, write_sample
 from runners.data.reading import order
 from runners.data.reading.training_data import Source
@@ -185,6 +185,30 @@ def test_two_nodes_fetch_their_parts_of_the_windows_alone(
     assert max(size for size, _ in nodes) <= 0.65 * whole
     for batch, *halves in zip(every, *(images for _, images in nodes), strict=True):
         assert torch.equal(batch, torch.cat(halves))
+
+
+def test_what_is_read_once_is_fetched_alone_and_not_kept(
+    away: Pool, folder: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_range, fetched = Location._range, list[int]()  # noqa: SLF001 - each call is a request
+
+    def counted(storage: Location, name: str, start: int, stop: int) -> bytes:
+        fetched.append(stop - start)
+        return read_range(storage, name, start, stop)
+
+    monkeypatch.setattr(Location, "_range", counted)
+    scattered = folder.index.rows(ALL[::20], READ_COLUMNS)
+    together = folder.index.rows(ALL, READ_COLUMNS)
+
+    images, damage = read_once(away.place, scattered)
+    every, _ = read_once(away.place, together)
+
+    assert not damage
+    assert images == read_once(folder.place, scattered)[0]
+    assert images == every[::20]
+    assert sum(fetched[: len(images)]) == scattered["length"].sum()
+    assert len(fetched) - len(images) <= SHARDS * 2, "neighbours come together"
+    assert not [*(tmp_path / "cache").rglob("pieces/[0-9]*/*")]
 
 
 def test_failing_requests_are_repeated(away: Pool, folder: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
