@@ -6,6 +6,7 @@ import pty
 import re
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from study.commands import status
 from study.commands.command import writing
 from study.declare.load import load_declaration
 from study.state.study import RECORD
+from tests.root import ROOT
 from tests.study.conftest import Run
 
 
@@ -52,6 +54,20 @@ def test_a_new_declaration_is_short_and_every_commented_key_of_it_is_valid(folde
     assert (declaration.storage, declaration.training.preset) == ("s3://bucket/folder", "paper")
     assert declaration.grid[1].sizes == (2_000, None)
     assert list(declaration.evaluation) == ["imagenet"]
+
+
+def test_a_new_strategy_passes_its_test_and_is_the_one_of_the_page(folder: Path, run: Run) -> None:
+    assert "python -m pytest test_mine.py" in run("new mine --strategy")
+
+    tested = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "test_mine.py", "-p", "no:cacheprovider"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "2 passed" in tested.stdout
+    written = (folder / "mine.py").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "strategies.md").read_text(encoding="utf-8")
+    assert written.replace('"mine"', '"smooth"') in page
+    assert "mine.py already exists" in run("new mine --strategy", code=2)
 
 
 def test_the_schema_that_a_new_declaration_names_lies_beside_it(folder: Path, run: Run) -> None:
@@ -96,6 +112,7 @@ def test_an_error_of_writing_names_the_folder_unless_it_names_a_file_itself() ->
         ("mine", "mine.yaml"),
         ("demo", "'demo'"),
         ("../mine", "'../mine'"),
+        ("flip-50 --strategy", "'flip-50' is the name of a shipped strategy"),
     ],
 )
 def test_new_never_overwrites_a_file(folder: Path, run: Run, name: str, message: str) -> None:
