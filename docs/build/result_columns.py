@@ -75,7 +75,8 @@ evaluation before the end, whose metrics follow as in `results.parquet`. Written
     "plan.parquet": "One row per planned trial, written when a run starts.",
     "left-out.parquet": "One row per cell that the plan leaves out, in whole or for some of its seeds.",
     "scores.parquet": """What the [quality scores cost](data.md#what-a-score-costs): a row for each quality or
-mixture with each model behind its score.""",
+mixture with each model behind its score, and for each strategy with each model behind the columns that
+it reads.""",
 }
 
 

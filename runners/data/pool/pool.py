@@ -332,7 +332,7 @@ def copied_subset(size: int | None, quality: str) -> str:
 
 
 def tree_name(path: Path, declared: str) -> str:
-    """Return a name for copies of a pool, which differs between copies with different scores.
+    """Return a name for copies of a pool, which differs between copies with different scores or columns.
 
     ``declared`` is the pool's id in a trial, which is the name as long as the pool has one score.
     """
@@ -340,6 +340,8 @@ def tree_name(path: Path, declared: str) -> str:
     if COPY_OF in facts["provenance"]:
         return str(facts["fingerprint"])
     names, found = sorted(facts["rankings"]), facts["fingerprint"]
-    if len(names) <= 1 and facts["unranked"] == found:
+    columns = [f"{name} {each['content']}" for name, each in facts.get("data_columns", {}).items()]
+    names += columns
+    if len(names) <= 1 and not columns and facts["unranked"] == found:
         return declared
     return f"{found}-{blake2b(json.dumps(names).encode(), digest_size=4).hexdigest()}"

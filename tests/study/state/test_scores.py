@@ -93,11 +93,12 @@ def test_columns_that_a_strategy_reads_are_part_of_its_trials_ids_and_costs(
     with pytest.raises(ValueError, match="did you mean 'teacher_images'"):
         plan_study(study)
     set_column(Pool.open(scored.path), arrays, teacher)
-    first = plan_study(study)
+    first, name = plan_study(study), tree_name(scored.path, "declared")
     set_column(Pool.open(scored.path), {"teacher_text": [2 * arrays["teacher_text"][0]]}, teacher)
     second = plan_study(study)
 
     of = [{trial.cell.strategy: trial.trial_id for trial in plan.trials} for plan in (first, second)]
+    assert len({name, tree_name(scored.path, "declared"), "declared"}) == 3  # of copies in a bucket
     assert of[0]["clip"] == of[1]["clip"] == ids(scored.path, tmp_path / "other", "top50")["top50"]
     assert of[0]["reinforced"] != of[1]["reinforced"]
     assert {cost.model: cost.scoring_flops for cost in first.score_costs["reinforced"]} == {"a trial": 5}
@@ -160,7 +161,8 @@ def test_a_score_is_computed_from_others_and_named(scored: Pool, tmp_path: Path,
         "score:first --metadata m.parquet": "--metadata needs --with column:NAME or --with =EXPRESSION",
         "=first --name First": "First differs from the pool's first only in case; choose another --name",
         "=first --name width": "width names a fact of each pair in expressions; choose another --name",
-        "=first --name x/y": "--name x/y: names of scores and subsets have up to 100 letters, digits, '.'",
+        "=first --name x/y": "--name x/y: names of scores, subsets and columns have up to 100 letters",
+        "=first --column x": "--column stores a model's embeddings or column:NAME, without --name",
     }.items():
         expression, option, rest = words.partition(" --")
         assert output in run(f"data score {scored.path} --with '{expression}' {option}{rest}", code=2)

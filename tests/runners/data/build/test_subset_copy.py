@@ -13,7 +13,7 @@ from PIL import Image
 
 from budgets.machine_cache import CACHE
 from runners.data.build import subset_copy as module
-from runners.data.build.rescore import set_score
+from runners.data.build.rescore import set_column, set_score
 from runners.data.build.subset_copy import SubsetCopy, amplification, copy_subsets
 from runners.data.index.writing import write_parts
 from runners.data.pool.describe import describe_pool
@@ -37,8 +37,10 @@ def pool(tmp_path: Path, build_again: Callable[[Path], Pool], monkeypatch: pytes
     """Return a pool whose shards are in the order of another score than the one that selects."""
     monkeypatch.setattr(module, "_SHARD_BYTES", 300_000)
     built = build_again(tmp_path / "pool")
-    scores = np.random.default_rng(0).normal(size=built.count).astype(np.float32)
-    return set_score(built, scores, Scorer(name="mine"))
+    draw = np.random.default_rng(0)
+    scores = draw.normal(size=built.count).astype(np.float32)
+    teacher = draw.normal(size=(built.count, 4)).astype(np.float16)
+    return set_column(set_score(built, scores, Scorer(name="mine")), {"teacher_image": [teacher]})
 
 
 def copied(
@@ -64,8 +66,14 @@ def test_trials_read_the_same_pairs_in_the_same_order_in_one_run_a_shard(pool: P
     assert len(copy.shards) > 3
     assert copy.vocabulary == pool.vocabulary
     assert tree_name(copy.path, pool.fingerprint) != tree_name(pool.path, pool.fingerprint)
+    assert copy.columns == pool.columns
     for size, quality in SUBSETS:
         before, after = read(pool, size, quality), read(copy, size, quality)
+        columns = [
+            each.index.rows(each.subset(size=size, quality=quality).rows(), ("teacher_image",))
+            for each in (pool, copy)
+        ]
+        assert columns[0]["teacher_image"].tolist() == columns[1]["teacher_image"].tolist()
         assert (before.images == after.images).all()
         assert before.rows["caption"].tolist() == after.rows["caption"].tolist()
     smallest = copy.frame.loc[copy.subset(size=40, quality="top20 by mine").rows()]

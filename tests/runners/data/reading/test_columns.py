@@ -79,6 +79,9 @@ def test_a_column_replaces_an_earlier_one_of_its_name_and_no_other(pools: list[P
     assert after.columns["recaption"].content != before.columns["recaption"].content
     assert after.columns["teacher_image"] == before.columns["teacher_image"]
     assert after.frame["recaption"].tolist() == values.tolist()
+    parts = [replace(part, added=()) for part in after.index.parts]  # as of shards that came later
+    grown = replace(after, index=replace(after.index, parts=parts))
+    assert set(after.column_facts) - set(grown.column_facts) == {"recaption", "teacher_image"}
     with pytest.raises(ValueError, match="has a column caption; choose another name than Caption"):
         set_column(before, {"Caption": [values]})
     with pytest.raises(ValueError, match="pairs need a value each, but there are fewer"):
