@@ -52,6 +52,7 @@ _DECODED_AT_ONCE = 4096
 _WINDOWS_REMEMBERED = 16
 _BLOCKS_KEPT = 3 * WINDOW  # of a source: of a window, of the next one, and of what replaced damaged pairs
 _BATCHES_AHEAD = 4
+_TOKENS, _IDS = "of the caption", "of the pair"  # beside columns, whose names have no spaces
 _PAIRS_AT_ONCE = 256  # that a worker hands over: cheap beside decoding them, while a batch may be huge
 
 # Forked workers share the rank's index and tokenizer without copying them; they never touch the GPU. Named,
@@ -99,7 +100,7 @@ class StreamedSet(TrainingData):
                 self.news.extend(news)
                 self.found(news)
             batch = {name: torch.cat([columns[name] for columns in some]) for name in some[0]}
-            yield Batch(images=images, tokens=batch.pop("tokens"), ids=batch.pop("ids"), columns=batch)
+            yield Batch(images=images, tokens=batch.pop(_TOKENS), ids=batch.pop(_IDS), columns=batch)
 
 
 def _end_with_rank(_worker: int) -> None:
@@ -170,7 +171,7 @@ class _Parts(Dataset[Any]):
                 frames.append(pairs.rows)
                 damage += [(source, each) for each in pairs.damage]
         frame = pd.concat(frames).iloc[np.argsort(np.concatenate(order))] if len(frames) > 1 else frames[0]
-        columns = {"tokens": data.tokens(frame["caption"].tolist()), "ids": torch.from_numpy(ids)}
+        columns = {_TOKENS: data.tokens(frame["caption"].tolist()), _IDS: torch.from_numpy(ids)}
         return torch.from_numpy(images), columns | column_tensors(frame, data.columns, data.tokens), damage
 
     def _arranged(self, step: int) -> list[tuple[Stretch, NDArray[np.int64]]]:
@@ -236,7 +237,7 @@ class InMemorySet(TrainingData):
         held = list[dict[str, Tensor]]()
         for part in self.parts:
             ids = torch.arange(len(part.tokens)) if part.places is None else part.places
-            held.append({"tokens": part.tokens, "ids": ids + before, **part.columns})
+            held.append({_TOKENS: part.tokens, _IDS: ids + before, **part.columns})
             before += len(ids)
         first = self.parts[0]
         for start in range(first_step * batch_size, steps * batch_size, batch_size):
@@ -256,7 +257,7 @@ class InMemorySet(TrainingData):
                     images[places] = part.images[chosen]
                 for name, column in columns.items():
                     batch[name][places] = column[rows]
-            yield Batch(images=images, tokens=batch.pop("tokens"), ids=batch.pop("ids"), columns=batch)
+            yield Batch(images=images, tokens=batch.pop(_TOKENS), ids=batch.pop(_IDS), columns=batch)
 
 
 def open_data(data: StreamedSet, *, threads: int = 1) -> TrainingData:

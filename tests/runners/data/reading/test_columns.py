@@ -17,7 +17,7 @@ from runners.data.reading.training_data import Source
 from runners.data.reading.training_set import StreamedSet, open_data
 from tests.runners.data.pool.test_damage import flip_byte
 
-NAMES = ("width", "score", "recaption", "teacher_image")
+NAMES = ("width", "tokens", "score", "recaption", "teacher_image")
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,7 @@ def test_batches_have_ids_and_columns_of_the_pairs_that_were_read(
             text = row["caption" if pd.isna(row["recaption"]) else "recaption"]
             assert columns["recaption"][pair] == [len(text)]
             assert columns["width"][pair] == row["width"]
+            assert columns["tokens"][pair] == row["tokens"]
             assert columns["score"][pair] == row["score"]
             assert columns["teacher_image"][pair] == np.frombuffer(row["teacher_image"], np.float16).tolist()
         seen += batch.ids.tolist()
