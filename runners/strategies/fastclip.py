@@ -67,17 +67,6 @@ class FastClip(Clip):
         done = min(1.0, math.floor(progress * epochs + 1e-9) / max(self.gamma_decay * epochs, 1e-9))
         return self.gamma + (1 - self.gamma) * (1 + math.cos(math.pi * done)) / 2
 
-    def loss(self, model: Model, *features: Tensor) -> Tensor:
-        """Return the loss of pairs that were not seen before."""
-        import torch
-
-        unseen = {
-            name: torch.full_like(features[0][:, 0], first) for name, first in self.pair_state().items()
-        }
-        after = {name: each.clone() for name, each in unseen.items()}
-        values = PairValues(progress=0.0, epochs=1.0, before=unseen, after=after)
-        return self.loss_by_pair(model, values, *features)
-
     def loss_by_pair(self, model: Model, values: PairValues, *features: Tensor) -> Tensor:
         """Return CLIP's loss with the gradient of F, and set the new estimates."""
         import torch

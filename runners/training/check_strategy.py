@@ -17,6 +17,7 @@ from runners.models.count_by_torch import COUNTED_PAIRS, count_macs
 from runners.models.model import build_model, compute_context
 from runners.training.backward import backward
 from runners.training.learner import make_learner
+from runners.training.pair_state import loss_of_new_pairs
 
 ColumnValues = Callable[[Tensor], Mapping[str, Tensor]]
 """Token ids of some pairs' captions → the values of the columns that a strategy names, for these pairs."""
@@ -74,7 +75,7 @@ def counted_macs(
         towers, features = count_macs(lambda: strategy.features(model, head, *views))
     many = [each.repeat(PAIRS_OF_LOSS // COUNTED_PAIRS, *[1] * (each.ndim - 1)) for each in features]
     many = [each.float() if each.is_floating_point() else each for each in many]
-    loss, _ = count_macs(lambda: strategy.loss(model, *many), pairs=PAIRS_OF_LOSS)
+    loss, _ = count_macs(lambda: loss_of_new_pairs(strategy, model, many), pairs=PAIRS_OF_LOSS)
     return towers, loss
 
 
@@ -82,9 +83,11 @@ def _run_step(strategy: Strategy, architecture: Architecture, columns: ColumnVal
     """Run a step of two pairs; ValueError if the loss is no finite number or does not train both towers."""
     torch.manual_seed(0)
     model, head = build_model(architecture.config, strategy).train(), strategy.head(architecture)
-    learner = make_learner(model, strategy, head, recipe=Recipe(), lr_peak=1e-3, steps=1)
+    learner = make_learner(model, strategy, head, recipe=Recipe(), lr_peak=1e-3, steps=1, pairs=COUNTED_PAIRS)
+    ids, state = torch.arange(COUNTED_PAIRS), learner.by_pair
+    values = None if state is None else state.look_up(ids, progress=0.0, epochs=1.0)
     context = partial(compute_context, "fp32", torch.device("cpu"))
-    loss = backward(learner, _views(strategy, architecture, columns), context)
+    loss = backward(learner, _views(strategy, architecture, columns), context, values=values)
     if not loss.isfinite():
         raise ValueError(f"its loss must be a finite number, found {loss.item()}")
     reached = {

@@ -1,11 +1,11 @@
 """State by pair: numbers that a strategy keeps for each pair of the subset from one step to the next."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from budgets.cost.strategy import PairValues
+from budgets.cost.strategy import Model, PairValues, Strategy
 from runners.training.ranks import broadcast, gather, rank, rank_count
 
 
@@ -52,3 +52,12 @@ class PairState:
         if rank() == 0:
             for name, values in zip(self._names, self._values, strict=True):
                 values.copy_(state[name])
+
+
+def loss_of_new_pairs(strategy: Strategy, model: Model, features: Sequence[Tensor]) -> Tensor:
+    """Return the loss of a first step, from the features of all its pairs, on one rank."""
+    if not (initial := strategy.pair_state()):
+        return strategy.loss(model, *features)
+    ids = torch.arange(len(features[0]), device=features[0].device)
+    values = PairState(initial, len(ids), ids.device).look_up(ids, progress=0.0, epochs=1.0)
+    return strategy.loss_by_pair(model, values, *features)

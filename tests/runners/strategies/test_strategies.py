@@ -15,6 +15,7 @@ from runners.models.model import build_model, encode_text, unprojected
 from runners.strategies.clipa import cut_texts
 from runners.strategies.slip import simclr_loss
 from runners.training.learner import make_optimizer
+from runners.training.pair_state import loss_of_new_pairs
 from tests.runners.tiny import batch_of
 
 BATCH = 8
@@ -37,7 +38,7 @@ def test_features_without_information_have_chance_loss(name: str) -> None:
         features = [same] * (how.image_views + how.text_views)
         if name == "reinforced":  # whatever its teacher says
             features += nn.functional.normalize(torch.randn(2, BATCH, 64), dim=-1)
-        loss = how.loss(model, *features)
+        loss = loss_of_new_pairs(how, model, features)
 
     assert loss.item() == pytest.approx(how.chance(BATCH))
 
