@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import isnan
 from typing import Any
 
+import pandas as pd
+
 from budgets.cost.strategy import strategies
 from budgets.quality import MIXTURE
 from budgets.quantity import format_count, format_flops
@@ -24,6 +26,7 @@ _METRICS = {
 _IMPORTED_STRATEGIES = {
     "mammut": "MaMMUT", "coca": "CoCa", "cap": "Cap", "clip-augmented": "CLIP + augmentation"
 }  # fmt: skip
+_own_strategies: dict[str, str] = {}  # of users, whose files are not executed to read results
 POOL = "largest subset of each quality"
 
 
@@ -82,10 +85,16 @@ def are_mixed(qualities: Iterable[object]) -> bool:
     return any(str(quality).startswith(MIXTURE) for quality in qualities)
 
 
+def call_strategies(plan: pd.DataFrame) -> None:
+    """Call a user's own strategies from now on as a plan's column ``strategy_label`` does, if it has one."""
+    if "strategy_label" in plan:
+        _own_strategies.update(zip(plan["strategy"], plan["strategy_label"], strict=True))
+
+
 def strategy_text(strategy: str) -> str:
     """Return a strategy's usual name, ``flip-50`` → ``FLIP (50 %)``; an unknown name stays as it is."""
-    known = strategies().get(strategy)
-    return (known.label if known else _IMPORTED_STRATEGIES.get(strategy, "")) or strategy
+    known, others = strategies().get(strategy), {**_IMPORTED_STRATEGIES, **_own_strategies}
+    return (known.label if known else others.get(strategy, "")) or strategy
 
 
 def axis_text(axis: str, value: object) -> str:

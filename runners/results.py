@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from budgets.cost.flops import CONVENTION
+from budgets.cost.strategy import StrategyFile
+from budgets.cost.strategy_files import strategy_of
 from budgets.planning.plan import LeftOut, Plan
 from budgets.planning.planned_trial import Cell, Trial, trunk_id
 from runners.store.files import new_file
@@ -46,7 +48,10 @@ RESIZED = "resized_images"
 VERSION = "strategy_version"
 """Column of results and plans with the version of the user's file that has the trial's strategy, if any."""
 
-_OPTIONAL = {RESIZED: "float64", VERSION: "str"}
+LABEL = "strategy_label"
+"""Column beside `VERSION` with the label that the file gives the strategy."""
+
+_OPTIONAL = {RESIZED: "float64", VERSION: "str", LABEL: "str"}
 _CURVE_POINTS = 200
 
 
@@ -189,8 +194,12 @@ def plan_row(trial: Trial) -> dict[str, object]:
         "lr_peak": trial.lr_peak,
         "parameters": trial.parameters,
         **({} if trial.recipe.resized_images is None else {RESIZED: trial.recipe.resized_images}),
-        **({} if trial.strategy_file is None else {VERSION: trial.strategy_file.version}),
+        **({} if trial.strategy_file is None else _own_strategy(trial.cell.strategy, trial.strategy_file)),
     }
+
+
+def _own_strategy(name: str, file: StrategyFile) -> dict[str, object]:
+    return {VERSION: file.version, LABEL: strategy_of(name, file).label}
 
 
 def step_row(trial: Trial, step: int) -> dict[str, object]:
@@ -232,7 +241,7 @@ def score_rows(plan: Plan) -> Iterator[dict[str, object]]:
 def to_frame(rows: Iterable[Mapping[str, object]], columns: Mapping[str, str]) -> pd.DataFrame:
     """Build a table with exactly the schema's columns and types, followed by the metric columns by name.
 
-    The columns `RESIZED` and `VERSION` are among these if a row has them.
+    The columns `RESIZED`, `VERSION` and `LABEL` are among these if a row has them.
 
     Raises:
         ValueError: A row lacks a column of the schema.
@@ -244,8 +253,8 @@ def to_frame(rows: Iterable[Mapping[str, object]], columns: Mapping[str, str]) -
         if missing:
             raise ValueError(f"row {row.get('trial', row)} lacks {', '.join(missing)}")
     frame = pd.DataFrame(listed, columns=[*columns, *metrics])
-    if VERSION in frame:
-        frame[VERSION] = frame[VERSION].fillna("")
+    texts = [name for name in (VERSION, LABEL) if name in frame]
+    frame[texts] = frame[texts].fillna("")
     return frame.astype({**columns, **{name: _OPTIONAL.get(name, "float64") for name in metrics}})
 
 

@@ -63,7 +63,10 @@ class Count:
         return len(self.text_macs) > 1
 
     def image_tower(self, kept_fraction: float) -> ImageTower:
-        """Cost of one image; ``kept_fraction`` must be a key of ``trunk_macs``."""
+        """Cost of one image; ValueError unless ``kept_fraction`` is a key of ``trunk_macs``."""
+        if kept_fraction not in self.trunk_macs:
+            kept = ", ".join(f"{share:g}" for share in self.trunk_macs)
+            raise ValueError(f"kept_fraction {kept_fraction:g}: this model is counted only at {kept}")
         return ImageTower(
             trunk=TowerCost(self.trunk_macs[kept_fraction], self.trunk_parameters),
             projection=TowerCost(self.projection_macs, self.projection_parameters),
@@ -71,7 +74,10 @@ class Count:
         )
 
     def text_tower(self, tokens: int) -> TowerCost:
-        """Cost of one text; ``tokens`` must be a key of ``text_macs``."""
+        """Cost of one text; ValueError unless ``tokens`` is a key of ``text_macs``."""
+        if tokens not in self.text_macs:
+            lengths = ", ".join(map(str, self.text_macs))
+            raise ValueError(f"texts of {tokens} tokens: this model is counted only at {lengths}")
         return TowerCost(self.text_macs[tokens], self.text_parameters)
 
 

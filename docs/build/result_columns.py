@@ -66,8 +66,8 @@ samples, steps, epochs and training FLOPs are those done before it diverged, and
 After the columns below there is one float64 column per metric, `<evaluation set>/<metric>`, and one for its
 standard error, `<evaluation set>/<metric>_se`: `held-out/top1`, `held-out/top1_se`. With
 `training.resized_images` there is also a float64 column `resized_images`, the pixels of the shorter side.
-With `strategy_files` there is a text column `strategy_version`: the version of the file that has the trial's
-strategy, empty for a shipped one. Rows of former versions of a strategy follow those of the plan.
+With `strategy_files` there are text columns `strategy_version`, the version of the file that has the trial's
+strategy, and `strategy_label`, both empty for a shipped one. Rows of former versions come last.
 [Evaluation](evaluation.md#what-is-measured) lists the metrics. Accuracies are fractions from 0 to 1.""",
     "curves.parquet": "Training curves: several rows per trial with a result; `trial` joins them to results.",
     "midway.parquet": """Metrics at the shares of a trial's steps that `evaluation.at` declares: one row per

@@ -58,6 +58,7 @@ def run(options: Namespace) -> int:
     from analysis.cells.study_frames import as_planned
     from analysis.cells.table import tidy
     from analysis.error_unit import ErrorUnit
+    from analysis.labels import call_strategies
     from budgets.cost.architecture import Architecture, own_architectures
     from runners.data.build.table_file import read_any_table
     from runners.results import read_table
@@ -88,6 +89,7 @@ def run(options: Namespace) -> int:
             confidence = declared_confidence(study.declaration)
         if (study.folder / "plan.parquet").exists():
             plan = read_table(study.folder / "plan.parquet")
+            call_strategies(plan)
         results = read_table(study.folder / "results.parquet")
         metric = study.declaration.metric if isinstance(study, Study) else study.metric
         source = str(study.folder)

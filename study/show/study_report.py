@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.cells.study_frames import StudyFrames, Tuned
 from analysis.cells.table import first_attempts, used_attempts
+from analysis.labels import call_strategies
 from analysis.report.analyse import OnProgress, no_progress
 from analysis.report.comparison import write_comparison
 from analysis.report.paper import READERS, paper_figures, write_paper_page
@@ -133,6 +134,7 @@ def study_frames(study: Study | Imported) -> StudyFrames:
     folder = study.folder
     study.require_run("plan.parquet")
     planned = read_table(folder / "plan.parquet")
+    call_strategies(planned)
     apart = not_chosen(study.declaration, folder, planned)
     plan = planned[~apart]
     every = _table_or_empty(study, "results.parquet", RESULT_COLUMNS)

@@ -13,6 +13,7 @@ from analysis.answers.outliers import outlier_lines, outliers
 from analysis.belief.family import families
 from analysis.cells.table import first_attempts
 from analysis.error_unit import ErrorUnit
+from analysis.labels import call_strategies
 from budgets.book import Book
 from budgets.planning.price import Range
 from budgets.planning.tuning import tuning_reserves
@@ -174,7 +175,9 @@ def _planned_trials(study: Study) -> pd.DataFrame:
     study.require_run(*tables)
     written = [name for name in tables if (study.folder / name).exists()]
     parts = [read_table(study.folder / name).assign(phase=tables[name]) for name in written]
-    return pd.concat(parts, ignore_index=True).drop_duplicates("trial", keep="last", ignore_index=True)
+    plan = pd.concat(parts, ignore_index=True).drop_duplicates("trial", keep="last", ignore_index=True)
+    call_strategies(plan)
+    return plan
 
 
 def _decided_tuning(folder: Path, rows: Mapping[str, dict[str, Any]]) -> dict[str, TrialState]:

@@ -70,7 +70,7 @@ def test_it_trains_is_reported_and_runs_anew_after_an_edit(smooth: TinyStudy) ->
     change(smooth, "smoothing: float", "raise SystemExit('executed')\n    smoothing: float")
     for command in ("report", "status", "recommend --flops 3e9 --pairs 2000"):
         said = smooth.says(command)
-    assert "smooth" in said
+    assert "CLIP, smoothed labels" in said
 
 
 def test_mistakes_name_declaration_file_and_nearest_name(smooth: TinyStudy) -> None:
