@@ -1,6 +1,7 @@
 """Runs the grid of a study within its budget; keeps every result and never repeats a finished trial."""
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
@@ -238,11 +239,13 @@ class Run(Execution):
     @cached_property
     def _of_former_versions(self) -> list[dict[str, Any]]:
         """The rows of trials whose strategy is in the plan in another version, the newest version first."""
-        table = self.study.folder / "results.parquet"
-        before = read_table(table) if table.exists() else pd.DataFrame()
+        files = {t.cell.strategy: t.strategy_file.version for t in self.plan.trials if t.strategy_file}
+        table, before = self.study.folder / "results.parquet", pd.DataFrame()
+        if files and table.exists():
+            with suppress(ValueError):  # a damaged table is rewritten; the trials' own files stay
+                before = read_table(table)
         if VERSION not in before:
             return []
-        files = {t.cell.strategy: t.strategy_file.version for t in self.plan.trials if t.strategy_file}
         versions = before["strategy"].map(files)
         return records(before[versions.notna() & (before[VERSION] != versions)])
 

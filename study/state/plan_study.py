@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from typing import TypeVar
@@ -144,11 +145,13 @@ def _plan(study: Study) -> Plan:
 
 def _edited(study: Study, plan: Plan) -> Iterator[str]:
     """Yield a note on each user's strategy that was edited after trials of it had ended, until it has run."""
-    table = study.folder / "results.parquet"
-    results = read_table(table) if table.exists() else pd.DataFrame()
+    files = {trial.cell.strategy: trial.strategy_file for trial in plan.trials if trial.strategy_file}
+    table, results = study.folder / "results.parquet", pd.DataFrame()
+    if files and table.exists():
+        with suppress(ValueError):  # a damaged table: `run` rewrites it
+            results = read_table(table)
     if VERSION not in results:
         return
-    files = {trial.cell.strategy: trial.strategy_file for trial in plan.trials if trial.strategy_file}
     anew = Counter(trial.cell.strategy for trial in plan.trials if trial.trial_id not in {*results["trial"]})
     for strategy, file in files.items():
         before = results[(results["strategy"] == strategy) & (results[VERSION] != file.version)]

@@ -115,7 +115,7 @@ def test_the_console_script_is_the_module(installed: Installed) -> None:
 @pytest.mark.ray
 @pytest.mark.usefixtures("on_ray")
 def test_a_study_goes_from_new_to_recommend(installed: Installed, pool: Path, tmp_path: Path) -> None:
-    assert "first.yaml written" in installed("new", "first")
+    assert "first.yaml and its schema written" in installed("new", "first")
     assert "15 TFLOP" in installed("plan", "first.yaml")
     tiny = write_declaration(tmp_path, pool, architectures="mini-ViT-XXS-8, mini-ConvNeXt")
 
