@@ -88,7 +88,7 @@ def test_a_pool_keeps_all_scores_and_the_chosen_one_ranks(
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-S-32-alt", shallow)  # noqa: SLF001 - restored
     model = open_clip.create_model("ViT-S-32-alt")
     torch.save(model.state_dict(), owner / "checkpoint.pt")
-    run(command("checkpoint.pt"))
+    run(command("--name mine"))
     pool = Pool.open(owner / "pools" / "icons")
     mine = pool.frame.set_index("hash")["score"]
     # The same similarity by open_clip's own preprocessing and tokenizer.
@@ -102,6 +102,12 @@ def test_a_pool_keeps_all_scores_and_the_chosen_one_ranks(
         one = loaded.encode_image(preprocess(image)[None], normalize=True)
         text = loaded.encode_text(open_clip.get_tokenizer("ViT-S-32-alt")([row["caption"]]), normalize=True)
     assert row["score"] == pytest.approx(float((one * text).sum()), abs=1e-5)
+
+    pool.frame[["uid"]].assign(recaption="an icon").to_csv(owner / "recaptions.csv", index=False)
+    assert "columns for strategies: recaption\n" in run(command("--column recaption"))
+    assert "columns for strategies: recaption, teacher_image, teacher_text" in run(
+        command("--column teacher")
+    )
 
     before = {path: path.stat().st_mtime_ns for path in pool.path.rglob("*.tar")}
     assert "other scores: mine" in run(command("column:popularity"))
