@@ -40,7 +40,7 @@ class Holder:
     Attributes:
         host: The machine's name.
         pid: The process's id on that machine.
-        since: Start of the run, an ISO 8601 time with offset.
+        since: Start of the run, an ISO 8601 time with offset, in ms: it tells apart equal containers.
     """
 
     host: str
@@ -90,7 +90,7 @@ def only_run(folder: Path, refusal: str = _RUNS, where: object = None) -> Iterat
     with locked(lock, wait_s=_LOCK_S) as file:  # `status` holds the lock for an instant, too
         if file is None:
             raise ValueError(refusal.format(where=where or folder, holder=_read(lock)))
-        now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+        now = datetime.now().astimezone().isoformat(sep=" ", timespec="milliseconds")
         holder = Holder(host=socket.gethostname(), pid=os.getpid(), since=now)
         # The file is overwritten in place: the lock belongs to this open file, so it can't be replaced by a
         # rename. A reader that finds it half written tries again (`_read`).
