@@ -13,6 +13,7 @@ from analysis.error_unit import is_loss
 from budgets.cost.architecture import Architecture, family_of
 from budgets.declaration.sections import Regime
 from budgets.names import unknown
+from runners.results import VERSION
 
 CONFIGURATION = ("subset_size", "quality", "architecture", "strategy")
 """Columns of a configuration: the choices that a budget is spent on."""
@@ -144,9 +145,9 @@ def used_attempts(table: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
 
     Of a user's strategy only the newest version is used, which comes first in the results.
     """
-    if "strategy_version" in results:
-        newest = results.groupby("strategy")["strategy_version"].transform("first")
-        former = results["trial"][results["strategy_version"] != newest]
+    if VERSION in results:
+        newest = results.groupby("strategy")[VERSION].transform("first")
+        former = results["trial"][results[VERSION] != newest]
         table, results = (each[~each["trial"].isin(former)] for each in (table, results))
     several = repeated(results)
     if not several:

@@ -1,7 +1,6 @@
 """Runs the grid of a study within its budget; keeps every result and never repeats a finished trial."""
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
@@ -20,7 +19,6 @@ from runners.results import (
     CURVE_COLUMNS,
     EVALUATION_VERSION,
     RESULT_COLUMNS,
-    VERSION,
     plan_row,
     read_table,
     to_frame,
@@ -34,7 +32,7 @@ from study.run.execution import Execution, RunSummary
 from study.state.bookkeeping import trials_of_event
 from study.state.design import ALL_SLOTS, choices_of, questions
 from study.state.environment import environment
-from study.state.plan_study import plan_tables, with_kept_trunks
+from study.state.plan_study import plan_tables, results_by_version, with_kept_trunks
 from study.state.study import Study
 from study.state.study_facts import keep_rankings
 
@@ -239,15 +237,7 @@ class Run(Execution):
     @cached_property
     def _of_former_versions(self) -> list[dict[str, Any]]:
         """The rows of trials whose strategy is in the plan in another version, the newest version first."""
-        files = {t.cell.strategy: t.strategy_file.version for t in self.plan.trials if t.strategy_file}
-        table, before = self.study.folder / "results.parquet", pd.DataFrame()
-        if files and table.exists():
-            with suppress(ValueError):  # a damaged table is rewritten; the trials' own files stay
-                before = read_table(table)
-        if VERSION not in before:
-            return []
-        versions = before["strategy"].map(files)
-        return records(before[versions.notna() & (before[VERSION] != versions)])
+        return records(results_by_version(self.study, self.plan)[1])
 
     def _say_differences(self) -> None:
         entries = read_entries(self.ledger.path)

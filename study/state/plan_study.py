@@ -145,23 +145,37 @@ def _plan(study: Study) -> Plan:
 
 def _edited(study: Study, plan: Plan) -> Iterator[str]:
     """Yield a note on each user's strategy that was edited after trials of it had ended, until it has run."""
-    files = {trial.cell.strategy: trial.strategy_file for trial in plan.trials if trial.strategy_file}
-    table, results = study.folder / "results.parquet", pd.DataFrame()
-    if files and table.exists():
-        with suppress(ValueError):  # a damaged table: `run` rewrites it
-            results = read_table(table)
-    if VERSION not in results:
+    now, former = results_by_version(study, plan)
+    if former.empty:
         return
-    anew = Counter(trial.cell.strategy for trial in plan.trials if trial.trial_id not in {*results["trial"]})
+    files = {trial.cell.strategy: trial.strategy_file for trial in plan.trials if trial.strategy_file}
+    anew = Counter(trial.cell.strategy for trial in plan.trials if trial.trial_id not in {*now["trial"]})
     for strategy, file in files.items():
-        before = results[(results["strategy"] == strategy) & (results[VERSION] != file.version)]
+        before = former[former["strategy"] == strategy]
         if anew[strategy] and len(before):
             newest = before[before[VERSION] == before[VERSION].iloc[0]]
             yield (
-                f"{strategy}: {file.path} changed since {plural(len(newest), 'trial')} ended as version "
-                f"{newest[VERSION].iloc[0]}; to run anew as version {file.version}: "
-                f"{plural(anew[strategy], 'trial')}. The old rows stay in {table}"
+                f"{strategy}: {file.path} changed since {plural(len(newest), 'trial')} ended as "
+                f"version {newest[VERSION].iloc[0]}; to run anew as version {file.version}: "
+                f"{plural(anew[strategy], 'trial')}. The old rows stay in {study.folder / 'results.parquet'}"
             )
+
+
+def results_by_version(study: Study, plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows of results of users' strategies: of the versions in a plan, and of former ones.
+
+    The newest version comes first. Without results, both are empty.
+    """
+    versions = {each.cell.strategy: each.strategy_file.version for each in plan.trials if each.strategy_file}
+    table, results = study.folder / "results.parquet", pd.DataFrame()
+    if versions and table.exists():
+        with suppress(ValueError):  # a damaged table is rewritten by `run`; the trials' own files stay
+            results = read_table(table)
+    if VERSION not in results:
+        return results.iloc[:0], results.iloc[:0]
+    planned = results["strategy"].map(versions)
+    rows, former = results[planned.notna()], (results[VERSION] != planned)[planned.notna()]
+    return rows[~former], rows[former]
 
 
 def _too_wide(plan: Plan, cluster: Cluster | None) -> Iterator[str]:
