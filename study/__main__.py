@@ -1,7 +1,11 @@
-"""``python -m study``."""
+"""``python -m study``; a signal waits until `main` takes it."""
 
 import sys
 
-from study.cli import main
+from runners.host.faults import shield
+
+shield()
+
+from study.cli import main  # noqa: E402 - signals wait from the first line on
 
 sys.exit(main())

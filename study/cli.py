@@ -6,7 +6,7 @@ Exit codes:
 - 1: part of the work failed (`run`: a trial; `check`: a check; `data eval-sets`: a set).
 - 2: bad input, with one message.
 - 3: `run` left trials out because the study budget has no room for them.
-- 4: `run` was stopped before all trials had ended.
+- 4: SIGTERM, SIGUSR1, SIGHUP or `stop` ended the command; `run`: before all trials had ended.
 - 5: the Ray cluster died (a local Ray is restarted once first); the same command continues.
 - 130: interrupted from the keyboard.
 """
@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from budgets.names import printable, without_secrets
+from runners.host.faults import AskedToStop, Notice, shield, unshield
 from runners.scheduling.backend import ClusterLostError
 from study.commands import (
     calibrate,
@@ -47,6 +48,7 @@ COMMANDS: tuple[Command, ...] = (
     data, evaluate, completion,
 )  # fmt: skip
 EXIT_BAD_INPUT = 2
+EXIT_STOPPED = run.EXIT_STOPPED
 EXIT_CLUSTER_LOST = 5
 EXIT_INTERRUPTED = 128 + 2
 _CONTINUING = {run.NAME, pool_build.NAME, pool_score.NAME}
@@ -59,11 +61,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns the exit code.
     """
+    if arguments is not None:  # a script calls, which takes signals by itself
+        return _run(arguments, None)
+    notice = Notice(at_once=True)
+    with notice.listening():
+        try:
+            unshield()  # a command that is started anew begins shielded
+            return _run(None, notice)
+        except AskedToStop:
+            print(f"study: stopped by {notice.by}; the same command continues", file=sys.stderr)
+            return EXIT_STOPPED
+        finally:
+            shield()  # Python gives its handlers up before the process has ended
+
+
+def _run(arguments: Sequence[str] | None, notice: Notice | None) -> int:
     save_processor_time()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an encoding without … or × must not end a run
     options = make_parser().parse_args(arguments)
+    options.notice = notice
     if _ONCE_MORE in os.environ and hasattr(options, "again"):
         options.again = []  # recorded before Ray died: the attempts are in the plan
     # New processes would import it: a script that calls this would begin anew in each, and one read from
@@ -116,6 +134,7 @@ def _leave_lost_cluster(error: ClusterLostError, *, once_more: bool) -> NoReturn
     sys.stderr.flush()
     if once_more:
         os.environ[_ONCE_MORE] = "1"
+        shield()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - this command
     os._exit(EXIT_CLUSTER_LOST)
 

@@ -68,6 +68,10 @@ class Left(Exception):  # noqa: N818 - an outcome on request, not an error
     """The trial was asked to leave, wrote a checkpoint and stopped."""
 
 
+class AskedToStop(BaseException):
+    """A signal ends this process, which has nothing yet that must be brought to an end in order."""
+
+
 class ProcessEnded(Exception):  # noqa: N818 - may be an outcome on request
     """A process of the trial ended early, and the trial's other processes with it.
 
@@ -166,10 +170,13 @@ def patiently(
 
 
 class Notice:
-    """A request to this process to leave; ``by`` is the name of the signal, empty before it came."""
+    """A request to this process to leave; ``by`` is the name of the signal, empty before it came.
 
-    def __init__(self) -> None:
-        self.by = ""
+    While ``at_once`` is True, the request raises `AskedToStop` in the main thread.
+    """
+
+    def __init__(self, *, at_once: bool = False) -> None:
+        self.by, self.at_once = "", at_once
 
     def patiently(self, do: Callable[[], T]) -> T:
         """Call ``do`` as `patiently` does, for two minutes at most and only until the request comes."""
@@ -189,7 +196,9 @@ class Notice:
         def take(number: int, _frame: object) -> None:
             if self.by and number == signal.SIGINT:
                 raise KeyboardInterrupt
-            self.by = signal.Signals(number).name
+            first, self.by = not self.by, signal.Signals(number).name
+            if first and self.at_once:
+                raise AskedToStop(self.by)
 
         before = {
             number: signal.signal(number, take)
@@ -209,14 +218,24 @@ def shielded() -> Iterator[None]:
 
     ``timeout``, Slurm and a terminal signal every process of a run at once. Processes that the run needs,
     such as Ray's daemons, must survive until the driver has seen all checkpoints; the driver then ends them.
+    Handlers that were replaced meanwhile, as Ray does in its start, are put back.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, NOTICES)
+    before = shield()
+    handlers = {number: signal.getsignal(number) for number in NOTICES}
     try:
         yield
     finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def shield() -> set[signal.Signals | int]:
+    """Block `NOTICES` in this thread and in what it starts; return the signals that were blocked before."""
+    return signal.pthread_sigmask(signal.SIG_BLOCK, NOTICES)
+
+
 def unshield() -> None:
-    """Let this process take `NOTICES`, although it was started by a shielded one."""
+    """Let this thread take `NOTICES`, although its process was started by a shielded one."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, NOTICES)

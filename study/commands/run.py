@@ -85,7 +85,7 @@ def run(options: Namespace) -> int:
     view = partial(Progress, study.declaration.metric, console, quiet=options.quiet)
     execute = partial(
         run_study, study, plan, address=options.address, local=local, only=only, again=options.again,
-        retry_failed=retry_failed, repair=options.repair,
+        retry_failed=retry_failed, repair=options.repair, notice=options.notice,
     )  # fmt: skip
     try:
         result = execute(view(), pay_again=options.pay_again)

@@ -9,6 +9,7 @@ from typing import cast
 from budgets.declaration.declaration import require_runnable
 from budgets.ledger import drop_torn_line
 from budgets.planning.plan import AGAIN, Plan
+from runners.host.faults import Notice
 from runners.scheduling.ray_backend.address import cluster_address
 from runners.store.files import locked
 from runners.trials.loggers import Loggers
@@ -40,11 +41,13 @@ def run_study(  # noqa: PLR0913 - the options of a command
     retry_failed: bool = False,
     pay_again: bool = False,
     repair: bool = False,
+    notice: Notice | None = None,
 ) -> RunSummary:
     """Run every trial that has no result yet; the options are those of the command.
 
     The view is entered and left here. ``local`` runs without Ray; ``only`` are ids of trials or words of
-    their cells, empty for all; ``again`` are ids of trials that get a further attempt.
+    their cells, empty for all; ``again`` are ids of trials that get a further attempt; ``notice`` listens to
+    signals already.
 
     Raises:
         NoRoomError: The study budget has no room for the further attempts.
@@ -65,7 +68,7 @@ def run_study(  # noqa: PLR0913 - the options of a command
         until_the_end.enter_context(progress)
         until_the_end.enter_context(study.storage.claim(progress.say))
         site = until_the_end.enter_context(
-            Site(study, progress, address=address, local=local, pay_again=pay_again)
+            Site(study, progress, address=address, local=local, pay_again=pay_again, notice=notice)
         )
         if not local and cluster_address(address) is not None:
             _ = site.backend  # a wrong address is refused before a pool is built

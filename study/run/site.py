@@ -28,10 +28,11 @@ class Site:
     """Context manager; the backend is opened at its first use and closed at exit.
 
     ``address`` is the option ``--address``; ``pay_again`` allows to run trials that were paid for, but whose
-    results are gone. ``notice`` has the signal that asked the run to stop, if any.
+    results are gone. ``notice`` has the signal that asked the run to stop, if any; until `listen` is called,
+    it may end the run at once.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the options of a command
         self,
         study: Study,
         progress: Progress,
@@ -39,6 +40,7 @@ class Site:
         address: str | None = None,
         local: bool = False,
         pay_again: bool = False,
+        notice: Notice | None = None,
     ) -> None:
         self.pay_again = pay_again
         self._study, self._progress = study, progress
@@ -46,7 +48,7 @@ class Site:
         self._described = ""
         self._listens = False
         self._until_the_end = ExitStack()
-        self.notice = Notice()
+        self.notice = notice or Notice()
 
     @cached_property
     def backend(self) -> Backend:
@@ -58,10 +60,8 @@ class Site:
         return self._until_the_end.enter_context(open_backend(self._address, local=self._local))
 
     def listen(self) -> None:
-        """Take signals such as SIGTERM as requests to stop from now on.
-
-        Call it once the backend is open: Ray installs its own handler of SIGTERM when it starts.
-        """
+        """Take signals such as SIGTERM as requests to stop in order from now on."""
+        self.notice.at_once = False
         if not self._listens:
             self._until_the_end.enter_context(self.notice.listening(*NOTICES, signal.SIGINT))
         self._listens = True

@@ -6,12 +6,13 @@ starts when and where. Each trial is a Ray Core task that runs it in a process o
 
 import atexit
 import logging
+import math
 import os
 import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -24,7 +25,7 @@ from ray._private import ray_constants, worker
 from ray._raylet import Config  # type: ignore[attr-defined]  # of its compiled part
 from ray.autoscaler.sdk import request_resources
 
-from runners.host.faults import shielded
+from runners.host.faults import shielded, words_of
 from runners.host.process import TRIAL_MODULES
 from runners.scheduling.backend import ClusterLostError, Ended, Job, ended_by
 from runners.scheduling.nodes import Amounts
@@ -48,7 +49,7 @@ _OBJECT_STORE_BYTES = 100_000_000
 _ROOT = Path(__file__).resolve().parents[3]
 _NO_RESOURCE = ("node:", "memory", "object_store_memory")
 _LOCAL_S, _HEAD_S = 3.0, 45.0  # time in which a head must answer; one on a cluster may be restarted
-_LOOK_S = 1.0  # at the port of a head that was asked
+_LOOK_S = 0.25  # at the port of a head that was asked, or at processes that start
 _LARGEST_DEMAND = 256
 
 T = TypeVar("T")
@@ -89,17 +90,19 @@ class RayBackend:
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         }
         # On this machine workers inherit these: Ray prestarts no worker with a runtime environment.
+        self.lost = False
+        start = partial(
+            ray.init,
+            address=address or "local",
+            runtime_env={"env_vars": workers} if address else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **local,
+        )
         with shielded(), _environment({} if address else workers):  # Ray's daemons, and their workers
-            ray.init(
-                address=address or "local",
-                runtime_env={"env_vars": workers} if address else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **local,
-            )
+            self._start(start)
         guard_token()  # it may be new
         self._head: str = ray.get_runtime_context().gcs_address
-        self.lost = False
         # One name for all tasks: Ray keeps 22 KiB of metrics per name until it ends.
         task = partial(ray.remote, max_retries=0, name="trial")
         self._task = task()(run_in_fresh_process)
@@ -139,30 +142,53 @@ class RayBackend:
         """The node of the Ray that this process has started; None on a cluster."""
         return worker._global_node if self.address is None else None  # noqa: SLF001 - has no public name
 
-    def _ask_head(self, question: Callable[[], T]) -> T:
-        """Return the head's answer to a question of Ray's.
+    def _start(self, start: Callable[[], object]) -> None:
+        trouble = partial(self._silence, self.address) if self.address else _Daemons().trouble
+        try:
+            self._answer(start, trouble, lasting=True)
+        except ClusterLostError:
+            raise
+        except Exception as error:  # noqa: BLE001 - Ray's are of any kind
+            why = words_of(error)
+            if "ersion mismatch" in str(error):
+                raise ValueError(f"the Ray cluster at {self.address} can't be used: {why}") from None
+            raise self._died(f"it did not start ({why})") from None
 
-        Ray itself would wait a minute for a head that has died, and then end this process: the head's port is
-        looked at before the question, and again until a thread has the answer.
+    def _ask_head(self, question: Callable[[], T]) -> T:
+        """Return the head's answer to a question of Ray's."""
+        until = time.monotonic() + _HEAD_S
+        return self._answer(question, lambda: self._silence(self._head, until))
+
+    def _silence(self, head: str, until: float = math.inf) -> str:
+        """Return that the head does not answer, or nothing if its port does."""
+        patience_s = _LOCAL_S if self.address is None else _HEAD_S
+        answers = time.monotonic() < until and accepts_connections(head, patience_s=patience_s)
+        return "" if answers else f"no answer from {head}"
+
+    def _answer(self, question: Callable[[], T], trouble: Callable[[], str], *, lasting: bool = False) -> T:
+        """Return the answer to a question of Ray's, or raise ClusterLostError once there is ``trouble``.
+
+        Ray itself would wait a minute for a head that has died, and then end this process. The processes that
+        a question starts are killed when its thread ends, which therefore may be ``lasting``.
         """
-        until, answer = time.monotonic() + _HEAD_S, Future[T]()
+        answer = Future[T]()
 
         def ask() -> None:
             try:
                 answer.set_result(question())
             except Exception as error:  # noqa: BLE001 - raised below
                 answer.set_exception(error)
+            if lasting:
+                threading.Event().wait()
 
         asking = threading.Thread(target=ask, daemon=True)
-        while time.monotonic() < until and accepts_connections(
-            self._head, patience_s=_LOCAL_S if self.address is None else _HEAD_S
-        ):
+        while not (why := trouble()):
             if asking.ident is None:
                 asking.start()
-            asking.join(_LOOK_S)
+            wait([answer], _LOOK_S)
             if answer.done():
                 return answer.result()
-        raise self._died(f"no answer from {self._head}")
+        raise self._died(why)
 
     def _died(self, why: str) -> ClusterLostError:
         self.lost = True
@@ -252,12 +278,32 @@ class RayBackend:
                 kill_node(node)
 
 
+class _Daemons:
+    """Head and raylet of the Ray that this process starts now."""
+
+    def __init__(self) -> None:
+        self._began, self._seen = time.time(), set[int]()
+
+    def trouble(self) -> str:
+        """Return that one of them has ended, or nothing."""
+        import psutil  # type: ignore[import-untyped]  # noqa: PLC0415 - Ray brings it along
+
+        alive, ended = set[int](), False
+        for child in psutil.Process().children():
+            with suppress(psutil.NoSuchProcess):
+                if child.name() in {"gcs_server", "raylet"} and child.create_time() >= self._began - 1:
+                    alive.add(child.pid)
+                    ended |= child.status() == psutil.STATUS_ZOMBIE
+        ended, self._seen = ended or bool(self._seen - alive), alive
+        return "one of its processes ended while it started" if ended else ""
+
+
 def kill_node(node: Any) -> None:  # noqa: ANN401 - Ray's nodes have no public type
     """Kill the processes of a node and all that its raylet has started.
 
     Ray kills only the former; its agents would notice that the raylet is gone a minute later.
     """
-    import psutil  # type: ignore[import-untyped]  # noqa: PLC0415 - Ray brings it along
+    import psutil  # noqa: PLC0415 - as above
 
     started: list[Any] = []
     with suppress(psutil.NoSuchProcess):

@@ -156,8 +156,11 @@ def test_a_ray_of_this_machine_that_dies_is_started_anew_once(tiny: TinyStudy) -
     wait_for(lambda: not in_session(process.pid), seconds=60)
 
 
-def kill_part(of_ray: str, driver: int, *, asked_s: float = 0) -> None:
-    """Kill a part of the Ray that a driver has started, after seconds in which it does not answer."""
+def kill_part(of_ray: str, driver: int, *, asked_s: float = 0) -> bool:
+    """Kill a part of the Ray that a driver has started, after seconds in which it does not answer.
+
+    Returns whether it was there.
+    """
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             parent = path.read_text().rsplit(")", 1)[1].split()[1]
@@ -165,6 +168,8 @@ def kill_part(of_ray: str, driver: int, *, asked_s: float = 0) -> None:
                 os.kill(int(path.parent.name), signal.SIGSTOP)
                 time.sleep(asked_s)
                 os.kill(int(path.parent.name), signal.SIGKILL)
+                return True
+    return False
 
 
 @pytest.mark.ray
