@@ -1,10 +1,11 @@
 """Evaluation of a model: zero-shot, probes and retrieval, depending on the labels that a set has."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,12 +14,19 @@ from budgets.cost.architecture import Architecture
 from budgets.cost.flops import encoding_flops
 from runners.data.evaluation.paper_suite import variant_means
 from runners.data.evaluation.set_reader import BATCH, SetReader
+from runners.data.pool.decoded import Images
 from runners.data.reading.training_data import ahead
 from runners.evaluate.metrics import retrieval, zero_shot
 from runners.evaluate.probe import Probe, few_shot, fit_probe, probe_accuracy
 from runners.models.count_by_torch import ensure_counted
 from runners.models.load_model import Encoder, LoadedModel
 from runners.models.model import compute_context
+from runners.training.ranks import gather_dealt, rank, rank_count
+
+_CLASSES = 10
+"""Classes whose prompts are encoded at once, as open_clip does; weights depend on it in their last bits."""
+
+T = TypeVar("T")
 
 
 class NotFiniteError(ValueError):
@@ -39,39 +47,55 @@ class SetFeatures:
 def encode_set(encoder: Encoder, data: SetReader, *, probe: bool = False) -> SetFeatures:
     """Encode a set batch by batch, while the next batch is read; for probes, its training split as well.
 
+    The ranks of a trial take turns; each has the features of all.
+
     Raises:
         ValueError: The set, or a training split for a probe, does not exist or is not valid.
     """
     if not data.is_retrieval:
+
+        def weights(names: list[str]) -> Tensor:
+            return encoder.classifier(tuple(names), data.templates).T
+
         images, labels = _encode_split(encoder, data, "test")
         return SetFeatures(
             images=images,
             truth=labels,
-            texts=_finite(encoder.classifier(data.classnames, data.templates)),
+            texts=_encode_texts(weights, list(data.classnames), _CLASSES).T.contiguous(),
             classnames=data.classnames,
             train=_encode_split(encoder, data, "train") if probe else None,
         )
-    parts, captions = [], list[tuple[str, ...]]()
-    for batch, some in ahead(data.captioned()):
-        parts.append(encoder.images(batch))
-        captions += some
-    of_text = [image for image, own in enumerate(captions) for _ in own]
-    texts = [text for own in captions for text in own]
-    batches = (texts[start : start + BATCH] for start in range(0, len(texts), BATCH))
+    images, captions = _encode_images(encoder, data.captioned())
     return SetFeatures(
-        images=_finite(torch.cat(parts)),
-        truth=torch.tensor(of_text, device=encoder.device),
-        texts=_finite(torch.cat([encoder.texts(some) for some in batches])),
+        images=images,
+        truth=torch.tensor(
+            [image for image, own in enumerate(captions) for _ in own], device=encoder.device
+        ),
+        texts=_encode_texts(encoder.texts, [text for own in captions for text in own], BATCH),
     )
 
 
 def _encode_split(encoder: Encoder, data: SetReader, split: str) -> tuple[Tensor, Tensor]:
     """Return the features of a split's images and their classes."""
-    parts = [
-        (encoder.images(images), torch.from_numpy(labels)) for images, labels in ahead(data.labelled(split))
-    ]
-    features, labels = (torch.cat(each) for each in zip(*parts, strict=True))
-    return _finite(features), labels.to(encoder.device)
+    features, labels = _encode_images(encoder, data.labelled(split))
+    return features, torch.tensor(labels, device=encoder.device)
+
+
+def _encode_images(encoder: Encoder, batches: Iterator[tuple[Images, Iterable[T]]]) -> tuple[Tensor, list[T]]:
+    """Return the features of all images, of which the batches have this rank's, and the truths."""
+    parts, truths = [], list[T]()
+    for images, some in ahead(batches):
+        truths += some
+        if len(images):
+            parts.append(encoder.images(images))
+    return _finite(gather_dealt(parts, len(truths), rows=BATCH)), truths
+
+
+def _encode_texts(encode: Callable[[list[str]], Tensor], texts: list[str], rows: int) -> Tensor:
+    """Return the features of all texts, some rows of them encoded at once and by a rank."""
+    starts = range(0, len(texts), rows)[rank() :: rank_count()]
+    parts = [encode(texts[start : start + rows]) for start in starts]
+    return _finite(gather_dealt(parts, len(texts), rows=rows))
 
 
 def _finite(features: Tensor) -> Tensor:
@@ -81,7 +105,7 @@ def _finite(features: Tensor) -> Tensor:
 
 
 def evaluate(encoder: Encoder, sets: Mapping[str, SetReader], probes: Collection[str]) -> dict[str, float]:
-    """Measure a model, as `measure`; each image and text is encoded once.
+    """Measure a model, as `measure`; each image and text is encoded once, by one of the ranks.
 
     ``probes`` are the sets with a training split that probes are fitted to.
     """

@@ -32,8 +32,8 @@ from runners.host.process import (
 GROUP_TIMEOUT_S = 4 * 3600.0
 """Longest time in seconds that a rank waits for the others in one operation.
 
-Rank 0 evaluates on the way while the others wait: probes on ImageNet with a large model may take over an
-hour, and NCCL's own limit is ten minutes. The end of a rank is noticed by its process, long before.
+NCCL's own limit is ten minutes: while rank 0 fits probes to small sets, which have one block of rows, the
+others wait. The end of a rank is noticed by its process, long before.
 """
 
 _JOIN_S = 600.0  # in which the ranks of several nodes must meet; a firewall may be between them
@@ -61,6 +61,24 @@ def gather(part: Tensor) -> Tensor:
     parts = [torch.empty_like(part) for _ in range(rank_count())]
     dist.all_gather(parts, part.detach().contiguous())
     return torch.cat(parts)
+
+
+def gather_dealt(parts: Sequence[Tensor], count: int, *, rows: int) -> Tensor:
+    """Join tensors that were dealt to the ranks in turn, on every rank and in their order; without a graph.
+
+    This rank has computed its ``parts``, each of ``rows`` rows except perhaps the last of all; together the
+    ranks have ``count`` rows.
+    """
+    if rank_count() == 1:
+        return torch.cat([*parts])
+    # Only rank 0 certainly has a part.
+    like = decided_by_first(lambda: parts[0].new_empty(0, *parts[0].shape[1:], device="cpu"))
+    turns = -(-count // (rows * rank_count()))
+    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+    mine = like.new_zeros(turns * rows, *like.shape[1:], device=device)
+    torch.cat([like.to(device), *parts], out=mine[: sum(map(len, parts))])
+    by_rank = gather(mine).view(rank_count(), turns, rows, *like.shape[1:])
+    return by_rank.transpose(0, 1).flatten(0, 2)[:count]
 
 
 def gather_objects(part: T) -> list[T]:

@@ -19,7 +19,7 @@ from math import isnan, nan
 import torch
 from torch import Tensor
 
-from budgets.planning.planned_trial import Trial
+from budgets.planning.planned_trial import Trial, evaluated_steps
 from runners.evaluate.evaluate import NotFiniteError
 from runners.host.faults import Left, Notice
 from runners.results import (
@@ -36,7 +36,7 @@ from runners.training.ranks import decided_by_first, rank, run_ranks
 from runners.training.train import Diverged, train
 from runners.trials.checkpoint import CheckpointWriter, Notes, save_hashed, save_milestone
 from runners.trials.meter import FlopCount, Meter
-from runners.trials.trial_evaluation import EvaluationData, Midway, evaluate_trial
+from runners.trials.trial_evaluation import EvaluationData, Midway, evaluate_midway, evaluate_trial
 from runners.trials.trial_files import (
     PROGRESS,
     Outcome,
@@ -77,9 +77,26 @@ def take_part(job: TrialJob) -> Outcome | None:
         return _run_first(job)
     if _earlier_result(job) is not None:
         return None
-    setup = set_up(job)
-    with suppress(Diverged):  # rank 0 reports it
-        train(setup.learner, setup.data, setup.schedule, first_step=setup.first_step, context=setup.context)
+    setup, sets = set_up(job), EvaluationData(job)
+    measure = partial(evaluate_trial, job, setup, sets)
+    midway = evaluated_steps(job.evaluate_at, job.trial.steps)
+
+    def after_step(done: int) -> None:
+        sets.check()
+        if done in midway:
+            evaluate_midway(measure)
+
+    # Rank 0 reports what both errors tell.
+    with suppress(Diverged, NotFiniteError), sets.decoding():
+        train(
+            setup.learner,
+            setup.data,
+            setup.schedule,
+            first_step=setup.first_step,
+            context=setup.context,
+            after_step=after_step,
+        )
+        measure()
     return None
 
 

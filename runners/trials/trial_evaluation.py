@@ -26,6 +26,7 @@ from runners.results import (
     write_table,
 )
 from runners.store.cache import local_cache
+from runners.training.ranks import rank, rank_count
 from runners.training.train import to_float
 from runners.trials.meter import Meter
 from runners.trials.trial_files import MIDWAY
@@ -47,24 +48,33 @@ class EvaluationData:
     def __init__(self, job: TrialJob) -> None:
         size, cache = architecture_of(job.trial).costs.image_size, local_cache()
         self.readers = {
-            name: SetReader(path=path, decode=size, threads=max(1, job.cpus), cache=cache)
+            name: SetReader(
+                path=path,
+                decode=size,
+                threads=max(1, job.cpus // job.ranks),
+                cache=cache,
+                rank=rank(),
+                ranks=rank_count(),
+            )
             for name, path in job.evaluation.items()
         }
-        self._beside = bool(job.gpus)
+        self._beside, self._threads = bool(job.gpus), max(1, job.cpus)
         self._splits = [(reader, "test") for reader in self.readers.values()]
         self._splits += [(self.readers[name], "train") for name in self.readers if name in job.probes]
+        if rank() % job.ranks:  # the node's first rank has them decoded
+            self._splits = []
         self._processes: list[FreshProcess] = []
 
     @contextmanager
     def decoding(self) -> Iterator[None]:
         """Context manager: sets are decoded meanwhile, or on the processor before it begins."""
         todo = [(reader, split) for reader, split in self._splits if not reader.is_filled(split)]
+        several = min(len(todo), max(1, self._threads // _THREADS_EACH)) if self._beside else 1
+        each = max(1, self._threads // max(1, several))
+        todo = [(replace(reader, threads=each), split) for reader, split in todo]
         if not self._beside:
             _fill(todo, wait=True)
-        elif todo:
-            threads = todo[0][0].threads
-            several = min(len(todo), max(1, threads // _THREADS_EACH))
-            todo = [(replace(reader, threads=max(1, threads // several)), split) for reader, split in todo]
+        else:
             call = pickle.dumps(partial(_fill_beside, todo))
             self._processes = [FreshProcess(call, fork=True) for _ in range(several)]
         try:
@@ -94,7 +104,10 @@ def _fill(todo: Sequence[tuple[SetReader, str]], *, wait: bool) -> None:
 
 
 def evaluate_trial(job: TrialJob, setup: RankTraining, sets: EvaluationData) -> dict[str, float]:
-    """Return the metrics of the model as trained so far; NotFiniteError if its features are not finite."""
+    """Return the metrics of the model as trained so far; NotFiniteError if its features are not finite.
+
+    Every rank takes part, and has the metrics.
+    """
     learner = setup.learner
     device = learner.losses.device
     encoder = Encoder(
@@ -112,6 +125,15 @@ def evaluate_trial(job: TrialJob, setup: RankTraining, sets: EvaluationData) -> 
         learner.model.train()
 
 
+def evaluate_midway(measure: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
+    """Return the metrics of a model in training, which must not depend on it; none if it has diverged."""
+    # By default torch initialises all GPUs for this.
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices), suppress(NotFiniteError):  # the next loss shows it
+        return measure()
+    return {}
+
+
 class Midway:
     """Evaluates at shares of a run, and keeps the metrics in the trial's folder, one row an evaluation.
 
@@ -124,7 +146,6 @@ class Midway:
         self, job: TrialJob, meter: Meter, measure: Callable[[], Mapping[str, float]], *, first_step: int
     ) -> None:
         self._path, self._trial, self._measure, self._meter = job.folder / MIDWAY, job.trial, measure, meter
-        # A share that is rounded to the end of the run has no evaluation of its own.
         self._steps = evaluated_steps(job.evaluate_at, job.trial.steps)
         self.took_s = 0.0
         self._rows: list[dict[str, Any]] = []
@@ -136,19 +157,14 @@ class Midway:
 
     def after_step(self, done: int) -> None:
         """Evaluate, and write the file if the storage allows it, if that is due after ``done`` steps."""
-        if done not in self._steps or any(row["step"] == done for row in self._rows):
+        if done not in self._steps:
             return
         self._meter.add(evaluation_flops=self._trial.flops_per_evaluation)
         began = time.monotonic()
-        try:
-            # The training must not depend on its evaluations. By default torch initialises all GPUs for this.
-            devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-            with torch.random.fork_rng(devices):
-                metrics = self._measure()
-        except NotFiniteError:  # the next loss shows that the trial has diverged
+        metrics = evaluate_midway(self._measure)
+        self.took_s += time.monotonic() - began
+        if not metrics:
             return
-        finally:
-            self.took_s += time.monotonic() - began
         self._rows.append({**step_row(self._trial, done), **metrics})
         self._written = False
         with suppress(OSError):

@@ -9,7 +9,6 @@ from functools import partial
 from itertools import islice
 
 import numpy as np
-from numpy.typing import NDArray
 
 from runners.data.evaluation.evaluation_set import Decode, SetFolder, split_shards
 from runners.data.pool.decoded import Images, decoded_images, kept_images
@@ -25,17 +24,20 @@ class SetReader(SetFolder):
     """An evaluation set as a model sees it; images are uint8 (n, 3, S, S), RGB, with n up to `BATCH`.
 
     ``decode`` is a decoder of images; or the side S in pixels, as in `runners.data.pool.reader.decode_rows`.
-    Only in the latter case does the cache keep decoded splits.
+    Only in the latter case does the cache keep decoded splits. Of several ranks each reads a batch in turn:
+    those of the others have their truths, and no images.
     """
 
     decode: Decode | int
     threads: int = 1
     cache: Cache | None = None
+    rank: int = 0
+    ranks: int = 1
 
-    def labelled(self, split: str = "test") -> Iterator[tuple[Images, NDArray[np.int64]]]:
+    def labelled(self, split: str = "test") -> Iterator[tuple[Images, list[int]]]:
         """Yield batches of a split's images and their classes, as indices into ``classnames``."""
         for images, truths in self._batches(split):
-            yield images, np.array([*map(int, truths)], np.int64)
+            yield images, [*map(int, truths)]
 
     def captioned(self) -> Iterator[tuple[Images, list[tuple[str, ...]]]]:
         """Yield batches of images and their captions, one or more each."""
@@ -56,7 +58,7 @@ class SetReader(SetFolder):
         key, _ = self._key(split), self.templates
         with self.cache.turn(key, wait_s=math.inf if wait else 0) as mine:
             if mine:
-                decoded_images(self.cache, key, self.decode, partial(self._decoded, split))
+                decoded_images(self.cache, key, self.decode, partial(self._decoded, split, whole=True))
 
     def _batches(self, split: str) -> Iterator[tuple[Images, Sequence[str]]]:
         """Yield batches of images and their truths, from the cache or decoded.
@@ -66,9 +68,10 @@ class SetReader(SetFolder):
         """
         if kept := self._kept(split):
             images, truths = kept
-            for start in range(0, len(images), BATCH):
+            for number, start in enumerate(range(0, len(images), BATCH)):
                 # Copied: read from the disk by the thread that reads ahead.
-                yield images[start : start + BATCH].copy(), truths[start : start + BATCH]
+                mine = images[start : start + BATCH * (number % self.ranks == self.rank)].copy()
+                yield mine, truths[start : start + BATCH]
         else:
             yield from self._decoded(split)
 
@@ -77,8 +80,8 @@ class SetReader(SetFolder):
             return None
         return kept_images(self.cache, self._key(split), self.decode)
 
-    def _decoded(self, split: str) -> Iterator[tuple[Images, list[str]]]:
-        """Yield a split's images and truths in batches."""
+    def _decoded(self, split: str, *, whole: bool = False) -> Iterator[tuple[Images, list[str]]]:
+        """Yield a split's images and truths in batches; with ``whole``, the images of other ranks as well."""
         source = self.samples(split)
         how = partial(decode_image, image_size=self.decode) if isinstance(self.decode, int) else self.decode
 
@@ -89,9 +92,10 @@ class SetReader(SetFolder):
                 raise ValueError(f"cannot decode image {sample[0]}: {error}") from error
 
         with ThreadPoolExecutor(self.threads) if self.threads > 1 else nullcontext() as workers:
-            while batch := list(islice(source, BATCH)):
-                images = np.stack(list((workers.map if workers else map)(decoded, batch)))
-                yield images, [truth for _, _, truth in batch]
+            for number, batch in enumerate(iter(lambda: list(islice(source, BATCH)), [])):
+                mine = batch if whole or number % self.ranks == self.rank else []
+                images = list((workers.map if workers else map)(decoded, mine))
+                yield np.array(images or np.empty((0, 3, 1, 1), np.uint8)), [truth for _, _, truth in batch]
 
     def _key(self, split: str) -> str:
         """Return what determines a split's images and truths."""

@@ -1,6 +1,8 @@
 """Metrics on features, compared with hand-made shares, repeated sampling and scikit-learn."""
 
 import math
+from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from runners.data.evaluation.paper_suite import variant_means
+from runners.evaluate import probe
 from runners.evaluate.evaluate import SetFeatures, measure
 from runners.evaluate.metrics import error_of_clusters, error_of_crossed, error_of_mean, retrieval, zero_shot
 from runners.evaluate.probe import few_shot, fit_probe
@@ -113,14 +116,34 @@ def test_probe_equals_scikit_learns_logistic_regression() -> None:
     linear_model = pytest.importorskip("sklearn.linear_model", reason="a test dependency")
     features, labels = clouds(600, seed=0)
     test, truth = clouds(600, seed=1)
-    probe = fit_probe(features, labels, CLASSES, seed=0)
+    fitted = fit_probe(features, labels, CLASSES, seed=0)
     # Its C multiplies the sum of losses, our strength goes with their mean.
-    theirs = linear_model.LogisticRegression(C=1 / (probe.strength * len(labels)), max_iter=5000, tol=1e-8)
+    theirs = linear_model.LogisticRegression(C=1 / (fitted.strength * len(labels)), max_iter=5000, tol=1e-8)
     theirs.fit(features.double().numpy(), labels.numpy())
-    ours, expected = probe.classes(test).numpy(), theirs.predict(test.double().numpy())
+    ours, expected = fitted.classes(test).numpy(), theirs.predict(test.double().numpy())
     assert (ours == expected).mean() > 0.995
     assert (ours == truth.numpy()).mean() > 0.7
-    assert 1e-8 < probe.strength < 1e-1, "the best is within the sweep, not at its end"
+    assert 1e-8 < fitted.strength < 1e-1, "the best is within the sweep, not at its end"
+
+
+def test_a_search_in_float32_leaves_a_few_evaluations_to_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = clouds(600, seed=0)
+    test, _ = clouds(600, seed=1)
+    evaluate, seen = probe._Loss.__call__, Counter[torch.dtype]()  # noqa: SLF001 - only it shows the precision
+
+    def counted(loss: Any, weights: Tensor) -> tuple[float, Tensor]:  # noqa: ANN401 - private
+        seen[loss._dtype] += 1  # noqa: SLF001
+        return evaluate(loss, weights)
+
+    monkeypatch.setattr(probe._Loss, "__call__", counted)  # noqa: SLF001
+    on_cpu = fit_probe(features, labels, CLASSES, seed=0)
+    usual = seen.pop(torch.float64)
+    monkeypatch.setattr(probe, "_ON_CPU", probe._ON_GPU)  # noqa: SLF001
+    as_on_gpu = fit_probe(features, labels, CLASSES, seed=0)
+
+    assert on_cpu.strength == as_on_gpu.strength
+    assert torch.equal(on_cpu.classes(test), as_on_gpu.classes(test))
+    assert seen[torch.float64] < usual / 4
 
 
 def test_few_shot_improves_with_shots_and_draws_are_shared_by_models() -> None:

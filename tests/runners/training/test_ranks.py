@@ -65,7 +65,7 @@ def jobs(pool: Path, tmp_path: Path) -> Jobs:
     ],
 )
 def test_two_ranks_equal_one_in_losses_and_weights(jobs: Jobs, strategy: str, recipe: Recipe) -> None:
-    one, two = (jobs(strategy, recipe, count) for count in (1, 2))
+    one, two = (replace(jobs(strategy, recipe, count), evaluate_at=(0.5,)) for count in (1, 2))
 
     alone, together = run_trial(one), run_trial(two)
 
@@ -78,6 +78,9 @@ def test_two_ranks_equal_one_in_losses_and_weights(jobs: Jobs, strategy: str, re
         torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=2e-5, msg=name)
     same = {"samples_seen", "train_flops", "evaluation_flops", "steps", "held-out/count"}
     assert {key: together.row[key] for key in same} == {key: alone.row[key] for key in same}
+    midway = [pd.read_parquet(job.folder / "midway.parquet") for job in (one, two)]
+    assert [list(rows["step"]) for rows in midway] == [[15], [15]]
+    assert midway[1]["held-out/top5"].tolist() == pytest.approx(midway[0]["held-out/top5"].tolist(), abs=0.03)
     assert together.row["held-out/top5"] == pytest.approx(alone.row["held-out/top5"], abs=0.03)
 
 

@@ -105,7 +105,7 @@ def test_labels_in_the_cache_are_not_taken_for_captions(tmp_path: Path) -> None:
     labelled = SetReader(path=folder, decode=8, cache=cache)
     assert labelled.classnames == ("dog", "cat"), "without the byte-order mark"
     ((_, labels),) = labelled.labelled()
-    assert labels.tolist() == [1, 0]
+    assert labels == [1, 0]
     labelled.fill()
 
     (folder / "dataset_type.txt").write_text("retrieval", encoding="utf-8")
