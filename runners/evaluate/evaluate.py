@@ -68,9 +68,7 @@ def encode_set(encoder: Encoder, data: SetReader, *, probe: bool = False) -> Set
     images, captions = _encode_images(encoder, data.captioned())
     return SetFeatures(
         images=images,
-        truth=torch.tensor(
-            [image for image, own in enumerate(captions) for _ in own], device=encoder.device
-        ),
+        truth=torch.tensor([image for image, own in enumerate(captions) for _ in own], device=encoder.device),
         texts=_encode_texts(encoder.texts, [text for own in captions for text in own], BATCH),
     )
 
