@@ -9,6 +9,7 @@ whole numbers in the ledger.
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from budgets.cost.strategy import StrategyFile
 from budgets.cost.strategy_files import strategy_of
 from budgets.planning.plan import LeftOut, Plan
 from budgets.planning.planned_trial import Cell, Trial, trunk_id
-from runners.store.files import new_file
+from runners.store.files import new_file, read_bytes
 
 SCHEMA_VERSION = 1
 
@@ -53,6 +54,7 @@ LABEL = "strategy_label"
 
 _OPTIONAL = {RESIZED: "float64", VERSION: "str", LABEL: "str"}
 _CURVE_POINTS = 200
+_DIGEST, _SOURCE = b"digest", b"source"
 
 
 class TableColumn(NamedTuple):
@@ -258,47 +260,65 @@ def to_frame(rows: Iterable[Mapping[str, object]], columns: Mapping[str, str]) -
     return frame.astype({**columns, **{name: _OPTIONAL.get(name, "float64") for name in metrics}})
 
 
-def write_table(path: Path, frame: pd.DataFrame) -> None:
-    """Write a table atomically, with schema version and FLOP convention in its metadata."""
+def write_table(path: Path, frame: pd.DataFrame, *, source: str = "") -> None:
+    """Write a table atomically, with a digest of its rows and of what it was derived from, the ``source``."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
-    metadata = {
-        **(table.schema.metadata or {}),
-        "schema_version": str(SCHEMA_VERSION),
-        "convention": CONVENTION,
-    }
+    about = {b"schema_version": str(SCHEMA_VERSION), b"convention": CONVENTION, _SOURCE: source}
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **about})
+    sealed = {**table.schema.metadata, _DIGEST: _digest_of(path.name, table)}
     with new_file(path) as file:
-        pq.write_table(table.replace_schema_metadata(metadata), file, write_page_checksum=True)
+        pq.write_table(table.replace_schema_metadata(sealed), file, write_page_checksum=True)
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a table of this schema.
+def read_table(path: Path, *, source: str | None = None) -> pd.DataFrame:
+    """Read a table of this schema; by default it may have been derived from anything.
 
     Raises:
-        ValueError: The file is missing, damaged, or was written by another version of the project.
+        ValueError: The file is missing, damaged, was changed after this project wrote it, was written by
+            another version, or was derived from another source.
     """
-    if not path.exists():
-        raise ValueError(f"no such table: {path}")
     try:
-        table = pq.read_table(path, page_checksum_verification=True)
+        content = pa.BufferReader(read_bytes(path))
+    except FileNotFoundError:
+        raise ValueError(f"no such table: {path}") from None
+    try:
+        table = pq.read_table(content, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        if not path.exists():
-            raise
-        raise ValueError(f"{path} is damaged ({str(error).rpartition(': ')[2]}); {_again(path)}") from None
-    version = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
+        reason = str(error).rpartition(": ")[2]
+        raise ValueError(f"{path} is damaged ({reason}); {_again(path)}") from None
+    about = table.schema.metadata or {}
+    version = about.get(b"schema_version", b"none").decode(errors="replace")
     if version != str(SCHEMA_VERSION):
         raise ValueError(
             f"{path} has schema version {version}, but this project reads version {SCHEMA_VERSION}; "
-            "run the study again to rewrite it"
+            + _again(path)
         )
+    if about.get(_DIGEST, b"").decode(errors="replace") != _digest_of(path.name, table):
+        why = "its digest does not fit its rows" if _DIGEST in about else "it has no digest of its rows"
+        raise ValueError(f"{path} was not written by this project or was changed: {why}; {_again(path)}")
+    if source is not None and (found := about.get(_SOURCE, b"").decode()) != source:
+        raise ValueError(f"{path} was derived from {found or 'nothing'}, not from {source}; {_again(path)}")
     frame: pd.DataFrame = table.to_pandas()
     return frame
+
+
+def _digest_of(name: str, table: pa.Table) -> str:
+    """Return the SHA-256 of a table's name, columns, types, values and metadata, without itself."""
+    about = {key: value for key, value in table.schema.metadata.items() if key != _DIGEST}
+    columns = [(field.name, str(field.type)) for field in table.schema]
+    digest = sha256(repr((name, sorted(about.items()), columns)).encode())
+    for column in table.columns:
+        values = column.to_numpy()
+        texts = values.dtype == object
+        digest.update(json.dumps(values.tolist(), default=str).encode() if texts else values.tobytes())
+    return digest.hexdigest()
 
 
 def _again(path: Path) -> str:
     trial = path.parent
     if trial.parent.name == "trials":
         return f"delete {trial} to run the trial again"
-    return "run the study again to rewrite it"
+    return "restore it, or delete it and run the study again (or import its table again)"
 
 
 def read_json_lines(path: Path) -> pd.DataFrame:

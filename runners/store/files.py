@@ -1,18 +1,23 @@
 """Atomic writes: files and folders that appear completely or not at all."""
 
+import errno
 import fcntl
 import json
 import math
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+from runners.host.faults import words_of
 
 _LOOK_S = 0.05
+_MOST_JSON_BYTES = 256 * 2**20
 
 
 @contextmanager
@@ -68,6 +73,49 @@ def write_json(path: Path, content: Mapping[str, object], *, sync: bool = True) 
     """Write one JSON object atomically; ``sync`` as in `new_file`."""
     with new_file(path, sync=sync) as file:
         file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read_bytes(path: Path, *, most: float = math.inf) -> bytes:
+    """Read a regular file; a pipe or a device in its place is refused, so that nothing waits for it.
+
+    Raises:
+        FileNotFoundError: It does not exist.
+        ValueError: It is not a regular file, or has more than ``most`` bytes; the message names it.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno not in {errno.ELOOP, errno.ENXIO}:  # links in a circle, a socket
+            raise
+        raise ValueError(f"{path} is not a regular file") from None
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError(f"{path} is not a regular file")
+        if found.st_size > most:
+            raise ValueError(f"{path} has {found.st_size:,} bytes, more than the {most:,} of any such file")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
+
+
+def read_json(path: Path, advice: str) -> dict[str, Any]:
+    """Read the JSON object of a file.
+
+    Raises:
+        FileNotFoundError: It does not exist.
+        ValueError: It holds anything else; the message names it and ends with the advice.
+    """
+    try:
+        content = json.loads(read_bytes(path, most=_MOST_JSON_BYTES))
+    except (ValueError, RecursionError) as error:
+        why = words_of(error)
+    else:
+        if isinstance(content, dict):
+            return content
+        why = f"it holds a {type(content).__name__} in place of an object"
+    raise ValueError(f"{path} is damaged ({why}); {advice}")
 
 
 @contextmanager

@@ -360,7 +360,7 @@ def _write_result(
             file.write_text(damage, encoding="utf-8")
     losses = _mean_losses(setup.learner.losses[:steps].cpu(), steps=steps)
     curve = trial_curve(job.trial, losses, steps=steps)
-    write_table(job.folder / "curve.parquet", to_frame(curve, CURVE_COLUMNS))
+    write_table(job.folder / "curve.parquet", to_frame(curve, CURVE_COLUMNS), source=job.trial.trial_id)
     with new_file(job.folder / "weights.pt") as file:
         # From the CPU, so that a machine without GPU can read them.
         save_hashed({name: value.cpu() for name, value in setup.learner.evaluated.state_dict().items()}, file)

@@ -151,7 +151,7 @@ class Midway:
         self._rows: list[dict[str, Any]] = []
         self._written = True
         if self._path.exists():
-            kept = read_table(self._path)
+            kept = read_table(self._path, source=self._trial.trial_id)
             rows = kept[kept["step"] <= first_step].to_dict("records")
             self._rows = [{str(name): value for name, value in row.items()} for row in rows]
 
@@ -173,5 +173,5 @@ class Midway:
     def write(self) -> None:
         """Write the rows that are not in the file yet; call it before a checkpoint and before the result."""
         if not self._written:
-            write_table(self._path, to_frame(self._rows, MIDWAY_COLUMNS))
+            write_table(self._path, to_frame(self._rows, MIDWAY_COLUMNS), source=self._trial.trial_id)
             self._written = True

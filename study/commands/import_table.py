@@ -58,7 +58,7 @@ def run(options: Namespace) -> int:
     from runners.data.build.table_file import read_any_table
     from runners.results import write_table
     from study.declare.column_maps import find_column_map, load_column_map
-    from study.state.study import RECORD
+    from study.state.study import RECORD, import_source
 
     table, results = options.table, Path(options.results or "results")
     map_path = find_column_map(options.map)
@@ -89,12 +89,11 @@ def run(options: Namespace) -> int:
     with tempfile.TemporaryDirectory(dir=results, prefix=f".{name}-") as scratch:
         new = Path(scratch) / "new"
         new.mkdir()
-        write_table(new / "results.parquet", imported)
-        write_table(new / "dropped.parquet", dropped)
-        if len(sweeps):
-            write_table(new / "sweep.parquet", sweeps)
         shutil.copyfile(map_path, new / "map.yaml")
         (new / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        tables = {"results": imported, "dropped": dropped, **({"sweep": sweeps} if len(sweeps) else {})}
+        for stem, rows in tables.items():
+            write_table(new / f"{stem}.parquet", rows, source=import_source(new))
         names = [path.name for path in new.iterdir()]
         _, other, missing = filecmp.cmpfiles(new, folder, names, shallow=False)
         same = not (other or missing)

@@ -61,7 +61,6 @@ def run(options: Namespace) -> int:
     from analysis.labels import call_strategies
     from budgets.cost.architecture import Architecture, own_architectures
     from runners.data.build.table_file import read_any_table
-    from runners.results import read_table
     from study.declare.column_maps import find_column_map, load_column_map, shipped_table
     from study.state.design import declared_confidence
     from study.state.study import Study
@@ -88,9 +87,9 @@ def run(options: Namespace) -> int:
             own = own_architectures(study.declaration.catalogue)
             confidence = declared_confidence(study.declaration)
         if (study.folder / "plan.parquet").exists():
-            plan = read_table(study.folder / "plan.parquet")
+            plan = study.read_table("plan.parquet")
             call_strategies(plan)
-        results = read_table(study.folder / "results.parquet")
+        results = study.read_table("results.parquet")
         metric = study.declaration.metric if isinstance(study, Study) else study.metric
         source = str(study.folder)
     trials = tidy(as_planned(results, plan), metric=metric, own=own)

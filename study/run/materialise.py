@@ -7,7 +7,6 @@ from contextlib import suppress
 from budgets.planning.plan import Plan
 from runners.data.build.subset_copy import SubsetCopy, copy_subsets
 from runners.host.workers import Processes, Workers, usable_cores
-from runners.results import write_table
 from runners.store.copies import pool_at
 from runners.store.files import write_json
 from runners.store.shared_folder import open_shared
@@ -39,7 +38,8 @@ def materialise(study: Study, plan: Plan, site: PoolSite, progress: Progress) ->
                 pool_at(place, folder)
         if not (folder / "pool.json").exists():
             if plan.tuning is None:  # `status` shows the trials that wait; those of a tuning come first
-                write_table(study.folder / "plan.parquet", plan_tables(plan)[0])
+                study.write_declaration()
+                study.write_table("plan.parquet", plan_tables(plan)[0])
             began, made = time.monotonic(), True
             damaged = _make(study, copy, names, site, progress)
             also = f"; {damaged:,} of them are damaged" if damaged else ""

@@ -22,11 +22,9 @@ from runners.results import (
     plan_row,
     read_table,
     to_frame,
-    write_table,
 )
-from runners.store.files import new_file, write_json
+from runners.store.files import write_json
 from runners.trials.trial_files import MIDWAY, Outcome, drop_milestone, milestone
-from study.declare.dump import dump_declaration
 from study.run.agenda import Agenda, agenda, lost_checkpoints, require_room
 from study.run.execution import Execution, RunSummary
 from study.state.bookkeeping import trials_of_event
@@ -171,7 +169,7 @@ class Run(Execution):
         shared = replace(self.plan, trials=share_trunks(self.plan.trials))
         self.plan = replace(self.plan, trials=with_kept_trunks(self.study, shared).trials)
         self.trials |= {trial.trial_id: trial for trial in self.plan.trials}
-        write_table(self.study.folder / "plan.parquet", plan_tables(self.plan)[0])
+        self.study.write_table("plan.parquet", plan_tables(self.plan)[0])
         if self._chooser is not None:
             chosen_from = self._chooser.trials
             chosen_from |= {trial: self.trials[trial] for trial in chosen_from}
@@ -228,11 +226,11 @@ class Run(Execution):
             rows.append(row)
             if (curve := self.study.trial_folder(row["trial"]) / "curve.parquet").exists():
                 curves.append(read_table(curve))
-        write_table(self.study.folder / "results.parquet", to_frame(rows, RESULT_COLUMNS))
+        self.study.write_table("results.parquet", to_frame(rows, RESULT_COLUMNS))
         joined = pd.concat(curves, ignore_index=True) if curves else to_frame([], CURVE_COLUMNS)
-        write_table(self.study.folder / "curves.parquet", joined)
+        self.study.write_table("curves.parquet", joined)
         if midway:
-            write_table(self.study.folder / MIDWAY, pd.concat(midway, ignore_index=True))
+            self.study.write_table(MIDWAY, pd.concat(midway, ignore_index=True))
 
     @cached_property
     def _of_former_versions(self) -> list[dict[str, Any]]:
@@ -251,12 +249,11 @@ class Run(Execution):
 
     def _write_inputs(self) -> None:
         folder = self.study.folder
-        with new_file(folder / "study.yaml") as file:
-            file.write_text(dump_declaration(self.study.declaration), encoding="utf-8")
+        self.study.write_declaration()
         planned, left_out, scores = plan_tables(self.plan)
-        write_table(folder / "plan.parquet", planned)
-        write_table(folder / "left-out.parquet", left_out)
-        write_table(folder / "scores.parquet", scores)
+        self.study.write_table("plan.parquet", planned)
+        self.study.write_table("left-out.parquet", left_out)
+        self.study.write_table("scores.parquet", scores)
         keep_rankings(self.study, self.plan)
         pools = dict.fromkeys(part.pool for trial in self.plan.all_trials for part in trial.components)
         write_json(folder / "environment.json", environment() | {"pool fingerprint": ", ".join(pools)})

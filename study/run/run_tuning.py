@@ -9,18 +9,16 @@ from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.planning.tuning_plan import TuningPlan, values_words
 from budgets.quantity import format_flops, plural
-from runners.results import write_table
 from runners.scheduling.backend import Backend
-from runners.store.files import new_file, write_json
+from runners.store.files import write_json
 from runners.trials.trial_files import Outcome
-from study.declare.dump import dump_declaration
 from study.run.agenda import Agenda, agenda
 from study.run.execution import Execution, RunSummary
 from study.run.site import Site
 from study.show.progress import Progress
 from study.state.plan_study import plan_study, planned_frame
 from study.state.study import Study
-from study.state.tuning_table import tuning_facts, with_values, write_tried
+from study.state.tuning_table import tried_table, tuning_facts, with_values
 
 
 def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retry_failed: bool) -> RunSummary:
@@ -33,8 +31,7 @@ def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retr
     Raises:
         ValueError: A trial does not fit on any node.
     """
-    with new_file(study.folder / "study.yaml") as file:
-        file.write_text(dump_declaration(study.declaration), encoding="utf-8")
+    study.write_declaration()
     tuning = plan.tuning
     summary = RunSummary(plan=plan, failures={}, remaining=(), stopped="")
     with ExitStack() as until_tuned:
@@ -75,7 +72,7 @@ def write_tuning(study: Study, tuning: TuningPlan) -> None:
     `status` needs both, to distinguish trials of the check from those of the tuning.
     """
     write_json(study.folder / "tuning.json", tuning_facts(tuning))
-    write_table(study.folder / "tuning-plan.parquet", with_values(planned_frame(tuning.ready), tuning.values))
+    study.write_table("tuning-plan.parquet", with_values(planned_frame(tuning.ready), tuning.values))
 
 
 def _say_failed(tuning: TuningPlan, todo: Agenda, progress: Progress) -> None:
@@ -159,4 +156,4 @@ class Round(Execution):
     def write_tables(self) -> None:
         """Write the trials that have a result; the next round is planned from them."""
         rows = {trial_id: outcome.row for trial_id, outcome in self.outcomes.items()}
-        write_tried(self.study.folder / "tuning.parquet", self._tuning, rows)
+        self.study.write_table("tuning.parquet", tried_table(self._tuning, rows))

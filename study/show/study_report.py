@@ -33,7 +33,6 @@ from runners.results import (
     RESULT_COLUMNS,
     SCORE_COLUMNS,
     read_json_lines,
-    read_table,
     to_frame,
 )
 from runners.trials.trial_files import MIDWAY
@@ -133,7 +132,7 @@ def study_frames(study: Study | Imported) -> StudyFrames:
         return _imported_frames(study)
     folder = study.folder
     study.require_run("plan.parquet")
-    planned = read_table(folder / "plan.parquet")
+    planned = study.read_table("plan.parquet")
     call_strategies(planned)
     apart = not_chosen(study.declaration, folder, planned)
     plan = planned[~apart]
@@ -156,7 +155,7 @@ def study_frames(study: Study | Imported) -> StudyFrames:
         midway=used_attempts(_table_or_empty(study, MIDWAY, MIDWAY_COLUMNS), every),
         plan=plan,
         not_chosen=planned[apart],
-        left_out=read_table(folder / "left-out.parquet"),
+        left_out=study.read_table("left-out.parquet"),
         scores=_table_or_empty(study, "scores.parquet", SCORE_COLUMNS),
         ledger=pd.DataFrame(map(asdict, read_entries(study.ledger))),
         events=read_json_lines(folder / "events.jsonl"),
@@ -166,13 +165,15 @@ def study_frames(study: Study | Imported) -> StudyFrames:
 
 
 def _imported_frames(study: Imported) -> StudyFrames:
-    record, dropped = study.record, read_table(study.folder / "dropped.parquet")
+    record, dropped = study.record, study.read_table("dropped.parquet")
     return StudyFrames(
         name=study.name,
         metric=study.metric,
-        results=read_table(study.folder / "results.parquet"),
+        results=study.read_table("results.parquet"),
         unread=dropped,
-        sweeps=read_table(tried) if (tried := study.folder / "sweep.parquet").exists() else pd.DataFrame(),
+        sweeps=study.read_table("sweep.parquet")
+        if (study.folder / "sweep.parquet").exists()
+        else pd.DataFrame(),
         imported=f"{record['rows'] - len(dropped):,} of {plural(record['rows'], 'row')} "
         f"of {record['table']}, imported",
     )
@@ -318,10 +319,9 @@ def _environment(path: Path) -> dict[str, str]:
 
 def _tuned(study: Study) -> Tuned | None:
     """Return the results of the study's tuning so far, with the winners once ``tuning.json`` has them."""
-    path = study.folder / "tuning.parquet"
-    if study.declaration.tuning is None or not path.exists():
+    if study.declaration.tuning is None or not study.has(["tuning.parquet"]):
         return None
-    tried, known = read_table(path), read_winners(study.folder / "tuning.json")
+    tried, known = study.read_table("tuning.parquet"), read_winners(study.folder / "tuning.json")
     metric = known.get("metric", study.declaration.tuning_metric(tried.columns))
     checked = {*known.get("neighbours", ())}
     paid = [entry for entry in read_entries(study.ledger) if entry.what in checked]
@@ -333,5 +333,4 @@ def _tuned(study: Study) -> Tuned | None:
 
 
 def _table_or_empty(study: Study, name: str, columns: dict[str, str]) -> pd.DataFrame:
-    path = study.folder / name
-    return read_table(path) if path.exists() else to_frame([], columns)
+    return study.read_table(name) if study.has([name]) else to_frame([], columns)

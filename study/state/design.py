@@ -24,7 +24,7 @@ from budgets.declaration.declaration import Declaration
 from budgets.planning.plan import AGAIN, Plan
 from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops, plural
-from runners.results import RESULT_COLUMNS, plan_row, read_table, to_frame
+from runners.results import RESULT_COLUMNS, plan_row, to_frame
 from runners.store.files import write_json
 from study.state.bookkeeping import trials_of_event
 from study.state.study import Study
@@ -94,10 +94,10 @@ def not_chosen(declaration: Declaration, folder: Path, plan: pd.DataFrame) -> pd
 
 def trials_so_far(study: Study, grid: pd.DataFrame) -> Trials | None:
     """Return the trials with a result; None before the first."""
-    if not (results := study.folder / "results.parquet").exists():
+    if not study.has(["results.parquet"]):
         return None
     return tidy(
-        as_planned(read_table(results), grid), metric=study.declaration.metric,
+        as_planned(study.read_table("results.parquet"), grid), metric=study.declaration.metric,
         own=own_architectures(study.declaration.catalogue),
     )  # fmt: skip
 

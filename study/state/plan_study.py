@@ -35,7 +35,6 @@ from runners.results import (
     left_out_row,
     plan_row,
     read_json_lines,
-    read_table,
     score_rows,
     to_frame,
 )
@@ -45,7 +44,7 @@ from study.declare.yaml_reader import errors_with_line
 from study.state.bookkeeping import passed_milestone, trials_of_event
 from study.state.study import Study
 from study.state.study_facts import check_strategies, count_models, study_facts
-from study.state.tuning_table import read_scores
+from study.state.tuning_table import scores_of
 
 T = TypeVar("T")
 
@@ -167,10 +166,10 @@ def results_by_version(study: Study, plan: Plan) -> tuple[pd.DataFrame, pd.DataF
     The newest version comes first. Without results, both are empty.
     """
     versions = {each.cell.strategy: each.strategy_file.version for each in plan.trials if each.strategy_file}
-    table, results = study.folder / "results.parquet", pd.DataFrame()
-    if versions and table.exists():
+    results = pd.DataFrame()
+    if versions and study.has(["results.parquet"]):
         with suppress(ValueError):  # a damaged table is rewritten by `run`; the trials' own files stay
-            results = read_table(table)
+            results = study.read_table("results.parquet")
     if VERSION not in results:
         return results.iloc[:0], results.iloc[:0]
     planned = results["strategy"].map(versions)
@@ -262,7 +261,8 @@ def _scores(study: Study, evaluation: EvaluationFacts) -> Scores | None:
     if wanted is not None and (message := _unknown_metric(wanted, study.declaration, evaluation)):
         raise DeclaredKeyError("tuning.metric", f"tuning.metric: {message}")
     metric = study.declaration.tuning_metric(evaluation.metrics)
-    scores = read_scores(study.folder / "tuning.parquet", metric)
+    tried = study.read_table("tuning.parquet") if study.has(["tuning.parquet"]) else pd.DataFrame()
+    scores = scores_of(tried, metric)
     return Scores(metric=metric, of=scores, choices=evaluation.choices.get(metric.partition("/")[0], 0))
 
 

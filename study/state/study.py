@@ -1,25 +1,34 @@
 """A study with its folders and storage: a declared one with the jobs of its trials, or an imported one."""
 
 import json
+import re
 import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
+from math import nan
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+import pandas as pd
 
 from budgets.book import Book
 from budgets.declaration.declaration import Declaration
 from budgets.ledger import read_entries
 from budgets.planning.facts import Component
 from budgets.planning.planned_trial import Trial, shorter_trials
+from runners.results import read_table, write_table
 from runners.scheduling.nodes import Amounts
 from runners.store.copies import trial_copies
+from runners.store.files import new_file, read_bytes
 from runners.store.location import Location
+from runners.trials.trial_files import read_failure, read_outcome
 from runners.trials.trial_job import TrialJob
 from study.declare import DECLARATIONS
+from study.declare.dump import dump_declaration
 from study.storage.bucket_storage import BucketStorage
 from study.storage.folder_storage import FolderStorage
 from study.storage.lock import active_run
@@ -121,6 +130,53 @@ class Study:
         """
         return Book.of(read_entries(self.ledger))
 
+    def write_declaration(self) -> None:
+        """Write the declaration, from which the folder's tables are derived; the plan of another one goes."""
+        path, text = self.folder / "study.yaml", dump_declaration(self.declaration)
+        if not path.exists() or path.read_bytes() != text.encode():
+            for table in ("plan.parquet", "left-out.parquet", "scores.parquet"):
+                (self.folder / table).unlink(missing_ok=True)
+        with new_file(path) as file:
+            file.write_text(text, encoding="utf-8")
+
+    def write_table(self, name: str, frame: pd.DataFrame) -> None:
+        """Write a table of its folder, which says that it was derived from the declaration."""
+        write_table(self.folder / name, frame, source=_source(dump_declaration(self.declaration).encode()))
+
+    def read_table(self, name: str) -> pd.DataFrame:
+        """Read a table of its folder.
+
+        Raises:
+            ValueError: The table is missing, damaged or was changed; has another row than the result of a
+                trial in the folder; or was derived from another declaration than the last run's, and neither
+                has only rows of such trials nor is rewritten by an active run.
+        """
+        path, declared, source = self.folder / name, self.folder / "study.yaml", None
+        if name in {"results.parquet", "tuning.parquet"} and self._are_results(
+            path, table := read_table(path)
+        ):
+            return table
+        if declared.exists() and active_run(self.folder) is None:
+            source = _source(read_bytes(declared))
+        return read_table(path, source=source)
+
+    def _are_results(self, path: Path, table: pd.DataFrame) -> bool:
+        """Return whether each row is the result in a trial's folder; ValueError if it differs from that."""
+        complete = True
+        for row in table.to_dict("records"):
+            folder = self.trial_folder(row["trial"])
+            if row["status"] == "failed" or (outcome := read_outcome(folder)) is None:
+                complete &= read_failure(folder) is not None
+                continue
+            measured = {str(name): nan for name in row if "/" in str(name)} | dict(outcome.row)
+            for name, known in measured.items():
+                if row[name] != known and not (pd.isna(row[name]) and pd.isna(known)):
+                    raise ValueError(
+                        f"{path} has {name} {row[name]} of trial {row['trial']}, whose result.json has "
+                        f"{known}; delete the table and run the study again"
+                    )
+        return complete
+
     def trial_folder(self, trial_id: str) -> Path:
         """Return the folder of a trial."""
         return self.folder / "trials" / trial_id
@@ -208,6 +264,22 @@ class Imported:
     def metric(self) -> str:
         """The metric of its results."""
         return str(self.record["metric"])
+
+    def read_table(self, name: str) -> pd.DataFrame:
+        """Read a table of its folder; ValueError if it is missing, was changed, or is of another import."""
+        return read_table(self.folder / name, source=import_source(self.folder))
+
+
+def import_source(folder: Path) -> str:
+    """Return what the tables of an imported study were derived from: its record, with its table, and map."""
+    return _source(read_bytes(folder / RECORD) + read_bytes(folder / "map.yaml"))
+
+
+def _source(origin: bytes) -> str:
+    """Return the words for what tables were derived from: a declaration, or an import's record and map."""
+    name = re.search(rb"^study: *([\w.-]+)$", origin, re.MULTILINE)
+    what = f"study.yaml of {name[1].decode()}" if name else "an import's record and map"
+    return f"{what} (SHA-256 {sha256(origin).hexdigest()[:16]})"
 
 
 def find_imported(name: str, results: Path) -> Imported | None:

@@ -18,7 +18,7 @@ from budgets.book import Book
 from budgets.planning.price import Range
 from budgets.planning.tuning import tuning_reserves
 from budgets.quantity import format_flops
-from runners.results import STARTS, read_json_lines, read_table
+from runners.results import STARTS, read_json_lines
 from study.state.bookkeeping import unbooked
 from study.state.design import answer_lines, answers, not_chosen, trials_so_far
 from study.state.running import (
@@ -174,7 +174,7 @@ def _planned_trials(study: Study) -> pd.DataFrame:
     tables = study.plan_tables
     study.require_run(*tables)
     written = [name for name in tables if (study.folder / name).exists()]
-    parts = [read_table(study.folder / name).assign(phase=tables[name]) for name in written]
+    parts = [study.read_table(name).assign(phase=tables[name]) for name in written]
     plan = pd.concat(parts, ignore_index=True).drop_duplicates("trial", keep="last", ignore_index=True)
     call_strategies(plan)
     return plan

@@ -13,16 +13,16 @@ from analysis.cells.study_frames import TUNED_COLUMN
 from budgets.planning.tuning_plan import TuningPlan
 from budgets.planning.winner import Score
 from budgets.quantity import finite_or_none
-from runners.results import RESULT_COLUMNS, read_table, to_frame, write_table
+from runners.results import RESULT_COLUMNS, to_frame
 
 
-def write_tried(path: Path, plan: TuningPlan, rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the result rows of a tuning's trials, by id, in the plan's order.
+def tried_table(plan: TuningPlan, rows: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the result rows of a tuning's trials, given by id, in the plan's order.
 
     The columns are those of the results and one ``tuned_<field>`` for each tuned field.
     """
     done = [trial.trial_id for trial in plan.ready if trial.trial_id in rows]
-    write_table(path, with_values(to_frame([rows[trial] for trial in done], RESULT_COLUMNS), plan.values))
+    return with_values(to_frame([rows[trial] for trial in done], RESULT_COLUMNS), plan.values)
 
 
 def with_values(trials: pd.DataFrame, tried: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
@@ -67,12 +67,10 @@ def read_winners(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged ({error}); run the study again to rewrite it") from None
 
 
-def read_scores(path: Path, metric: str) -> dict[str, Score]:
-    """Read the selecting metric of each trial in a ``tuning.parquet``; empty if the file does not exist."""
-    if not path.exists():
-        return {}
+def scores_of(tried: pd.DataFrame, metric: str) -> dict[str, Score]:
+    """Return the selecting metric of each trial in a table of `tried_table`."""
     scores = {}
-    for row in read_table(path).to_dict("records"):
+    for row in tried.to_dict("records"):
         if row["status"] == "diverged":
             scores[str(row["trial"])] = Score(value=None)
         elif not math.isnan(row.get(metric, math.nan)):

@@ -1,12 +1,17 @@
 """Damaged files of a study: each reader names the file and the remedy."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from runners.results import CURVE_COLUMNS, read_table, to_frame, write_table
+from runners.store.files import read_json
 from runners.trials.trial_files import (
     Outcome,
     checkpoints,
@@ -83,6 +88,52 @@ def test_a_changed_byte_of_a_table_is_found_and_the_remedy_named(tmp_path: Path)
         read_table(tmp_path / "results.parquet")
     with pytest.raises(ValueError, match=r"failed.json .*; delete it"):
         read_failure(tmp_path)
+
+
+def test_a_table_with_other_rows_another_name_or_another_source_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "results.parquet"
+    write_table(path, pd.DataFrame({"trial": ["a", None], "top1": [0.1, np.nan]}), source="one study")
+    sound, table = read_table(path), pq.read_table(path)
+    assert sound["top1"].tolist()[0] == 0.1
+
+    better = table.set_column(1, "top1", pa.array([0.99, np.nan]))
+    for other in (
+        better,
+        table.slice(0, 1),
+        table.rename_columns(["trial", "top5"]),
+        pa.concat_tables([table] * 2),
+    ):
+        pq.write_table(other.replace_schema_metadata(table.schema.metadata), path)
+        with pytest.raises(ValueError, match=r"results.parquet .*digest does not fit its rows"):
+            read_table(path)
+    sound.to_parquet(path)
+    with pytest.raises(ValueError, match=r"results.parquet has schema version none"):
+        read_table(path)
+    pq.write_table(table, tmp_path / "curves.parquet")
+    with pytest.raises(ValueError, match=r"curves.parquet .*digest does not fit"):
+        read_table(tmp_path / "curves.parquet")
+    pq.write_table(table, path)
+    with pytest.raises(ValueError, match=r"derived from one study, not from another"):
+        read_table(path, source="another")
+    assert read_table(path, source="one study").equals(sound)
+
+
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "device.json").symlink_to("/dev/zero")
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "circle.json").symlink_to("circle.json")
+    for name in ("pipe", "device", "folder", "circle"):
+        path = tmp_path / f"{name}.json"
+        with pytest.raises(ValueError, match=f"{path} is not a regular file"):
+            read_table(path)
+        with pytest.raises(ValueError, match=rf"{path} is damaged \(.*not a regular file.*; try again"):
+            read_json(path, "try again")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    (tmp_path / "list.json").write_text("[]")
+    for name in ("deep", "list"):
+        with pytest.raises(ValueError, match=rf"{name}.json is damaged .*; try again"):
+            read_json(tmp_path / f"{name}.json", "try again")
 
 
 def test_a_checkpoint_or_milestone_without_its_digest_is_left_aside(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout, suppress
@@ -76,6 +77,21 @@ def study_of(declaration: Path) -> Study:
     """Return the study of a declaration, whose folder lies beside the file."""
     beside = str(declaration.parent)
     return find_study(load_declaration(declaration), results=beside, pools=beside)
+
+
+def rewrite(study: Study, **replaced: pd.DataFrame) -> None:
+    """Write a study's tables as derived from its declaration, some with other rows, by their file's stem."""
+    tables = {path.stem: pd.read_parquet(path) for path in study.folder.glob("*.parquet")} | replaced
+    study.write_declaration()
+    for stem, frame in tables.items():
+        study.write_table(f"{stem}.parquet", frame)
+
+
+def shipped_copy(name: str, place: Path, *left_out: str) -> Study:
+    """Return a copy of a shipped study without its report and some files."""
+    ignore = shutil.ignore_patterns("report", *left_out)
+    shutil.copytree(ROOT / "results" / name, place / name, ignore=ignore)
+    return find_study(load_declaration(place / name / "study.yaml"), results=str(place), pools=None)
 
 
 class TinyStudy:

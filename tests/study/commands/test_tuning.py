@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,8 @@ import pytest
 from budgets.book import Book, reconcile
 from budgets.ledger import Ledger
 from budgets.planning.tuning_plan import TuningPlan, values_words
-from runners.results import write_table
 from runners.trials.meter import Meter, read_meter
-from runners.trials.trial_files import write_failure
+from runners.trials.trial_files import read_outcome, write_failure, write_outcome
 from tests.holding import hold, let_go
 from tests.study.conftest import Run
 from tests.study.events import require_documented
@@ -176,9 +176,13 @@ def test_another_selecting_metric_without_anything_to_run_is_written(tiny: TinyS
     # No room for values beyond the edge, and the rate of the grid is that which wins.
     declare(tiny, level="3 GFLOP", share="0.06%", rate="1e-5")
     tiny.run()
-    entries, tried = tiny.entries(), tiny.table("tuning")
-    better = tried.assign(**{"held-out/top5": tried["held-out/top1"] + 0.5})
-    write_table(tiny.folder / "tuning.parquet", better)
+    entries = tiny.entries()
+    for trial in tiny.trials():
+        outcome = read_outcome(trial)
+        assert outcome is not None
+        better = {**outcome.row, "held-out/top5": outcome.row["held-out/top1"] + 0.5}
+        write_outcome(trial, replace(outcome, row=better))
+    (tiny.folder / "tuning.parquet").unlink()
     (tiny.folder / "tuning-plan.parquet").unlink()
     declare(tiny, level="3 GFLOP", share="0.06%", rate="1e-5", metric="held-out/top5")
 

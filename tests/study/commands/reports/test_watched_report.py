@@ -1,17 +1,19 @@
 """``report --watch``, a page that follows a run, and the options that go with one study."""
 
-import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from runners.results import RESULT_COLUMNS, read_table, to_frame, write_table
+from budgets.declaration.data_sections import DeclaredPool
+from runners.results import RESULT_COLUMNS, to_frame
 from study.cli import main
 from study.show import study_report
 from tests.root import ROOT
 from tests.study.conftest import Run
+from tests.study.tiny_study import rewrite, shipped_copy
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
@@ -21,15 +23,12 @@ OLD = '<p class="so-far">Not finished: 3 of 156 trials have a result'
 def test_a_watched_page_follows_the_results_and_reloads_itself_until_the_run_has_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "small-full"
-    shutil.copytree(
-        ROOT / "results" / "small-full", folder, ignore=shutil.ignore_patterns("report", "curves.parquet")
-    )
-    whole = read_table(folder / "results.parquet")
+    study = shipped_copy("small-full", tmp_path, "curves.parquet")
+    folder, whole = study.folder, study.read_table("results.parquet")
     pages: list[str] = []
 
     def show(rows: pd.DataFrame) -> None:
-        write_table(folder / "results.parquet", rows)
+        study.write_table("results.parquet", rows)
 
     # The run: three trials have a result, then six; at the third look it has ended.
     show(whole.iloc[:3])
@@ -58,27 +57,23 @@ def test_a_watched_page_follows_the_results_and_reloads_itself_until_the_run_has
 def test_before_the_first_result_a_report_names_no_version_of_the_evaluation(
     tmp_path: Path, run: Run
 ) -> None:
-    folder = tmp_path / "small"
-    shutil.copytree(ROOT / "results" / "small", folder, ignore=shutil.ignore_patterns("report"))
-    write_table(folder / "results.parquet", to_frame([], RESULT_COLUMNS))
+    study = shipped_copy("small", tmp_path)
+    study.write_table("results.parquet", to_frame([], RESULT_COLUMNS))
 
     said = run(f"report small --results {tmp_path}")
 
     assert "no trial has finished" in said
-    assert "differ by rounding" not in (folder / "report" / "report.html").read_text(encoding="utf-8")
+    assert "differ by rounding" not in (study.folder / "report" / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_report_does_not_show_the_password_of_a_pools_url(tmp_path: Path, run: Run) -> None:
-    folder, url = tmp_path / "small", "ftp://me:secret@host/pool"
-    shutil.copytree(ROOT / "results" / "small", folder, ignore=shutil.ignore_patterns("report"))
-    text = (folder / "study.yaml").read_text(encoding="utf-8")
-    of_url = re.sub(r"pool:\n  embedded:\n.*\n.*\n", f"pool: {{path: {url}}}\n", text)
-    (tmp_path / "of-url.yaml").write_text(of_url, encoding="utf-8")
-    (folder / "study.yaml").write_text(of_url, encoding="utf-8")
+    study, url = shipped_copy("small", tmp_path), "ftp://me:secret@host/pool"
+    rewrite(replace(study, declaration=replace(study.declaration, pool=DeclaredPool(path=url))))
+    (tmp_path / "of-url.yaml").write_bytes((study.folder / "study.yaml").read_bytes())
 
     run(f"report {tmp_path / 'of-url.yaml'} --results {tmp_path}")
 
-    page = (folder / "report" / "report.html").read_text(encoding="utf-8")
+    page = (study.folder / "report" / "report.html").read_text(encoding="utf-8")
     assert page.count("ftp://me@host/pool") == 2, "in the declaration, and as the pool"
     assert "secret" not in page
 
