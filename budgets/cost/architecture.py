@@ -167,7 +167,7 @@ def open_clip_configs() -> Mapping[str, Path]:
 
 
 @cache
-def load_architecture(name: str, folder: Path | None = None) -> Architecture:
+def load_architecture(name: str, folder: str | Path | None = None) -> Architecture:
     """Load the architecture of a given name, which is that of a JSON file without the suffix.
 
     A user's own ``folder`` is searched before the catalogue and open_clip's own configs. The same name and
@@ -177,16 +177,17 @@ def load_architecture(name: str, folder: Path | None = None) -> Architecture:
         ValueError: No file has that name, or its config is not valid; the message names file and setting.
     """
     paths = {**open_clip_configs(), **{shipped: _CATALOGUE / f"{shipped}.json" for shipped in catalogue()}}
-    if folder is not None:
-        if not folder.is_dir():
+    mine = None if folder is None else Path(folder)
+    if mine is not None:
+        if not mine.is_dir():
             raise ValueError(f"no folder of architectures at '{folder}'")
-        paths |= {path.stem: path for path in folder.glob("*.json")}
+        paths |= {path.stem: path for path in mine.glob("*.json")}
     if name not in paths:
         raise ValueError(unknown("architecture", name, paths))
     path = paths[name]
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        return Architecture(name=name, config=config, own=path.parent == folder)
+        return Architecture(name=name, config=config, own=path.parent == mine)
     except ValueError as error:  # also json's own error, which names the line
         raise ValueError(f"{path}: {error}") from error
 
@@ -195,8 +196,7 @@ def own_architectures(folder: str | Path | None) -> dict[str, Architecture]:
     """Return the architectures of a user's own folder, by name; none without a folder."""
     if folder is None:
         return {}
-    place = Path(folder)
-    return {path.stem: load_architecture(path.stem, place) for path in sorted(place.glob("*.json"))}
+    return {path.stem: load_architecture(path.stem, folder) for path in sorted(Path(folder).glob("*.json"))}
 
 
 def family_of(name: str, own: Mapping[str, Architecture]) -> str:

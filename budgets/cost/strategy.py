@@ -10,7 +10,7 @@ compute.
 """
 
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from hashlib import sha256
@@ -95,6 +95,26 @@ class PairValues:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CountedCost:
+    """What torch counts of a sample, with an architecture, of a strategy that states no costs.
+
+    Attributes:
+        architecture: Name of the architecture.
+        head: Parameters of the head, and the multiply-accumulates of all that is not a pass of CLIP's through
+            both towers; below 0 where it runs less than these.
+        similarity_macs: Multiply-accumulates of the loss of `COUNTED_BATCH` pairs.
+    """
+
+    architecture: str
+    head: TowerCost
+    similarity_macs: int
+
+
+COUNTED_BATCH = 256
+"""Pairs whose loss is counted: of few pairs it is next to nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Strategy:
     """A strategy; subclasses replace the methods that differ, and their instances give the numbers.
 
@@ -114,6 +134,7 @@ class Strategy:
         init_logit_bias: Initial bias of the logits, which is trained; None for a loss without one.
         bytes_per_entry: Memory of the loss, for each entry of the batch's similarity matrix.
         columns: Columns of the pool's index that its batches have.
+        counted: What torch counts, set by the planner where a user's strategy states no costs.
         file: The user's file that lists it, set by the loader; None for a shipped or installed one.
     """
 
@@ -131,6 +152,7 @@ class Strategy:
     init_logit_bias: float | None = None
     bytes_per_entry: int = 16
     columns: tuple[str, ...] = ()
+    counted: tuple[CountedCost, ...] = ()
     file: StrategyFile | None = None
 
     def __init_subclass__(cls, **arguments: Any) -> None:  # noqa: ANN401 - passed on
@@ -146,6 +168,13 @@ class Strategy:
         return self.kept_fraction < 1 or self.text_fraction < 1 or self.image_fraction < 1
 
     @property
+    def states_costs(self) -> bool:
+        """True if its costs differ from CLIP's by a number, or by a method that gives them."""
+        own = (getattr(type(self), name) for name in ("head_cost", "similarity_macs"))
+        stated = any(each not in {Strategy.head_cost, Strategy.similarity_macs} for each in own)
+        return stated or self.masks or (self.image_views, self.text_views) != (1, 1)
+
+    @property
     def unmasked(self) -> "Strategy":
         """The strategy during an unmasked tail: all tokens, with the batch size unchanged."""
         return replace(self, kept_fraction=1.0, text_fraction=1.0, image_fraction=1.0)
@@ -156,11 +185,16 @@ class Strategy:
 
     def similarity_macs(self, architecture: Architecture, batch_size: int) -> int:
         """Multiply-accumulates of the loss for a sample: here of a matrix of images and one of texts."""
+        for count in self._counted(architecture):
+            return count.similarity_macs * batch_size // COUNTED_BATCH
         return 2 * batch_size * architecture.embed_dim
 
-    def head_cost(self, _architecture: Architecture) -> TowerCost:
+    def head_cost(self, architecture: Architecture) -> TowerCost:
         """Cost of a sample in the head: the multiply-accumulates of all its views, and its parameters."""
-        return TowerCost()
+        return next((count.head for count in self._counted(architecture)), TowerCost())
+
+    def _counted(self, architecture: Architecture) -> Iterator[CountedCost]:
+        return (count for count in self.counted if count.architecture == architecture.name)
 
     def inapplicable(self, architecture: Architecture) -> str | None:
         """Return the reason why the strategy cannot train the architecture, or None if it can."""

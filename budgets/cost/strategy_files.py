@@ -13,13 +13,13 @@ from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType, NoneType
-from typing import Any
+from typing import Any, get_origin
 
 from budgets.cost.strategy import Strategy, StrategyFile, find_strategy, strategies
 from budgets.names import unknown
 
 _NUMBER = (int, float)
-_KINDS: dict[Any, Any] = {float: _NUMBER, float | None: (*_NUMBER, NoneType), tuple[str, ...]: tuple}
+_KINDS: dict[Any, Any] = {float: _NUMBER, float | None: (*_NUMBER, NoneType)}
 
 
 def load_strategy_files(paths: Iterable[str | Path]) -> dict[str, Strategy]:
@@ -105,7 +105,9 @@ def _checked(strategy: object, file: StrategyFile) -> Strategy:
     for field in fields(Strategy):
         value = getattr(strategy, field.name)
         at = f"{file.path}: {strategy.name}: {field.name}"
-        if not isinstance(value, _KINDS.get(field.type, field.type)):
+        if not isinstance(
+            value, tuple if get_origin(field.type) is tuple else _KINDS.get(field.type, field.type)
+        ):
             raise _WrongListError(
                 f"{at} must be {getattr(field.type, '__name__', field.type)}, found {value!r}"
             )

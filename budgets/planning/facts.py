@@ -68,10 +68,12 @@ class ScoreCost:
 class ColumnFacts:
     """A column of a pool's index: a hash of its values, and the costs of the model that computed it.
 
-    The hash is empty for a column that the pool's content id stands for.
+    The hash is empty for a column that the pool's content id stands for. ``width`` is 1 for numbers, that of
+    the rows of arrays, and 0 for texts.
     """
 
     content: str = ""
+    width: int = 1
     costs: tuple[ScoreCost, ...] = ()
 
 

@@ -4,14 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import product
-from pathlib import Path
 from types import MappingProxyType
 
 from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.flops import count_parameters, encoding_flops, sample_cost
 from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import Strategy, find_strategy
-from budgets.cost.strategy_files import load_strategy_files
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.recipe import LR_EXPONENTS, Recipe
 from budgets.declaration.rules import TrialResources, ruled_settings
@@ -100,7 +98,7 @@ class GridCell:
 
 
 class Grid:
-    """The cells that a declaration asks for.
+    """The cells that a declaration asks for; ``own`` are the user's strategies.
 
     ``tuned`` has values that replace declared ones: place → field → value, None if training diverged at every
     value. Values at a level precede those at all levels.
@@ -111,10 +109,11 @@ class Grid:
         declaration: Declaration,
         pool: PoolFacts | MixtureFacts,
         evaluation: EvaluationFacts,
+        own: Mapping[str, Strategy] = MappingProxyType({}),
         tuned: Mapping[TuningPoint, Mapping[str, float] | None] = MappingProxyType({}),
     ) -> None:
         self.declaration, self.pool, self.evaluation = declaration, pool, evaluation
-        self._tuned, self._own = tuned, load_strategy_files(declaration.strategy_files)
+        self._own, self._tuned = own, tuned
         self._by_level = declaration.ruled_by_level or any(level is not None for *_, level in tuned)
         # The cells of a large grid share few setups and few subsets.
         self._setup = cache(self._make_setup)
@@ -143,7 +142,7 @@ class Grid:
 
     def tuned(self, values: Mapping[TuningPoint, Mapping[str, float] | None]) -> "Grid":
         """Return the same grid with tuned values instead of the declared ones."""
-        return Grid(self.declaration, self.pool, self.evaluation, values)
+        return Grid(self.declaration, self.pool, self.evaluation, self._own, values)
 
     def setup(self, architecture: str, strategy: str, level_flops: int | None) -> Setup:
         """Return the setup of an architecture with a strategy; it depends on the level only by rules."""
@@ -217,8 +216,7 @@ class Grid:
         of_resources = ruled_settings(declaration.resources.rules, architecture_name, strategy_name, level)
         of_training = ruled_settings(declaration.training.rules, architecture_name, strategy_name, level)
         resources = declaration.trial_resources(of_resources)
-        folder = None if declaration.catalogue is None else Path(declaration.catalogue)
-        architecture = load_architecture(architecture_name, folder)
+        architecture = load_architecture(architecture_name, declaration.catalogue)
         strategy = find_strategy(strategy_name, self._own)
         training, reason = declaration.training, strategy.inapplicable(architecture)
         combination = architecture_name, strategy_name

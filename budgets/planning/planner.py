@@ -4,10 +4,12 @@ Every cell of the grid either becomes trials or is left out with a reason that c
 Planning is a pure function: the same declaration gives the same plan, in the same order.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 
+from budgets.cost.strategy import Strategy
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import unusual
 from budgets.declaration.marked_file import DeclaredKeyError
@@ -35,6 +37,7 @@ def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends 
     *,
     pool: PoolFacts | MixtureFacts,
     evaluation: EvaluationFacts,
+    own: Mapping[str, Strategy] = MappingProxyType({}),
     charges: tuple[Charge, ...] = (),
     scores: Scores | None = None,
     own_speeds: Speeds = UNMEASURED,
@@ -45,6 +48,7 @@ def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends 
         declaration: The study as declared.
         pool: Facts about the pool, or about pools that are mixed.
         evaluation: Facts about the evaluation sets.
+        own: The user's own strategies, by name.
         charges: Compute that the study pays in addition to its trials.
         scores: Results of the tuning's trials so far; None before the first.
         own_speeds: The user's own measurements on the cluster's device, for resources that are chosen.
@@ -54,7 +58,7 @@ def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends 
             more than the study budget and the declaration does not allow dropping some (``fit: drop``), or
             dropping is not enough.
     """
-    grid = Grid(declaration, pool, evaluation)
+    grid = Grid(declaration, pool, evaluation, own)
     notes: list[str] = []
     # The reserve for tuning and check stays set aside after both have ended: the grid must not depend on what
     # they have cost.

@@ -95,7 +95,7 @@ def _architectures(top: Node) -> tuple[str, ...]:
             node.error(f"catalogue: '{node.value}' must be a folder with JSON files")
         for name in own:
             try:
-                load_architecture(name, Path(declared))
+                load_architecture(name, declared)
             except (ValueError, OSError) as error:
                 node.error(f"catalogue: {error}")
     return tuple(sorted({*open_clip_configs(), *catalogue(), *own}))

@@ -10,7 +10,6 @@ from typing import TypeVar
 import pandas as pd
 
 from budgets.cost.strategy import Strategy, find_strategy
-from budgets.cost.strategy_files import load_strategy_files
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.marked_file import DeclaredKeyError, at_key
 from budgets.declaration.sections import Cluster
@@ -43,7 +42,7 @@ from runners.trials.trial_files import kept_steps, milestone, read_failure, read
 from study.declare.yaml_reader import errors_with_line
 from study.state.bookkeeping import passed_milestone, trials_of_event
 from study.state.study import Study
-from study.state.study_facts import check_strategies, count_models, study_facts
+from study.state.study_facts import count_models, own_strategies, study_facts
 from study.state.tuning_table import scores_of
 
 T = TypeVar("T")
@@ -76,7 +75,8 @@ def study_grid(study: Study) -> Grid:
     """
     with errors_with_line(study.source):
         pool, evaluation = study_facts(study)
-    return Grid(study.declaration, pool, evaluation)
+        own = own_strategies(study.declaration, pool)
+    return Grid(study.declaration, pool, evaluation, own)
 
 
 def plan_tables(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -100,15 +100,9 @@ def planned_row(trial: Trial) -> dict[str, object]:
 
 def _plan(study: Study) -> Plan:
     declaration = study.declaration
-    with at_key("strategy_files"):
-        own = load_strategy_files(declaration.strategy_files)
-    for number, block in enumerate(declaration.grid, start=1):
-        with at_key(f"grid[{number}].strategies"):
-            for strategy in block.strategies:
-                find_strategy(strategy, own)
     count_models(declaration)
-    check_strategies(declaration, own)
     pool, evaluation = study_facts(study)
+    own = own_strategies(declaration, pool)
     if isinstance(pool, PoolFacts):
         for number, block in enumerate(declaration.grid, start=1):
             with at_key(f"grid[{number}].quality"):
@@ -134,7 +128,13 @@ def _plan(study: Study) -> Plan:
     costs |= {strategy: tuple(found) for strategy, found in of_columns.items() if found}
     charges = score_charges(chain(*costs.values())) if declaration.budget.count_scoring else ()
     plan = make_plan(
-        declaration, pool=pool, evaluation=evaluation, charges=charges, scores=scores, own_speeds=speeds
+        declaration,
+        pool=pool,
+        evaluation=evaluation,
+        own=own,
+        charges=charges,
+        scores=scores,
+        own_speeds=speeds,
     )
     slow = slow_loading(plan.trials, read_calibration(study.calibration))
     edited = _edited(study, plan)

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.counted import count_file, read_count
-from budgets.cost.strategy import Strategy
+from budgets.cost.layers import TowerCost
+from budgets.cost.strategy import CountedCost, Strategy
+from budgets.cost.strategy_files import load_strategy_files
 from budgets.declaration.data_sections import DeclaredPool
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.marked_file import DeclaredKeyError, at_key
@@ -289,29 +292,47 @@ def count_models(declaration: Declaration) -> None:
                 ensure_counted(architecture)
 
 
-def check_strategies(declaration: Declaration, own: Mapping[str, Strategy]) -> None:
-    """Check the user's ``own`` strategies with the models of their blocks, once on this machine.
+def own_strategies(declaration: Declaration, pool: PoolFacts | MixtureFacts) -> dict[str, Strategy]:
+    """Load the user's strategies, and check them with the models of their blocks, once on this machine.
 
-    One that reads columns of the index is not checked: their values are known to its trials alone.
+    Those that state no costs have what torch counts. Strategies whose columns are not known are not checked.
 
     Raises:
-        ValueError: Torch counts other FLOPs than a strategy states, or a step fails.
+        ValueError: A file can't be loaded, torch counts other FLOPs than a strategy states, or a step fails.
     """
-    folder = None if declaration.catalogue is None else Path(declaration.catalogue)
+    with at_key("strategy_files"):
+        own = load_strategy_files(declaration.strategy_files)
+    pools = pool.pools.values() if isinstance(pool, MixtureFacts) else [pool]
+    known = {name: column.width for each in pools for name, column in (each.columns or {}).items()}
     for architecture_name, name in declaration.pairs:
-        strategy = own.get(name)
-        if strategy is None or strategy.file is None or strategy.columns:
+        if (strategy := own.get(name)) is None or not known.keys() >= {*strategy.columns}:
             continue
-        architecture = load_architecture(architecture_name, folder)
-        content = f"{name}-{strategy.file.version}-{count_file(architecture.config).stem}"
-        checked = machine_cache() / "strategies" / content
-        if not checked.exists():
-            from runners.training.check_strategy import check_strategy  # noqa: PLC0415 - torch takes seconds
+        architecture = load_architecture(architecture_name, declaration.catalogue)
+        count = _checked(strategy, architecture, {name: known[name] for name in strategy.columns})
+        own[name] = replace(strategy, counted=(*strategy.counted, *count))
+    return own
 
-            with at_key("strategy_files"):
-                check_strategy(strategy, architecture)
-            checked.parent.mkdir(parents=True, exist_ok=True)
-            checked.touch()
+
+def _checked(
+    strategy: Strategy, architecture: Architecture, widths: Mapping[str, int]
+) -> tuple[CountedCost, ...]:
+    """Check a strategy unless this machine's cache has its check; return what it counted, if that counts."""
+    assert strategy.file is not None, "its file lists it"
+    model, columns = count_file(architecture.config).stem, "".join(f"-{each}" for each in widths.values())
+    name = f"{architecture.name}-{strategy.name}-{strategy.file.version}-{model}{columns}.json"
+    file = machine_cache() / "strategies" / name
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return tuple(CountedCost(**{**each, "head": TowerCost(**each["head"])}) for each in found)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # not checked, or the file is damaged
+        from runners.training.check_strategy import check_strategy  # noqa: PLC0415 - torch takes seconds
+
+        with at_key("strategy_files"):
+            count = check_strategy(strategy, architecture, widths)
+        counts = () if count is None else (count,)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, [asdict(each) for each in counts])
+        return counts
 
 
 def counted_models(declaration: Declaration) -> str:
@@ -324,8 +345,7 @@ def counted_models(declaration: Declaration) -> str:
 
 
 def _without_closed_form(declaration: Declaration) -> Iterator[Architecture]:
-    folder = None if declaration.catalogue is None else Path(declaration.catalogue)
     for name in sorted({name for block in declaration.grid for name in block.architectures}):
-        architecture = load_architecture(name, folder)
+        architecture = load_architecture(name, declaration.catalogue)
         if not architecture.closed_form:
             yield architecture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from budgets.cost.architecture import load_architecture
 from budgets.cost.strategy import Batch, Strategy
@@ -14,6 +14,7 @@ from budgets.declaration.recipe import Recipe
 from budgets.planning.planned_trial import Cell, Trial
 from runners.embedded.embedded_pool import build_embedded_pool
 from runners.host.faults import Left
+from runners.training.check_strategy import column_of
 from runners.trials.meter import read_meter
 from runners.trials.trial import Watch
 from runners.trials.trial_job import TrialJob
@@ -28,14 +29,14 @@ def tiny_pool(path: Path) -> Path:
     return path
 
 
+def made_up_widths(strategy: Strategy) -> dict[str, int]:
+    """Return widths of a strategy's columns: arrays for the embeddings of a teacher, else texts."""
+    return {name: 64 if name.startswith("teacher") else 0 for name in strategy.columns}
+
+
 def batch_of(strategy: Strategy, images: Tensor, tokens: Tensor) -> Batch:
-    """Return a batch with the columns of a strategy: arrays for the embeddings of a teacher, else texts."""
-    columns = {
-        name: nn.functional.normalize(torch.randn(len(tokens), 64), dim=1).half()
-        if name.startswith("teacher")
-        else tokens
-        for name in strategy.columns
-    }
+    """Return a batch with the columns of a strategy, of made-up values."""
+    columns = {name: column_of(tokens, width) for name, width in made_up_widths(strategy).items()}
     return Batch(images=images, tokens=tokens, ids=torch.arange(len(tokens)), columns=columns)
 
 

@@ -85,17 +85,18 @@ def set_column(
             raise ValueError(
                 f"{pool.copy_of or pool.path} has a column {taken}; choose another name than {name}"
             )
-        digest = blake2b(digest_size=8)
+        digest, widths = blake2b(digest_size=8), set[int]()
 
         def hashed(
-            stretches: Iterable[NDArray[Any]] = stretches, digest: blake2b = digest
+            stretches: Iterable[NDArray[Any]] = stretches, digest: blake2b = digest, widths: set[int] = widths
         ) -> Iterator[NDArray[Any]]:
             for each in stretches:
                 digest.update(repr(each.tolist()).encode() if each.dtype == object else each.tobytes())
+                widths.add(0 if each.dtype == object else each[:1].size)
                 yield each
 
         index = _with_column(index, name, hashed())
-        known[name] = AddedColumn(content=digest.hexdigest(), scorer=scorer)
+        known[name] = AddedColumn(content=digest.hexdigest(), width=max(widths), scorer=scorer)
     write_facts(replace(pool, index=index, columns=known))
     return Pool.open(pool.path)
 

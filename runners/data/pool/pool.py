@@ -84,6 +84,7 @@ class AddedColumn:
     """A column of the index that was added for strategies."""
 
     content: str  # a hash of its values
+    width: int  # as in `ColumnFacts`
     scorer: Scorer | None = None  # the model that computed it, and its cost
 
 
@@ -174,11 +175,13 @@ class Pool:
     def column_facts(self) -> dict[str, ColumnFacts]:
         """The columns that all pairs have in the index: later shards may lack some that were added before."""
         facts = {
+            **{name: ColumnFacts(width=0) for name in ("shard", "key", "caption", "uid")},
             "score": ColumnFacts(content=self.fingerprint),
             **{SCORE_PREFIX + name: ColumnFacts(content=of) for name, (of, _) in self.rankings.items()},
             **{
                 name: ColumnFacts(
                     content=column.content,
+                    width=column.width,
                     costs=scorer_costs(column.scorer, self.unranked) if column.scorer else (),
                 )
                 for name, column in self.columns.items()
@@ -299,7 +302,7 @@ def _described(path: Path, name: str, facts: Mapping[str, Any]) -> Pool:
         },
         subsets=dict(facts["subsets"]),
         columns={
-            name: AddedColumn(content=each["content"], scorer=each["scorer"] and Scorer.read(each["scorer"]))
+            name: AddedColumn(**{**each, "scorer": each["scorer"] and Scorer.read(each["scorer"])})
             for name, each in facts.get("data_columns", {}).items()
         },
     )

@@ -15,10 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from budgets.cost.architecture import Architecture, catalogue, load_architecture
 from budgets.cost.flops import count_parameters, image_forward_macs, sample_cost, text_forward_macs
-from budgets.cost.strategy import find_strategy, strategies
+from budgets.cost.strategy import COUNTED_BATCH, find_strategy, strategies
 from runners.models.model import build_model
-from runners.training.check_strategy import PAIRS_OF_LOSS, counted_macs
-from tests.runners.tiny import batch_of
+from runners.training.check_strategy import count_strategy
+from tests.runners.tiny import made_up_widths
 
 # Augmentation has no counted cost: each of these represents the strategies of equal cost (test_strategy.py).
 DISTINCT = ("clip", "flip-50", "flip-25", "slip", "siglip", "clipa", "clipa-resize")
@@ -71,13 +71,12 @@ def test_a_training_sample_costs_what_torch_counts(name: str, strategy_name: str
     architecture, strategy = shallow(name), find_strategy(strategy_name)
 
     with torch.device("cpu"):  # of the views; it counts on the meta device itself
-        towers, loss = counted_macs(
-            strategy, architecture, lambda tokens: batch_of(strategy, tokens, tokens).columns
-        )
+        towers, loss, parameters = count_strategy(strategy, architecture, made_up_widths(strategy))
 
-    stated = sample_cost(architecture, strategy, batch_size=PAIRS_OF_LOSS)
+    stated = sample_cost(architecture, strategy, batch_size=COUNTED_BATCH)
     assert loss == stated.similarity_macs
     assert towers + loss == stated.forward_macs
+    assert parameters == strategy.head_cost(architecture).parameters
     assert stated.train_flops == 3 * 2 * (towers + loss)
 
 

@@ -95,13 +95,20 @@ def test_a_plan_checks_costs_and_a_step_once_for_each_text_and_model(
     said = smooth.says("plan", code=2)
     assert re.search(r"tiny.yaml:17: .*smooth.py: smooth: torch counts [\d,]+ MACs .* state [\d,]+", said)
     change(smooth, "image_views=2,", "")
+    # Of one that reads columns too, with values of their kinds.
     change(smooth, "(2 * len(image))", "(2 * len(images))")
+    change(smooth, 'name="smooth",', 'name="smooth", columns=("score", "caption"),')
     assert re.search(r"smooth.py, line \d+: smooth fails: NameError", smooth.says("plan", code=2))
     change(smooth, "(2 * len(images))", "(2 * len(image))")
-    smooth.says("plan")
+    clip, stated = smooth.plan.trials
+    # One that states no costs has those that torch counts: here a matrix of width 64 less.
+    change(smooth, "+ cross_entropy(scale * text[rows] @ image.T, rows, **how)", "")
+    counted = smooth.plan.trials[1]
+    assert stated.train_flops_per_sample == clip.train_flops_per_sample
+    assert clip.train_flops_per_sample - counted.train_flops_per_sample == 6 * clip.batch_size * 64
 
     monkeypatch.setattr(check_strategy, "check_strategy", lambda *_: pytest.fail("checked twice"))
-    smooth.says("plan")
+    assert smooth.plan.trials[1] == counted
 
 
 @pytest.mark.slow
