@@ -14,6 +14,9 @@ in SigLIP, and SimCLR's matrix is twice as high and wide. Beyond `CHUNK_ENTRIES`
 chunks of that many (`runners.training.over_pairs`), of which five are in memory at once. Beside them are the
 features of the whole batch in fp32 and their gradients, twice where ranks or chunks add theirs.
 
+Numbers that a strategy keeps by pair are fp32, of all pairs of the subset, on the first device. Columns of
+the index are in two batches of the device as they are read, and of the whole batch in fp32 for the loss.
+
 With accumulation, only one part of the batch has activations in memory. With gradient checkpointing, a
 transformer layer keeps only its input, 2 of the 34 bytes, and one layer of about twelve is recomputed at a
 time: 0.14 of the activations. A tower of stages keeps 0.3. Peaks measured in bf16 (torch's MemTracker) are
@@ -25,6 +28,8 @@ bytes, of which one is loading, and fp32 views of one, three with SLIP's. The fi
 input. In fp32 activations take twice as much. Fragmentation and communication buffers are not counted, so a
 trial close to the limit may still not fit.
 """
+
+from collections.abc import Sequence
 
 from budgets.cost.architecture import Architecture
 from budgets.cost.flops import count_parameters, sample_cost
@@ -45,10 +50,20 @@ CHUNK_ENTRIES = 2**25
 """Entries of a similarity matrix that are computed at once: 128 MiB in fp32."""
 
 
-def memory_bytes(
-    architecture: Architecture, strategy: Strategy, recipe: Recipe, *, batch_size: int, devices: int
+def memory_bytes(  # noqa: PLR0913 - one a fact that the estimate needs
+    architecture: Architecture,
+    strategy: Strategy,
+    recipe: Recipe,
+    *,
+    batch_size: int,
+    devices: int,
+    pairs: int = 0,
+    widths: Sequence[int] = (),
 ) -> int:
-    """Estimate the bytes on each of ``devices`` that share a whole batch of ``batch_size`` pairs."""
+    """Estimate the bytes on each of ``devices`` that share a whole batch of ``batch_size`` pairs.
+
+    ``pairs`` are those of the subset, ``widths`` those of the strategy's columns as in `ColumnFacts`.
+    """
     cost = sample_cost(architecture, strategy, batch_size=batch_size)
     on_device = -(-batch_size // devices)
     per_mac = _BYTES_PER_MAC_OF_STAGES
@@ -64,10 +79,15 @@ def memory_bytes(
     kept = image + text + 2 * views * pixels
     if recipe.precision == "fp32":
         kept *= _FP32
+    columns = sum(
+        2 * width if width > 1 else 8 * (width or architecture.costs.context_length) for width in widths
+    )
     per_parameter = _WEIGHT_BYTES + _OPTIMIZER_BYTES[recipe.optimizer] + (_EMA_BYTES if recipe.ema else 0)
     return int(
         per_parameter * count_parameters(architecture, strategy).total
-        + on_device * (2 + 4 * views) * pixels
+        + on_device * ((2 + 4 * views) * pixels + 2 * columns)
+        + batch_size * sum(widths) * 4
+        + pairs * len(strategy.pair_state()) * 4
         + -(-on_device // recipe.accumulation) * kept
         + _loss_bytes(architecture, strategy, batch_size=batch_size, on_device=on_device)
     )

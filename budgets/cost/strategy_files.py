@@ -80,6 +80,11 @@ def _strategies_of(file: StrategyFile) -> tuple[Strategy, ...]:
         reason = f"{type(error).__name__}: {error}"
         if argument := re.search(r"unexpected keyword argument '(\w+)'", reason):
             reason = unknown("field of a strategy", argument[1], [field.name for field in fields(Strategy)])
+        if isinstance(error, ImportError) and Path(file.path).with_name(f"{error.name}.py").exists():
+            reason += (
+                f". A file travels to the nodes without its neighbours: move what it needs of "
+                f"{error.name}.py into it, or install both as a package"
+            )
         raise ValueError(f"{place_in(file.path, error)}: {reason}") from error
 
 
@@ -103,11 +108,10 @@ def _checked(strategy: object, file: StrategyFile) -> Strategy:
             f"{file.path}: STRATEGIES has {str(strategy)[:80]}, which is no instance of a Strategy"
         )
     for field in fields(Strategy):
-        value = getattr(strategy, field.name)
+        value: Any = getattr(strategy, field.name)
+        kind: Any = tuple if get_origin(field.type) is tuple else _KINDS.get(field.type, field.type)
         at = f"{file.path}: {strategy.name}: {field.name}"
-        if not isinstance(
-            value, tuple if get_origin(field.type) is tuple else _KINDS.get(field.type, field.type)
-        ):
+        if not isinstance(value, kind):
             raise _WrongListError(
                 f"{at} must be {getattr(field.type, '__name__', field.type)}, found {value!r}"
             )

@@ -105,6 +105,11 @@ class PoolFacts:
         """Return the one component of a subset."""
         return (Component(name="", pool=self.id_of(quality), quality=quality, pairs=size, share=1),)
 
+    @property
+    def widths(self) -> dict[str, int]:
+        """The widths of the columns of its index."""
+        return {name: column.width for name, column in (self.columns or {}).items()}
+
     def of_component(self, name: str) -> "PoolFacts":  # noqa: ARG002 - it has one
         """Return the pool of a component."""
         return self
@@ -175,6 +180,11 @@ class MixtureFacts:
             )
             for (name, part, _), count, share in zip(parts, pairs, shares, strict=True)
         )
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """The widths of the columns of the pools' indexes."""
+        return {name: width for pool in self.pools.values() for name, width in pool.widths.items()}
 
     def of_component(self, name: str) -> PoolFacts:
         """Return the pool of a component."""

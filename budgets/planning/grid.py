@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from itertools import product
 from types import MappingProxyType
 
@@ -231,12 +231,17 @@ class Grid:
         images, texts = self.evaluation.images, self.evaluation.texts
         # The unmasked tail needs the most memory.
         widest, ways = strategy.unmasked if recipe.unmasked_tail else strategy, tuple[Option, ...]()
+        memory_of = partial(
+            memory_bytes, architecture, widest, batch_size=batch_size, pairs=self._most_pairs(strategy_name),
+            widths=[self.pool.widths.get(name, 0) for name in strategy.columns],
+        )  # fmt: skip
         if reason is None and declaration.resources.auto:
             ways = resource_options(
                 architecture,
                 widest,
                 recipe,
                 batch_size=batch_size,
+                memory=memory_of,
                 declaration=declaration,
                 ruled=of_resources,
             )
@@ -250,9 +255,7 @@ class Grid:
             if recipe.unmasked_tail:
                 tail_flops = sample_cost(architecture, strategy.unmasked, batch_size=batch_size).train_flops
             if declaration.cluster is not None:
-                memory = memory_bytes(
-                    architecture, widest, recipe, batch_size=batch_size, devices=resources.devices
-                )
+                memory = memory_of(recipe, devices=resources.devices)
         lr_peak = of_training.get("lr_peak", self._declared_lr_peak(*combination, batch_size))
         return Setup(
             architecture=architecture,
@@ -268,6 +271,15 @@ class Grid:
             memory_bytes=memory,
             resources=resources,
             options=fitting,
+        )
+
+    def _most_pairs(self, strategy: str) -> int:
+        """Return the pairs of the largest subset of a strategy's blocks."""
+        return max(
+            self.pool.available(quality) if size is None else size
+            for block in self.declaration.grid
+            if strategy in block.strategies
+            for size, quality in product(block.sizes, self.declaration.qualities(block))
         )
 
     def _declared_lr_peak(self, architecture: str, strategy: str, batch_size: int) -> float | None:

@@ -7,12 +7,11 @@ scaling efficiency of several GPUs (`cluster.scaling`). Of the choices whose GPU
 `HOURS_FACTOR` of the cheapest, the one that ends the whole study first is taken.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from budgets.cost.architecture import Architecture
-from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import Strategy
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.recipe import Recipe
@@ -78,6 +77,7 @@ def resource_options(  # noqa: PLR0913 - one a fact that the estimate needs
     recipe: Recipe,
     *,
     batch_size: int,
+    memory: Callable[..., int],
     declaration: Declaration,
     ruled: Mapping[str, Any],
 ) -> tuple[Option, ...]:
@@ -85,7 +85,8 @@ def resource_options(  # noqa: PLR0913 - one a fact that the estimate needs
 
     With batch norm, accumulation and gradient checkpointing would give another trial; they are not chosen.
     Nor are they if the recipe has others than the defaults, or if a rule sets them (``ruled``). The strategy
-    is that of the phase that needs the most memory, ``batch_size`` that of the whole batch.
+    is that of the phase that needs the most memory, ``batch_size`` that of the whole batch, and ``memory``
+    the estimate of a recipe on a number of ``devices``.
     """
     cluster = declaration.cluster
     assert cluster is not None, "resources are chosen for a cluster"
@@ -100,9 +101,7 @@ def resource_options(  # noqa: PLR0913 - one a fact that the estimate needs
             Option(
                 resources=TrialResources(cpus=cpus, gpus=gpus, nodes=nodes),
                 recipe=setting,
-                memory_bytes=memory_bytes(
-                    architecture, strategy, setting, batch_size=batch_size, devices=gpus
-                ),
+                memory_bytes=memory(setting, devices=gpus),
                 factor=relative_hours(setting, (architecture.name, strategy.name), gpus, cluster),
             )
             for setting in _recipes(architecture, recipe, ruled, pairs)

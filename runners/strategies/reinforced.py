@@ -1,6 +1,9 @@
 """CLIP that also learns a teacher's similarities, from stored embeddings (MobileCLIP, arXiv 2311.17049).
 
-``data score --with MODEL --column teacher`` stores the embeddings of a pool's pairs.
+``data score --with MODEL --column teacher`` stores the embeddings of a pool's pairs. The loss is the paper's
+with one teacher; images are not augmented, and there are no synthetic captions. Weight and temperature are
+its authors' for MobileCLIP-B (loss weights 0.25 and 0.75, logit scale 100 in
+github.com/apple/ml-mobileclip, training/configs/run_datacompdr1b.sh); for smaller models the weight is 1.
 """
 
 from dataclasses import dataclass

@@ -235,7 +235,10 @@ def estimated_memory(trial: Trial, speed: Throughput) -> int:
     architecture = Architecture(name=speed.architecture, config=trial.architecture_config)
     masked = strategy_of(speed.strategy, trial.strategy_file)
     widest = masked.unmasked if trial.recipe.unmasked_tail else masked
-    return memory_bytes(architecture, widest, trial.recipe, batch_size=speed.batch_size, devices=speed.gpus)
+    return memory_bytes(
+        architecture, widest, trial.recipe, batch_size=speed.batch_size, devices=speed.gpus,
+        pairs=trial.cell.subset_size,
+    )  # fmt: skip
 
 
 def _keep_speeds(study: Study, measured: list[Throughput]) -> None:

@@ -302,13 +302,11 @@ def own_strategies(declaration: Declaration, pool: PoolFacts | MixtureFacts) -> 
     """
     with at_key("strategy_files"):
         own = load_strategy_files(declaration.strategy_files)
-    pools = pool.pools.values() if isinstance(pool, MixtureFacts) else [pool]
-    known = {name: column.width for each in pools for name, column in (each.columns or {}).items()}
     for architecture_name, name in declaration.pairs:
-        if (strategy := own.get(name)) is None or not known.keys() >= {*strategy.columns}:
+        if (strategy := own.get(name)) is None or not pool.widths.keys() >= {*strategy.columns}:
             continue
         architecture = load_architecture(architecture_name, declaration.catalogue)
-        count = _checked(strategy, architecture, {name: known[name] for name in strategy.columns})
+        count = _checked(strategy, architecture, {name: pool.widths[name] for name in strategy.columns})
         own[name] = replace(strategy, counted=(*strategy.counted, *count))
     return own
 
@@ -323,7 +321,7 @@ def _checked(
     file = machine_cache() / "strategies" / name
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        return tuple(CountedCost(**{**each, "head": TowerCost(**each["head"])}) for each in found)
+        return tuple(CountedCost(**{**each, "head": TowerCost(**each["head"])}) for each in found["counts"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):  # not checked, or the file is damaged
         from runners.training.check_strategy import check_strategy  # noqa: PLC0415 - torch takes seconds
 
@@ -331,7 +329,7 @@ def _checked(
             count = check_strategy(strategy, architecture, widths)
         counts = () if count is None else (count,)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, [asdict(each) for each in counts])
+        write_json(file, {"counts": [asdict(each) for each in counts]})
         return counts
 
 

@@ -26,6 +26,7 @@ def test_files_and_folders_give_the_strategies_that_they_list(tmp_path: Path) ->
     [
         ("x = 1\nclass Mine(Clip:\n    pass\n", r"mine\.py, line 2: SyntaxError"),
         ("import nothing_such\n", r"mine\.py, line 1: ModuleNotFoundError: No module named 'nothing_such'"),
+        ("from common import x\n", r"mine\.py, line 1: .*'common'. A file travels .* without its neighbours"),
         (f"{CLIP}\nSTRATEGIES = (Clip(name='a', kept_fracton=0.5),)\n",
          r"mine\.py, line 3: unknown field of a strategy 'kept_fracton'; did you mean 'kept_fraction'\?"),
         (f"{CLIP}class Mine(Clip):\n    kept_fraction = 0.5\n",
@@ -41,6 +42,7 @@ def test_files_and_folders_give_the_strategies_that_they_list(tmp_path: Path) ->
 )  # fmt: skip
 def test_a_file_that_is_wrong_names_its_line(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "mine.py").write_text(text)
+    (tmp_path / "common.py").touch()
 
     with pytest.raises(ValueError, match=message):
         load_strategy_files([tmp_path / "mine.py"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from functools import partial
 from typing import Any
 
 import pytest
@@ -255,3 +256,10 @@ def test_images_stay_in_memory_with_accumulation_and_fp32_takes_twice_the_activa
         for each in ("fp32", "bf16")
     )
     assert 1.8 < in_fp32 / in_bf16 < 2
+    # FastCLIP keeps two numbers of each pair; of a teacher, embeddings of 512 numbers are in two batches in
+    # fp16, and in the loss in fp32.
+    fastclip = partial(
+        memory_bytes, architecture, find_strategy("fastclip"), Recipe(), batch_size=4, devices=1
+    )
+    assert fastclip(pairs=1_000_000) - fastclip() == 8_000_000
+    assert fastclip(widths=(512, 512)) - fastclip() == 4 * 2 * 512 * (2 * 2 + 4)

@@ -1,6 +1,7 @@
 """Choice of GPUs, parts and recomputation, with and without rules: the arithmetic by hand."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -40,11 +41,12 @@ def trials(declaration: Declaration) -> dict[str, Trial]:
 
 
 def ways(name: str, batch_size: int = 4096, cluster: Cluster = CLUSTER) -> tuple[Option, ...]:
+    kind = load_architecture(name), find_strategy("clip")
     return resource_options(
-        load_architecture(name),
-        find_strategy("clip"),
+        *kind,
         Recipe(),
         batch_size=batch_size,
+        memory=partial(memory_bytes, *kind, batch_size=batch_size),
         declaration=declared(cluster=cluster),
         ruled={},
     )
