@@ -308,6 +308,9 @@ class Resources:
     """Time between checkpoints."""
     checkpoint_steps: Annotated[int, values.positive_or_zero] = 0
     """Most steps between checkpoints; 0 means no limit."""
+    hang_s: Annotated[float | None, values.hang] = 600.0
+    """Time after which a step counts as hung, unless twenty usual steps take longer; the trial is then
+    retried from its last checkpoint. Set-up, evaluation and checkpoints may take 18 times as long."""
     loader_memory: Annotated[int, values.memory] = 2 * 2**30
     """Memory of a rank that its loader workers fill with decoded pairs ahead of training."""
     custom: dict[Annotated[str, values.resource], Annotated[float, values.amount]] = field(

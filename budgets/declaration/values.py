@@ -160,6 +160,7 @@ seconds = Reader(
     parse=parse_seconds, noun="a time", examples=("30 s", "2 min"), at_most=365 * _DAY_S,
     why="longer than a year", usual=(0, 7 * _DAY_S),
 )  # fmt: skip
+hang = replace(seconds, examples=("10 min",), above=0, word=("off", None), usual=(60, 7 * _DAY_S))
 pause = Reader(
     parse=parse_seconds, noun="a time", examples=("5 s",), at_most=_DAY_S, usual=(0, 600),
     why="each further retry waits four times as long",

@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from typing import Literal
 
 from runners.host.faults import Fault, fault_of, lost_its_peers, shielded, unshield, words_of
+from runners.host.watchdog import Record, Watchdog, position
 
 TRIAL_MODULES = ("runners.trials.trial",)
 """Modules that take seconds to import and that every trial needs."""
@@ -54,23 +55,43 @@ class FreshProcess:
 
     The call is pickled, and its return value must be picklable. With ``fork`` this process, which must have
     computed nothing, is forked instead of the server: a process that was forked itself would have to start a
-    server of its own. The environment is by default that of this process.
+    server of its own. The environment is by default that of this process. A thread ends a call that hangs or
+    does not leave when asked to; ranks, which are ``watched`` together, have theirs.
     """
 
     def __init__(
-        self, run: bytes, environment: Mapping[str, str] | None = None, *, fork: bool = False
+        self,
+        run: bytes,
+        environment: Mapping[str, str] | None = None,
+        *,
+        fork: bool = False,
+        watched: bool = False,
     ) -> None:
         self.connection, sender = _CONTEXT.Pipe(duplex=False)
+        self.record: Record = _CONTEXT.RawValue(Record)
+        environment = dict(os.environ if environment is None else environment)
         self._process = (_FORK if fork else _CONTEXT).Process(
-            target=_call, args=(run, sender, dict(os.environ if environment is None else environment))
+            target=_call, args=(run, sender, environment, self.record)
         )
-        self._asked, self._not_begun = False, ""
+        self.asked, self._not_begun = False, ""
+        self._ended_by: Exit | None = None  # what the watchdog says
         try:
             with shielded():  # the fork server, which the first start brings up, has to outlive its processes
                 self._process.start()
         except (EOFError, OSError) as error:  # the fork server was killed; the next start finds a new one
             self._not_begun = f"no process could be started for the trial ({words_of(error)})"
         sender.close()
+        self._watchdog = None if watched or self._not_begun else Watchdog([self])
+
+    @property
+    def pid(self) -> int:
+        """The process's id; 0 if it could not be started."""
+        return self._process.pid or 0
+
+    def end(self, how: Fault, reason: str, *, lost_peers: bool) -> None:
+        """End the process at once, for a reason."""
+        self._ended_by = Exit(how=how, reason=reason, lost_peers=lost_peers)
+        self.kill()
 
     def ended(self, timeout_s: float) -> bool:
         """Wait at most ``timeout_s`` seconds for the call's end; returns whether it has ended."""
@@ -86,9 +107,13 @@ class FreshProcess:
         if self._not_begun:
             return Exit(how="crashed", reason=self._not_begun)
         self._process.join()
+        if self._watchdog is not None:
+            self._watchdog.over()
+        if ended is None and self._ended_by is not None:
+            return self._ended_by
         code = self._process.exitcode or 0
         # SIGTERM before the process installed its handler: it had not begun, so no work is lost.
-        if ended is None and self._asked and code == -signal.SIGTERM:
+        if ended is None and self.asked and code == -signal.SIGTERM:
             return Exit(how="left", reason="asked to leave before it began")
         if ended is None:
             why = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
@@ -100,7 +125,7 @@ class FreshProcess:
 
     def ask_to_leave(self) -> None:
         """Send SIGTERM."""
-        self._asked = True
+        self.asked = True
         if not self._not_begun:
             self._process.terminate()
 
@@ -123,8 +148,9 @@ def load_ahead(*modules: str) -> None:
     _CONTEXT.set_forkserver_preload(["runners.host.fork_server", *modules])
 
 
-def _call(run: bytes, sender: Connection, environment: Mapping[str, str]) -> None:
+def _call(run: bytes, sender: Connection, environment: Mapping[str, str], record: Record) -> None:
     begin_child(environment)
+    position.share(record)
     unshield()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the driver, which then asks to leave
     try:

@@ -28,6 +28,7 @@ from runners.host.process import (
     kill_all,
     load_ahead,
 )
+from runners.host.watchdog import Watchdog, position
 
 GROUP_TIMEOUT_S = 4 * 3600.0
 """Longest time in seconds that a rank waits for the others in one operation.
@@ -59,7 +60,8 @@ def gather(part: Tensor) -> Tensor:
     if rank_count() == 1:
         return part.detach()
     parts = [torch.empty_like(part) for _ in range(rank_count())]
-    dist.all_gather(parts, part.detach().contiguous())
+    with position.meeting():
+        dist.all_gather(parts, part.detach().contiguous())
     return torch.cat(parts)
 
 
@@ -86,14 +88,16 @@ def gather_objects(part: T) -> list[T]:
     if rank_count() == 1:
         return [part]
     objects: list[Any] = [None] * rank_count()
-    dist.all_gather_object(objects, part)
+    with position.meeting():
+        dist.all_gather_object(objects, part)
     return objects
 
 
 def broadcast(part: Tensor) -> Tensor:
     """Return rank 0's tensor on every rank; the others give memory for it."""
     if rank_count() > 1:
-        dist.broadcast(part, src=0)
+        with position.meeting():
+            dist.broadcast(part, src=0)
     return part
 
 
@@ -101,7 +105,8 @@ def sum_over_ranks(part: Tensor) -> Tensor:
     """Return the sum of a tensor over all ranks."""
     if rank_count() > 1:
         part = part.clone()
-        dist.all_reduce(part)
+        with position.meeting():
+            dist.all_reduce(part)
     return part
 
 
@@ -110,7 +115,8 @@ def decided_by_first(decide: Callable[[], T]) -> T:
     if rank_count() == 1:
         return decide()
     shared = [None if rank() else decide()]
-    dist.broadcast_object_list(shared, src=0)
+    with position.meeting():
+        dist.broadcast_object_list(shared, src=0)
     value: T = shared[0]  # type: ignore[assignment] # rank 0's value has replaced None
     return value
 
@@ -131,15 +137,18 @@ def run_ranks(  # noqa: PLR0913 - the group's nodes
     # be forked to use one; no trial's process does that before its ranks start.
     fork = not torch.cuda.is_initialized()
     load_ahead(*TRIAL_MODULES)
+    position.outlives_its_child()
     notice = Notice()
     with TemporaryDirectory() as folder, notice.listening():
         join = partial(join_group, address or f"file://{folder}/store", count=count * nodes, gpus=gpus)
         parts = [
             partial(_take_part, partial(join, node * count + place, place), run) for place in range(count)
         ]
-        processes = [FreshProcess(pickle.dumps(part), fork=fork) for part in parts]
+        processes = [FreshProcess(pickle.dumps(part), fork=fork, watched=True) for part in parts]
+        watchdog = Watchdog(processes, first=node * count)
         # A request to leave is for rank 0, on the first node; the others end when it is gone.
         ends = wait_for_ends(processes, notice if node == 0 else Notice())
+        watchdog.over()
     cause = first_cause(ends.values())
     if cause is not None and cause.how != "finished":
         (place,) = (place for place, end in ends.items() if end is cause)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from budgets.declaration.recipe import Recipe
 from runners.data.reading.training_data import TrainingData, empty_for, on_device
 from runners.host.seeds import derive_seed, step_generator
+from runners.host.watchdog import Phase, position
 from runners.models.model import clamp_logit_scale, keep_all_patches
 from runners.training.backward import Context, backward
 from runners.training.learner import Learner
@@ -69,7 +70,9 @@ def train(  # noqa: PLR0913 - the parts of a run
     batches = data.batches(
         seed=schedule.seed, batch_size=size, first_step=first_step, steps=steps, empty=empty_for(device)
     )
+    position.at(Phase.DATA, first_step)
     for step, batch in enumerate(on_device(batches, device), first_step):
+        position.at(Phase.STEP, step + 1)
         pairs = replace(batch, images=to_float(batch.images))
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate(step)
@@ -102,12 +105,14 @@ def train(  # noqa: PLR0913 - the parts of a run
         del views
         _update(learner, recipe.gradient_clip)
         done = step + 1
+        position.at(Phase.BETWEEN, done)
         if done % _STEPS_BETWEEN_CHECKS == 0 or done == steps:
             data.exchange_damage(gather_objects)
             # Depends on the schedule alone, so that a resumed run checks the same ranges.
             since = max(0, done - _STEPS_BETWEEN_CHECKS)
             check_divergence(losses, since=since, done=done, batch_size=size, chance=chance, recipe=recipe)
         after_step(done)
+        position.at(Phase.DATA, done)
 
 
 def to_float(images: Tensor) -> Tensor:

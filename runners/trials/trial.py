@@ -22,6 +22,7 @@ from torch import Tensor
 from budgets.planning.planned_trial import Trial, evaluated_steps
 from runners.evaluate.evaluate import NotFiniteError
 from runners.host.faults import Left, Notice
+from runners.host.watchdog import GRACE_S, Phase, position
 from runners.results import (
     CURVE_COLUMNS,
     EVALUATION_VERSION,
@@ -75,6 +76,7 @@ def take_part(job: TrialJob) -> Outcome | None:
     """Run a trial as one of several ranks; rank 0 returns its outcome, the others None."""
     if rank() == 0:
         return _run_first(job)
+    position.watch(job.hang_s, job.folder)
     if _earlier_result(job) is not None:
         return None
     setup, sets = set_up(job), EvaluationData(job)
@@ -102,6 +104,7 @@ def take_part(job: TrialJob) -> Outcome | None:
 
 def _run_first(job: TrialJob) -> Outcome:
     notice = Notice()
+    position.watch(job.hang_s, job.folder)
     with notice.listening():
         job.folder.mkdir(exist_ok=True)
         with owned(job.folder / ".lock", notice):
@@ -252,10 +255,12 @@ class Watch:
             raise Left(f"{asked_by} after {done} of {self._trial.steps} steps")
 
     def before_evaluation(self) -> None:
-        """Write a last checkpoint if the trial has written one before, and count the evaluation."""
+        """Write a last checkpoint unless the trial was short, and count the evaluation."""
         # A run too short for a checkpoint is cheaper to repeat than to save.
+        position.at(Phase.BETWEEN, self._trial.steps)
         self._checkpoints.settle()
-        if 0 < self._checkpoints.step < self._trial.steps:
+        long = time.monotonic() - self._began > GRACE_S  # it may be asked to leave while it evaluates
+        if self._checkpoints.step < self._trial.steps and (long or self._checkpoints.step > 0):
             self._sync_meter()
             self._checkpoints.write(self._trial.steps)
             self._checkpoints.settle()

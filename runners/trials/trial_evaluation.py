@@ -15,6 +15,7 @@ from budgets.planning.planned_trial import evaluated_steps
 from runners.data.evaluation.set_reader import SetReader
 from runners.evaluate.evaluate import NotFiniteError, evaluate
 from runners.host.process import FreshProcess
+from runners.host.watchdog import position
 from runners.models.load_model import Encoder
 from runners.models.model import compute_context
 from runners.results import (
@@ -119,7 +120,8 @@ def evaluate_trial(job: TrialJob, setup: RankTraining, sets: EvaluationData) -> 
     )
     try:
         # Evaluation has batches of many sizes, for which compiling does not pay off.
-        with torch.compiler.set_stance("force_eager") if job.trial.recipe.compile else nullcontext():
+        eager = torch.compiler.set_stance("force_eager") if job.trial.recipe.compile else nullcontext()
+        with eager, position.evaluating():
             return evaluate(encoder, sets.readers, job.probes)
     finally:
         learner.model.train()

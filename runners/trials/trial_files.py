@@ -106,7 +106,8 @@ def _digest_of(content: Mapping[str, Any]) -> str:
 
 def drop_scaffolding(folder: Path) -> None:
     """Remove the files that a trial needs only until it has a result."""
-    for path in (*folder.glob("checkpoint-*"), folder / PROGRESS, *folder.glob(".*.partial-*")):
+    patterns = "checkpoint-*", ".*.partial-*", "stacks-*.txt"
+    for path in (folder / PROGRESS, *(path for pattern in patterns for path in folder.glob(pattern))):
         path.unlink(missing_ok=True)
 
 

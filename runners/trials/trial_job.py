@@ -26,6 +26,7 @@ class TrialJob:
     checkpoint_s: float  # seconds between checkpoints
     loader_bytes: int  # of a rank's memory, which its loader workers fill ahead of training
     checkpoint_steps: int = 0  # most steps between checkpoints; 0 for no limit
+    hang_s: float | None = None  # in which a step has to end; None for no limit
     damage_tolerance: float = DAMAGE_TOLERANCE  # share of the subset's pairs that may be damaged
     probes: Collection[str] = ()  # evaluation sets whose training split probes are fitted to
     ranks: int = 1  # processes of this node that train the model together

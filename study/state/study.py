@@ -339,6 +339,7 @@ def trial_job(study: Study, trial: Trial, trials: Mapping[str, Trial] = MappingP
         ranks=resources.ranks_per_node,
         checkpoint_s=declared.checkpoint_s,
         checkpoint_steps=declared.checkpoint_steps,
+        hang_s=declared.hang_s,
         loader_bytes=declared.loader_memory,
         damage_tolerance=study.declaration.limits.damage,
         trunk=tuple(study.trial_folder(each).resolve() for each in trunk),

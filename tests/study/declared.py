@@ -106,6 +106,7 @@ resources:
   custom: {disk: 1}
   backoff: 10 s
   checkpoint_steps: 500
+  hang: 20 min
   loader_memory: 1 GiB
   wait: 10 min
 tuning:

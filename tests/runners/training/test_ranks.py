@@ -190,7 +190,7 @@ def test_ranks_on_gpus_are_forked_unless_their_parent_has_used_one(
 ) -> None:
     forked: list[bool] = []
 
-    def start(_run: bytes, *, fork: bool) -> None:
+    def start(_run: bytes, *, fork: bool, **_watched: bool) -> None:
         forked.append(fork)
         raise OSError("no GPU here")
 

@@ -1,0 +1,307 @@
+"""Watchdog: ends a trial whose processes no longer get on, or do not leave when asked to.
+
+Each process of a trial notes where it stands in memory that it shares with the process that started it. A
+thread there ends all ranks of this node if one stands at the same place for longer than is allowed, and names
+it. It counts its own looks, not the clock: a machine that was suspended, or has no time for it, is no hang.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Protocol
+
+from runners.host.faults import Fault
+
+GRACE_S = 30.0
+"""Seconds in which a trial has to leave when asked to; spot machines give no more."""
+
+_LONG = 18
+"""Multiple of the limit of a step that holds for set-up, evaluation, checkpoints, and the first step."""
+
+_STEPS, _LAST = 20, 50
+"""A step may take so many times the mean of the last ones, even if that is more than declared."""
+
+_LOOK_S = 1.0
+_DUMP_S, _WRITE_S = 1.0, 5.0  # in which stacks are dumped, and written
+_STACKS = "stacks-{rank}.txt"
+
+
+class Phase(IntEnum):
+    """Where a rank stands, in the order in which it passes through them."""
+
+    START = 0
+    SET_UP = 1
+    STEP = 2
+    BETWEEN = 3
+    EVALUATION = 4
+    DATA = 5
+
+
+_WORDS = {
+    Phase.START: "at its start",
+    Phase.SET_UP: "in its set-up",
+    Phase.STEP: "in step {step}",
+    Phase.BETWEEN: "after step {step}, where files are written",
+    Phase.EVALUATION: "in the evaluation after step {step}",
+    Phase.DATA: "waiting for data after step {step}",
+}
+
+
+class Record(ctypes.Structure):
+    """A process's place, in memory that it shares with its parent; all zero before it is known."""
+
+    phase: int
+    step: int
+    changes: int
+    meets: int
+    limit_s: float
+    leave_s: float
+    stacks: int
+    folder: bytes
+    _fields_ = (
+        ("phase", ctypes.c_long),
+        ("step", ctypes.c_long),  # from 1; that is computed, or was
+        ("changes", ctypes.c_long),
+        ("meets", ctypes.c_long),  # 1 in an operation that waits for the other ranks
+        ("limit_s", ctypes.c_double),  # seconds that it may stay here; 0 for no limit
+        ("leave_s", ctypes.c_double),  # seconds in which it leaves when asked to; 0 for `GRACE_S`
+        ("stacks", ctypes.c_long),  # descriptor of the file to which SIGUSR2 dumps the stacks of its threads
+        ("folder", ctypes.c_char * 4096),  # for a file with them
+    )
+
+
+class _Position:
+    """The position of this process."""
+
+    def __init__(self) -> None:
+        self._record = Record()
+        self._floor_s, self._began, self._took = 0.0, 0.0, deque[float](maxlen=_LAST)
+        self._longest_between_s = 0.0
+
+    def share(self, record: Record) -> None:
+        """Note places in memory that the parent reads, and dump stacks when it asks for them."""
+        import faulthandler  # noqa: PLC0415 - few processes need it
+
+        self.__init__()  # type: ignore[misc] # a forked process begins anew
+        record.stacks = os.memfd_create("stacks")
+        faulthandler.register(signal.SIGUSR2, file=record.stacks, all_threads=True)
+        self._record = record
+
+    def watch(self, floor_s: float | None, folder: Path) -> None:
+        """Set the limit of a step, None for none; the stacks of a process that hangs go to the folder."""
+        self._floor_s = floor_s or 0.0
+        self._record.folder = os.fsencode(folder)[:4000]
+        self.at(Phase.SET_UP, 0)
+
+    def at(self, phase: Phase, step: int) -> None:
+        """Note that the process has come to a place, in or after a step, counted from 1."""
+        record, now = self._record, time.monotonic()
+        if (record.phase, phase) == (Phase.STEP, Phase.BETWEEN):
+            self._took.append(now - self._began)
+        elif (record.phase, phase) == (Phase.BETWEEN, Phase.DATA):
+            self._longest_between_s = max(self._longest_between_s, now - self._began)
+        if phase in {Phase.DATA, Phase.BETWEEN}:
+            self._began = now
+        usual_s = sum(self._took) / len(self._took) if self._took else 0.0
+        in_step = phase in {Phase.DATA, Phase.STEP} and usual_s > 0
+        record.limit_s = (
+            max(self._floor_s, _STEPS * usual_s) if in_step and self._floor_s else _LONG * self._floor_s
+        )
+        record.leave_s = max(GRACE_S, 3 * usual_s + 2 * self._longest_between_s)
+        record.phase, record.step = phase, step
+        record.changes += 1
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Context manager: the process evaluates the model after its last step."""
+        self.at(Phase.EVALUATION, self._record.step)
+        try:
+            yield
+        finally:
+            self.at(Phase.BETWEEN, self._record.step)
+
+    @contextmanager
+    def meeting(self) -> Iterator[None]:
+        """Context manager: the process waits for the other ranks."""
+        self._record.meets = 1
+        try:
+            yield
+        finally:
+            self._record.meets = 0
+            self._record.changes += 1
+
+    def outlives_its_child(self) -> None:
+        """Let the process, which waits for a trial's or uploads for it, leave after that one."""
+        self._record.leave_s = float("inf")
+
+
+position = _Position()
+"""The position of this process."""
+
+
+class Watched(Protocol):
+    """A process that notes its place."""
+
+    record: Record
+    asked: bool  # to leave
+
+    @property
+    def pid(self) -> int:
+        """Its id; 0 if it could not be started."""
+
+    def end(self, how: Fault, reason: str, *, lost_peers: bool) -> None:
+        """Kill the process; it ended for a reason."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """Where a rank stands, and for how long."""
+
+    rank: int
+    host: str
+    phase: Phase
+    step: int
+    meets: bool  # it waits for the other ranks
+    age_s: float
+    limit_s: float  # 0 for none
+    silent: str = ""  # why it can't get on, if known
+
+    def __str__(self) -> str:
+        return _WORDS[self.phase].format(step=self.step)
+
+    @property
+    def late(self) -> bool:
+        """True if it may not stay any longer."""
+        return 0 < self.limit_s < self.age_s
+
+
+def hanging(ranks: Sequence[Standing]) -> list[Standing]:
+    """Return the ranks for which all others wait, if they have stayed too long.
+
+    Those that have come the least far keep the others waiting; of these, one that is stopped, or else one
+    that is outside of an operation of all ranks.
+    """
+    least = min(((each.step, each.phase) for each in ranks), default=None)
+    last = [each for each in ranks if (each.step, each.phase) == least]
+    if not all(each.late for each in last):
+        return []
+    silent = [each for each in last if each.silent]
+    apart = [each for each in last if not each.meets]
+    return silent or apart or last
+
+
+def reason_of(late: Sequence[Standing], ranks: Sequence[Standing], stacks: Sequence[Path]) -> str:
+    """Say in one line which rank hangs, where, and where the others stood."""
+    first = late[0]
+    silent = f", {first.silent}" if first.silent else ""
+    said = f"hung on {first.host} {first} for {first.age_s:.0f} s{silent} (limit: {first.limit_s:.0f} s)"
+    where = Counter(f"{other}" for other in ranks if other is not first)
+    for text, count in where.items():
+        who = next(f"rank {other.rank}" for other in ranks if other is not first and f"{other}" == text)
+        said += f"; {who if count == 1 else f'{count} other ranks'} {text}"
+    return said + (f"; stacks of all threads: {stacks[0]}" if stacks else "")
+
+
+class Watchdog:
+    """Thread that watches the ranks of a trial on this node, or its only process, until told that it is over.
+
+    ``first`` is the rank of the first process.
+    """
+
+    def __init__(self, processes: Sequence[Watched], first: int = 0) -> None:
+        self._processes, self._first = processes, first
+        self._changes = [0] * len(processes)
+        self._age_s, self._asked_s = [0.0] * len(processes), [0.0] * len(processes)
+        self._over = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def over(self) -> None:
+        """Stop watching."""
+        self._over.set()
+
+    def _watch(self) -> None:
+        looked = time.monotonic()
+        while not self._over.wait(_LOOK_S):
+            now = time.monotonic()
+            passed_s, looked = min(now - looked, 2 * _LOOK_S), now
+            ranks = list(self._look(passed_s))
+            if waited_s := max(map(self._overdue_s, range(len(self._processes)))):
+                self._end("left", f"asked to leave, and ended after {waited_s:.0f} s in which it did not", ())
+            elif late := hanging(ranks):
+                stacks = self._dump(ranks)
+                self._end("crashed", reason_of(late, ranks, stacks), [each.rank for each in late])
+            else:
+                continue
+            return
+
+    def _look(self, passed_s: float) -> Iterator[Standing]:
+        for number, process in enumerate(self._processes):
+            record, state = process.record, _state_of(process.pid)
+            if state in {"", "Z", "X"}:  # it has ended
+                self._asked_s[number] = 0.0
+                continue
+            changed = record.changes != self._changes[number]
+            self._changes[number] = record.changes
+            self._age_s[number] = 0.0 if changed else self._age_s[number] + passed_s
+            self._asked_s[number] += passed_s if process.asked else 0.0
+            yield Standing(
+                rank=self._first + number,
+                host=socket.gethostname(),
+                phase=Phase(record.phase),
+                step=record.step,
+                meets=bool(record.meets) or record.phase == Phase.STEP,
+                age_s=self._age_s[number],
+                limit_s=record.limit_s,
+                silent="stopped by a signal" if state in {"T", "t"} else "",
+            )
+
+    def _overdue_s(self, number: int) -> float:
+        """Return for how long a process has not left, if that is too long, else 0."""
+        asked_s = self._asked_s[number]
+        return asked_s if asked_s > (self._processes[number].record.leave_s or GRACE_S) else 0.0
+
+    def _dump(self, ranks: Sequence[Standing]) -> list[Path]:
+        """Write the stacks of the ranks that can still answer; return the files."""
+        written: list[Path] = []
+
+        def write() -> None:
+            for each in ranks:
+                process = self._processes[each.rank - self._first]
+                file = Path(os.fsdecode(process.record.folder)) / _STACKS.format(rank=each.rank)
+                with suppress(OSError):
+                    text = Path(f"/proc/{process.pid}/fd/{process.record.stacks}").read_text(errors="replace")
+                    if text:
+                        file.write_text(text, encoding="utf-8")
+                        written.append(file)
+
+        for each in ranks:
+            process = self._processes[each.rank - self._first]
+            if process.record.stacks:
+                with suppress(OSError):
+                    os.kill(process.pid, signal.SIGUSR2)
+        time.sleep(_DUMP_S)
+        writing = threading.Thread(target=write, daemon=True)  # the storage may be why it hangs
+        writing.start()
+        writing.join(_WRITE_S)
+        return list(written)
+
+    def _end(self, how: Fault, reason: str, late: Sequence[int]) -> None:
+        for number, process in enumerate(self._processes):
+            process.end(how, reason, lost_peers=bool(late) and self._first + number not in late)
+
+
+def _state_of(pid: int) -> str:
+    """Return the letter of a process's state, such as T for stopped; empty if there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1]
+    except OSError:
+        return ""

@@ -1,0 +1,139 @@
+"""Trials that hang or don't leave are ended, and the reason names the rank and where each stood."""
+
+import json
+import os
+import pickle
+import re
+import signal
+import socket
+import threading
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from budgets.cost.strategy import Batch, Strategy
+from runners.host import watchdog
+from runners.host.faults import ProcessEnded
+from runners.host.process import FreshProcess
+from runners.host.watchdog import Phase, Standing, hanging, position
+from runners.strategies.clip import Clip
+from runners.training.ranks import rank
+from runners.trials.trial import run_trial
+from runners.trials.trial_files import kept_steps
+from runners.trials.trial_job import TrialJob
+from tests.runners.tiny import RESULT_FILES, tiny_job, tiny_trial
+
+HANG_S = 2.0
+
+
+def standing(rank: int, phase: Phase, step: int, *, late: bool = True, **known: object) -> Standing:
+    seen = Standing(
+        rank=rank, host="a", phase=phase, step=step, meets=False, age_s=9.0 if late else 1.0, limit_s=5.0
+    )
+    return replace(seen, **known)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "late"),
+    [
+        # Rank 1 waits for rank 0, which still evaluates, or which still waits for its data.
+        ([standing(0, Phase.EVALUATION, 7, late=False), standing(1, Phase.STEP, 8)], []),
+        ([standing(0, Phase.DATA, 7), standing(1, Phase.STEP, 8)], [0]),
+        # Both are late, but one came to the step only now.
+        ([standing(0, Phase.STEP, 8), standing(1, Phase.STEP, 8, late=False)], []),
+        # Of ranks at the same place, one does not answer, or one does not wait for the others.
+        ([standing(0, Phase.STEP, 8), standing(1, Phase.STEP, 8, silent="stopped")], [1]),
+        ([standing(0, Phase.SET_UP, 0, meets=True), standing(1, Phase.SET_UP, 0)], [1]),
+        ([standing(0, Phase.STEP, 8, meets=True), standing(1, Phase.STEP, 8, meets=True)], [0, 1]),
+        ([standing(0, Phase.START, 0, limit_s=0.0)], []),
+        ([], []),
+    ],
+)  # fmt: skip
+def test_the_rank_that_the_others_wait_for_hangs(ranks: list[Standing], late: list[int]) -> None:
+    assert [each.rank for each in hanging(ranks)] == late
+
+
+def _stuck(folder: Path, how: str) -> None:
+    position.watch(HANG_S / 18, folder)
+    if how == "stopped":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    threading.Event().wait(120)
+
+
+@pytest.mark.parametrize("how", ["stopped", "waits"])
+def test_a_process_that_hangs_is_a_crash_with_its_stacks(tmp_path: Path, how: str) -> None:
+    began = time.monotonic()
+
+    end = FreshProcess(pickle.dumps(partial(_stuck, tmp_path, how))).wait()
+
+    assert time.monotonic() - began < 60
+    assert (end.how, end.lost_peers) == ("crashed", False)
+    assert "in its set-up for" in end.reason
+    assert ("stopped by a signal" in end.reason) == (how == "stopped")
+    stacks = tmp_path / "stacks-0.txt"
+    assert stacks.exists() == (how == "waits")
+    assert how == "stopped" or ("_stuck" in stacks.read_text() and f"{stacks}" in end.reason)
+
+
+@pytest.fixture
+def job(pool: Path, tmp_path: Path) -> TrialJob:
+    return tiny_job(tiny_trial(), pool, tmp_path / "trial", ranks=2, checkpoint_steps=5)
+
+
+def stop_in_step(monkeypatch: pytest.MonkeyPatch, number: int, folder: Path) -> None:
+    """Let a rank stop in step 18; ranks are forked from this process."""
+    views = Strategy.views
+
+    def stop(self: Strategy, batch: Batch, generator: torch.Generator) -> object:
+        if rank() == number and position._record.step == 18:  # noqa: SLF001
+            (folder / "stopped").touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return views(self, batch, generator)
+
+    monkeypatch.setattr(Clip, "views", stop)
+
+
+def test_a_trial_one_of_whose_ranks_stops_crashes_and_continues_to_the_same_row(
+    job: TrialJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quiet = run_trial(replace(job, folder=job.folder.with_name("quiet")))
+    with monkeypatch.context() as patched:
+        stop_in_step(patched, 1, job.folder)
+        with pytest.raises(ProcessEnded) as raised:
+            run_trial(replace(job, hang_s=5.0))
+
+    reason = str(raised.value)
+    assert raised.value.fault == "crashed"
+    assert time.time() - (job.folder / "stopped").stat().st_mtime < 60
+    assert reason.startswith(f"rank 1 of 2: hung on {socket.gethostname()} in step 18 for ")
+    assert re.search(
+        r"stopped by a signal \(limit: \d+ s\); rank 0 in step 18; stacks of all threads: ", reason
+    )
+    assert "backward" in (job.folder / "stacks-0.txt").read_text()
+    assert kept_steps(job.folder) == 15
+    assert json.dumps(run_trial(job).row) == json.dumps(quiet.row)
+    assert {path.name for path in job.folder.iterdir()} == RESULT_FILES | {"stopped"}
+
+
+def test_a_trial_that_can_not_leave_ends_after_the_grace_with_its_checkpoint(
+    job: TrialJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "GRACE_S", 2.0)
+    stop_in_step(monkeypatch, 1, job.folder)
+
+    def tell() -> None:
+        while not (job.folder / "stopped").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=tell).start()
+    with pytest.raises(
+        ProcessEnded, match=r"asked to leave, and ended after \d s in which it did not"
+    ) as raised:
+        run_trial(job)
+    assert raised.value.fault == "left"
+    assert kept_steps(job.folder) == 15
