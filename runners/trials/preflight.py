@@ -6,11 +6,14 @@ what a trial would raise as well.
 
 import os
 import platform
+import resource
 import shutil
 import socket
+import subprocess
+import sysconfig
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -25,6 +28,7 @@ from torch.nn import functional
 
 from budgets.cost.strategy import find_strategy
 from runners.models.model import resolve_precision
+from runners.store.files import locked
 from runners.training.backward import joint_loss
 from runners.training.ranks import gather, rank, rank_count, run_ranks, sum_over_ranks
 from runners.training.train import train
@@ -39,6 +43,11 @@ PACKAGES = ("torch", "open_clip_torch", "timm", "numpy")
 """Packages whose versions decide a trial's result."""
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where loader workers hand over batches
 _STORAGE_BYTES = 2**24
+_TRITON, _INDUCTOR = (
+    ("c", "CC", "gcc"),
+    ("c++", "CXX", "g++"),
+)  # what torch.compile calls, on GPUs and without
+_OPEN_FILES = 4096  # at least, where loader workers hand over batches
 _PAIRS_EACH, _WIDTH = 16, 32  # of each rank, in the loss that ranks compute together
 _EXACT = 1e-5  # relative difference of that loss and its gradients
 _WARM_STEPS, _STEPS = 2, 4
@@ -90,21 +99,35 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
+@contextmanager
+def holding_lock(folder: Path | None) -> Iterator[Path | None]:
+    """Context manager: its value is a file in the folder that the driver of a check holds locked."""
+    lock = folder and folder / f".preflight-{socket.gethostname()}-{os.getpid()}.lock"
+    with ExitStack() as stack:
+        if lock is not None:
+            stack.callback(lock.unlink, missing_ok=True)
+            with suppress(OSError):  # each node reports it
+                stack.enter_context(locked(lock, wait_s=0))
+        yield lock
+
+
 def check_node(
-    *, expected: Mapping[str, str], gpus: int, shared_bytes: int, folder: Path | None
+    *, expected: Mapping[str, str], gpus: int, shared_bytes: int, compiled: bool, lock: Path | None
 ) -> tuple[float, list[PreflightCheck]]:
-    """Check versions, GPUs, shared memory and the storage's speed.
+    """Check versions, GPUs, shared memory, open files, a compiler, and the storage's locks and speed.
 
     ``expected`` are the driver's `package_versions`, ``gpus`` and ``shared_bytes`` what a trial takes on a
-    node. ``folder`` is what trials write to; None where the storage is a bucket. Returns the node's clock in
-    seconds, and the checks.
+    node, ``compiled`` whether it is. ``lock`` is the driver's, see `holding_lock`, in the folder that trials
+    write to; None where the storage is a bucket. Returns the node's clock in seconds, and the checks.
     """
     clock = time.time()
     return clock, [
         _versions(expected),
         _gpus(gpus),
         _shared_memory(shared_bytes),
-        *([] if folder is None else [_storage(folder)]),
+        *([_open_files()] if gpus else []),
+        *([_compiler(*(_TRITON if gpus else _INDUCTOR))] if compiled else []),
+        *([] if lock is None else [_locks(lock), _storage(lock.parent)]),
     ]
 
 
@@ -137,6 +160,40 @@ def _shared_memory(needed: int) -> PreflightCheck:
     found = f"{free / 2**20:,.0f} MiB free in {_SHARED_MEMORY}, {needed / 2**20:,.0f} MiB needed"
     problem = f"enlarge {_SHARED_MEMORY} (docker: --shm-size), or lower resources.loader_memory"
     return PreflightCheck.of("shared memory", problem if free < needed else "", found=found)
+
+
+def _open_files() -> PreflightCheck:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    problem = f"loader workers hand over batches as open files: `ulimit -n {_OPEN_FILES}` before `ray start`"
+    found = f"up to {limit:,} at once, {_OPEN_FILES:,} wanted"
+    return PreflightCheck.of(
+        "open files", problem if limit < _OPEN_FILES else "", found=found, verdict="slow"
+    )
+
+
+def _compiler(language: str, variable: str, usual: str) -> PreflightCheck:
+    """Compile as torch.compile does, with Python's headers."""
+    name = os.environ.get(variable) or usual
+    command = [name, "-fsyntax-only", f"-I{sysconfig.get_path('include')}", "-x", language, "-"]
+    try:
+        source = "#include <Python.h>\n"
+        ended = subprocess.run(command, input=source, text=True, capture_output=True, check=False)  # noqa: S603 - the compiler that torch calls
+        fault = (ended.stderr.strip().partition("\n")[0] or "compiles nothing") if ended.returncode else ""
+    except OSError as error:
+        fault = error.strerror or str(error)
+    problem = f"training.compile needs {usual}, or the {variable} of the environment, and Python's headers"
+    return PreflightCheck.of("compiler", problem if fault else "", found=f"{name}: {fault or 'compiles'}")
+
+
+def _locks(lock: Path) -> PreflightCheck:
+    try:
+        with locked(lock, wait_s=0) as taken:
+            fault = "another node can take a lock that the driver holds" if taken else ""
+    except OSError as error:
+        fault = error.strerror or str(error)
+    problem = "mount it with locks (NFS 4; Lustre: -o flock): they keep two processes from one trial"
+    found = f"{lock.parent}: {fault or 'a lock of the driver is seen'}"
+    return PreflightCheck.of("locks", problem if fault else "", found=found)
 
 
 def _storage(folder: Path) -> PreflightCheck:

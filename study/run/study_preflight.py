@@ -28,6 +28,7 @@ from runners.trials.preflight import (
     check_kind_over_nodes,
     check_node,
     check_ranks,
+    holding_lock,
     package_versions,
 )
 from runners.trials.throughput import Calibration, Throughput, read_calibration, slow_loading
@@ -87,31 +88,32 @@ def _check_nodes(
         yield PreflightCheck(node="all", what="storage", verdict="failed", found=str(error))
         return
     loader_bytes = resources.ranks_per_node * study.declaration.resources.loader_memory
-    check = partial(
-        check_node,
-        expected=package_versions(),
-        gpus=resources.gpus // resources.nodes,
-        shared_bytes=loader_bytes if resources.gpus else 0,
-        folder=shared.written.local if shared.written is not None else None,
-    )
     ranks = partial(check_ranks, resources.ranks_per_node, gpus=bool(resources.gpus))
-    tasks = [Job(trial=f"node {node}", nodes=(node,), run=check, resources={}) for node in nodes]
-    if resources.ranks_per_node > 1:
-        tasks += [
-            Job(trial=f"ranks {node}", nodes=(node,), run=ranks, resources=needs(study, widest))
-            for node, has in nodes.items()
-            if has_room(has, needs(study, widest))
-        ]
+    tasks = [
+        Job(trial=f"ranks {node}", nodes=(node,), run=ranks, resources=needs(study, widest))
+        for node, has in nodes.items()
+        if resources.ranks_per_node > 1 and has_room(has, needs(study, widest))
+    ]
     began = time.time()
-    for task, answer in run_tasks(backend, tasks, answer_s=_NODE_ANSWERS_S):
-        if isinstance(answer, PreflightCheck):
-            yield answer
-        elif isinstance(answer, tuple):
-            clock, checks = answer
-            yield from checks
-            yield _clock_check(checks[0].node, clock, began, time.time())
-        else:
-            yield _failed_check(task, answer)
+    with holding_lock(shared.written.local if shared.written is not None else None) as lock:
+        check = partial(
+            check_node,
+            expected=package_versions(),
+            gpus=resources.gpus // resources.nodes,
+            shared_bytes=loader_bytes if resources.gpus else 0,
+            compiled=any(trial.recipe.compile for trial in plan.trials),
+            lock=lock,
+        )
+        tasks = [Job(trial=f"node {node}", nodes=(node,), run=check, resources={}) for node in nodes] + tasks
+        for task, answer in run_tasks(backend, tasks, answer_s=_NODE_ANSWERS_S):
+            if isinstance(answer, PreflightCheck):
+                yield answer
+            elif isinstance(answer, tuple):
+                clock, checks = answer
+                yield from checks
+                yield _clock_check(checks[0].node, clock, began, time.time())
+            else:
+                yield _failed_check(task, answer)
 
 
 def _failed_check(task: Job, reason: object, advice: str = "") -> PreflightCheck:

@@ -52,6 +52,7 @@ def test_two_sound_nodes_pass_and_their_speeds_are_kept(tiny: TinyStudy, two_nod
     assert verdicts(checks) <= {"ok", "slow"}
     names = [each["what"] for each in checks]
     assert names.count("versions") == names.count("clock") == names.count("storage") == 2
+    assert names.count("locks") == 2
     assert {"mini-ViT-XXS-8 clip", "mini-ViT-XXS-8 siglip"} <= set(names)
     (clip,) = [each["found"] for each in checks if each["what"] == "mini-ViT-XXS-8 clip"]
     assert re.fullmatch(
