@@ -111,7 +111,8 @@ class RayBackend:
         self._wide_task = task(**drivers_node)(run_over_nodes)
         self._running: dict[Any, Job] = {}
         self._asked_at: dict[Any, float] = {}
-        self._announced: list[dict[str, float]] = []
+        # None: the cluster may still have the request of a driver that died.
+        self._announced: list[dict[str, float]] | None = None
 
     @property
     def name(self) -> str:
@@ -268,7 +269,8 @@ class RayBackend:
                 # Ray would wait for its head for a minute, and end this process with an exit code of its own.
                 atexit.unregister(worker.shutdown)
                 return
-            self.announce([])
+            if self._announced:
+                self.announce([])
             if node is not None:
                 node.destroy_external_storage()
                 worker._global_node = None  # noqa: SLF001 - `shutdown` would wait a second for each of its processes

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from ray.autoscaler.sdk import request_resources
 from ray.experimental.internal_kv import _internal_kv_get
 
 from budgets.machine_cache import CACHE
@@ -55,6 +56,15 @@ def end(backend: Backend) -> Ended:
         pass
     (only,) = ended
     return only
+
+
+def test_the_request_of_a_driver_that_died_is_withdrawn_by_the_next_run_alone(cluster: Any) -> None:  # noqa: ANN401 - as above
+    with RayBackend(cluster.address, modules=()):
+        request_resources(bundles=[{"CPU": 64.0}])
+    with RayBackend(cluster.address, modules=()) as backend:
+        assert json.loads(_internal_kv_get("autoscaler_resource_request")) == [{"CPU": 64.0}]
+        backend.announce([])
+        assert json.loads(_internal_kv_get("autoscaler_resource_request")) == []
 
 
 def test_trial_of_a_dead_node_restarts_on_a_joining_node(cluster: Any, tmp_path: Path) -> None:  # noqa: ANN401 - as above
