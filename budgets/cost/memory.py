@@ -25,8 +25,9 @@ open_clip's ModifiedResNet cannot recompute.
 
 Input images of the device's whole part of the batch stay in memory, also with accumulation: two batches of
 bytes, of which one is loading, and fp32 views of one, three with SLIP's. The first layer keeps its bf16
-input. In fp32 activations take twice as much. Fragmentation and communication buffers are not counted, so a
-trial close to the limit may still not fit.
+input. In fp32 activations take twice as much. Views are made before the towers run; with many parts this is
+the peak (`Strategy.view_bytes`: 22 bytes a pixel in SLIP, 12 of them kept). Fragmentation and communication
+buffers are not counted: chosen settings leave a margin (`budgets.planning.resources.MEMORY_SHARE`).
 """
 
 from collections.abc import Sequence
@@ -82,14 +83,18 @@ def memory_bytes(  # noqa: PLR0913 - one a fact that the estimate needs
     columns = sum(
         2 * width if width > 1 else 8 * (width or architecture.costs.context_length) for width in widths
     )
+    step = (
+        on_device * 4 * views * pixels
+        + -(-on_device // recipe.accumulation) * kept
+        + _loss_bytes(architecture, strategy, batch_size=batch_size, on_device=on_device)
+    )
     per_parameter = _WEIGHT_BYTES + _OPTIMIZER_BYTES[recipe.optimizer] + (_EMA_BYTES if recipe.ema else 0)
     return int(
         per_parameter * count_parameters(architecture, strategy).total
-        + on_device * ((2 + 4 * views) * pixels + 2 * columns)
+        + on_device * 2 * (pixels + columns)
         + batch_size * sum(widths) * 4
         + pairs * len(strategy.pair_state()) * 4
-        + -(-on_device // recipe.accumulation) * kept
-        + _loss_bytes(architecture, strategy, batch_size=batch_size, on_device=on_device)
+        + max(step, on_device * strategy.configured(recipe).view_bytes * pixels)
     )
 
 

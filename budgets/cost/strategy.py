@@ -175,6 +175,11 @@ class Strategy:
         return stated or self.masks or (self.image_views, self.text_views) != (1, 1)
 
     @property
+    def view_bytes(self) -> int:
+        """Peak memory of `views` for each pixel and channel of an image, which is fp32 and counts, too."""
+        return 4 * self.image_views
+
+    @property
     def unmasked(self) -> "Strategy":
         """The strategy during an unmasked tail: all tokens, with the batch size unchanged."""
         return replace(self, kept_fraction=1.0, text_fraction=1.0, image_fraction=1.0)

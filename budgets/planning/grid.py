@@ -1,5 +1,6 @@
 """The declared grid: its cells in order, with the costs shared by an architecture and a strategy."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
@@ -17,7 +18,7 @@ from budgets.declaration.sections import Exclusion, GridBlock
 from budgets.devices import find_device
 from budgets.planning.facts import Component, EvaluationFacts, MixtureFacts, PoolFacts
 from budgets.planning.planned_trial import Cell, Trial, evaluated_steps
-from budgets.planning.resources import Option, resource_options
+from budgets.planning.resources import Option, memory_limit, resource_options, widths
 from budgets.quality import MIXTURE
 
 TuningPoint = tuple[str, str, int | None]
@@ -101,19 +102,22 @@ class Grid:
     """The cells that a declaration asks for; ``own`` are the user's strategies.
 
     ``tuned`` has values that replace declared ones: place → field → value, None if training diverged at every
-    value. Values at a level precede those at all levels.
+    value. Values at a level precede those at all levels. ``too_large`` has the least estimate of memory, in
+    bytes, for which a device was too small, by architecture, strategy and batch.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a fact that cells depend on
         self,
         declaration: Declaration,
         pool: PoolFacts | MixtureFacts,
         evaluation: EvaluationFacts,
         own: Mapping[str, Strategy] = MappingProxyType({}),
         tuned: Mapping[TuningPoint, Mapping[str, float] | None] = MappingProxyType({}),
+        *,
+        too_large: Mapping[tuple[str, str, int], int] = MappingProxyType({}),
     ) -> None:
         self.declaration, self.pool, self.evaluation = declaration, pool, evaluation
-        self._own, self._tuned = own, tuned
+        self._own, self._tuned, self._too_large = own, tuned, too_large
         self._by_level = declaration.ruled_by_level or any(level is not None for *_, level in tuned)
         # The cells of a large grid share few setups and few subsets.
         self._setup = cache(self._make_setup)
@@ -142,7 +146,9 @@ class Grid:
 
     def tuned(self, values: Mapping[TuningPoint, Mapping[str, float] | None]) -> "Grid":
         """Return the same grid with tuned values instead of the declared ones."""
-        return Grid(self.declaration, self.pool, self.evaluation, self._own, values)
+        return Grid(
+            self.declaration, self.pool, self.evaluation, self._own, values, too_large=self._too_large
+        )
 
     def setup(self, architecture: str, strategy: str, level_flops: int | None) -> Setup:
         """Return the setup of an architecture with a strategy; it depends on the level only by rules."""
@@ -235,17 +241,18 @@ class Grid:
             memory_bytes, architecture, widest, batch_size=batch_size, pairs=self._most_pairs(strategy_name),
             widths=[self.pool.widths.get(name, 0) for name in strategy.columns],
         )  # fmt: skip
-        if reason is None and declaration.resources.auto:
+        cluster, too_large = declaration.cluster, self._too_large.get((*combination, batch_size))
+        chooses = declaration.resources.auto
+        limit = memory_limit(self.device_bytes, too_large)
+        if reason is None and (chooses or too_large):
+            amounts = widths(cluster, batch_size, of_resources) if chooses and cluster else [resources]
             ways = resource_options(
-                architecture,
-                widest,
-                recipe,
-                batch_size=batch_size,
-                memory=memory_of,
-                declaration=declaration,
-                ruled=of_resources,
-            )
-        fitting = tuple(way for way in ways if way.memory_bytes <= (self.device_bytes or 0))
+                architecture, widest, recipe, batch_size=batch_size, amounts=amounts, cluster=cluster,
+                ruled=of_resources, memory=memory_of, limit=limit,
+            )  # fmt: skip
+        fitting = tuple(way for way in ways if way.memory_bytes <= limit)
+        if not fitting:  # without a margin, else none
+            fitting = tuple(way for way in ways if way.memory_bytes <= (self.device_bytes or math.inf))
         if ways:  # without a fitting option, the smallest: its memory is the reason against the cell
             first = min(fitting or ways, key=lambda way: way.factor if fitting else way.memory_bytes)
             resources, recipe = first.resources, first.recipe
@@ -270,7 +277,7 @@ class Grid:
             parameters=count_parameters(architecture, strategy).total,
             memory_bytes=memory,
             resources=resources,
-            options=fitting,
+            options=fitting if chooses else (),
         )
 
     def _most_pairs(self, strategy: str) -> int:

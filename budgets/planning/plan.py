@@ -13,6 +13,8 @@ from budgets.planning.tuning_plan import TuningPlan
 
 AGAIN = "trial-again"
 """Event of a request for a further attempt of a trial, before a run begins; ``trial`` is the attempt."""
+TOO_LARGE = "trial-too-large"
+"""Event of a trial for whose settings a GPU had no memory, with its kind and the estimate of its memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -41,6 +41,7 @@ def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends 
     charges: tuple[Charge, ...] = (),
     scores: Scores | None = None,
     own_speeds: Speeds = UNMEASURED,
+    too_large: Mapping[tuple[str, str, int], int] = MappingProxyType({}),
 ) -> Plan:
     """Plan a study, within its budget if there is one.
 
@@ -52,13 +53,14 @@ def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends 
         charges: Compute that the study pays in addition to its trials.
         scores: Results of the tuning's trials so far; None before the first.
         own_speeds: The user's own measurements on the cluster's device, for resources that are chosen.
+        too_large: Memory for which a device was too small, as `Grid` takes it.
 
     Raises:
         ValueError: No trial is feasible; a warm-up or cooldown is longer than its run; or the trials cost
             more than the study budget and the declaration does not allow dropping some (``fit: drop``), or
             dropping is not enough.
     """
-    grid = Grid(declaration, pool, evaluation, own)
+    grid = Grid(declaration, pool, evaluation, own, too_large=too_large)
     notes: list[str] = []
     # The reserve for tuning and check stays set aside after both have ended: the grid must not depend on what
     # they have cost.

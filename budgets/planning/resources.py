@@ -1,23 +1,26 @@
 """Resources that the planner chooses: GPUs, accumulation and gradient checkpointing of each kind of trial.
 
 A kind is an architecture with a strategy and a batch. For each width (1, 2, 4 … GPUs, then 1, 2, 4 … whole
-nodes) that divides the batch, the quickest of the settings that fit the memory of a GPU is an option. Its GPU
+nodes) that divides the batch, the quickest of the settings that fit `MEMORY_SHARE` of a GPU's memory is an
+option. Where a GPU had no memory for settings, only those that need less count as fitting. An option's GPU
 hours are the hours on one GPU without recomputation, times the extra passes (`Recipe.passes`), divided by the
 scaling efficiency of several GPUs (`cluster.scaling`). Of the choices whose GPU hours stay within
 `HOURS_FACTOR` of the cheapest, the one that ends the whole study first is taken.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from budgets.cost.architecture import Architecture
+from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import Strategy
-from budgets.declaration.declaration import Declaration
+from budgets.cost.strategy_files import strategy_of
 from budgets.declaration.recipe import Recipe
 from budgets.declaration.rules import TrialResources
 from budgets.declaration.sections import Cluster
-from budgets.devices import find_device
+from budgets.planning.planned_trial import Trial
 from budgets.planning.price import held_devices, makespan, relative_hours
 
 CPUS_PER_GPU = 6
@@ -27,6 +30,10 @@ _FEWEST_PAIRS = 64
 """Fewest pairs of a part on a GPU; fewer do not fill the GPU."""
 HOURS_FACTOR = 1.25
 """GPU-hours allowed for ending the study sooner, over the fewest possible."""
+MEMORY_SHARE = 0.92
+"""Share of a GPU's memory that chosen settings may need by the estimate. CUDA's context (.5 GB), NCCL's
+buffers (up to 1 GB), fragmentation and an error of some percent take the rest."""
+_LESS = 0.9  # memory of the settings that are tried after others were too large, over theirs
 _MOST_BOUNDS = 64  # longest trials that are tried
 _SIMULATED = 4  # choices whose makespan is simulated
 _MOST_SIMULATED = 20_000  # trials
@@ -48,14 +55,19 @@ class Option:
     @property
     def words(self) -> str:
         """The settings in a few words, such as ``8, recomputed, 4 parts``."""
-        parts, nodes = self.recipe.accumulation, self.resources.nodes
-        texts = (
-            f"{self.resources.devices:,}",
-            f"{nodes} nodes" if nodes > 1 else "",
-            "recomputed" if self.recipe.gradient_checkpointing else "",
-            f"{parts} parts" if parts > 1 else "",
-        )
-        return ", ".join(filter(None, texts))
+        return words_of_settings(self)
+
+
+def words_of_settings(of: Option | Trial) -> str:
+    """Return the GPUs, recomputation and accumulation of an option or a trial in a few words."""
+    parts, nodes = of.recipe.accumulation, of.resources.nodes
+    texts = (
+        f"{of.resources.devices:,}",
+        f"{nodes} nodes" if nodes > 1 else "",
+        "recomputed" if of.recipe.gradient_checkpointing else "",
+        f"{parts} parts" if parts > 1 else "",
+    )
+    return ", ".join(filter(None, texts))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,40 +89,69 @@ def resource_options(  # noqa: PLR0913 - one a fact that the estimate needs
     recipe: Recipe,
     *,
     batch_size: int,
+    amounts: Iterable[TrialResources],
+    cluster: Cluster | None,
     memory: Callable[..., int],
-    declaration: Declaration,
+    limit: float,
     ruled: Mapping[str, Any],
 ) -> tuple[Option, ...]:
-    """Return an option for each width: the quickest settings that fit, else those with the least memory.
+    """Return an option for each of the amounts: the quickest settings that fit, else those with least memory.
 
     With batch norm, accumulation and gradient checkpointing would give another trial; they are not chosen.
     Nor are they if the recipe has others than the defaults, or if a rule sets them (``ruled``). The strategy
-    is that of the phase that needs the most memory, ``batch_size`` that of the whole batch, and ``memory``
-    the estimate of a recipe on a number of ``devices``.
+    is that of the phase that needs the most memory, ``batch_size`` that of the whole batch, ``memory`` the
+    estimate of a recipe on a number of ``devices``; ``limit`` is the most on each, in bytes.
     """
-    cluster = declaration.cluster
-    assert cluster is not None, "resources are chosen for a cluster"
-    limit, chosen = find_device(cluster.device).memory_bytes, []
-    for gpus in (ruled["gpus"],) if ruled.get("gpus") else _widths(declaration, cluster):
-        pairs = batch_size // gpus
-        if batch_size % gpus or ("gpus" not in ruled and gpus > 1 and pairs < _FEWEST_PAIRS):
-            continue
-        nodes = ruled.get("nodes", cluster.nodes_of(gpus))
-        cpus = ruled.get("cpus", gpus * (cluster.cpus_per_gpu or CPUS_PER_GPU))
+    chosen, combination = list[Option](), (architecture.name, strategy.name)
+    for amount in amounts:
+        devices = amount.devices
         tried = [
             Option(
-                resources=TrialResources(cpus=cpus, gpus=gpus, nodes=nodes),
+                resources=amount,
                 recipe=setting,
-                memory_bytes=memory(setting, devices=gpus),
-                factor=relative_hours(setting, (architecture.name, strategy.name), gpus, cluster),
+                memory_bytes=memory(setting, devices=devices),
+                factor=setting.slowdown
+                if cluster is None
+                else relative_hours(setting, combination, devices, cluster),
             )
-            for setting in _recipes(architecture, recipe, ruled, pairs)
+            for setting in _recipes(architecture, recipe, ruled, batch_size // devices)
         ]
-        if not tried:
-            continue
-        least = min(tried, key=lambda option: option.memory_bytes)
-        chosen.append(next((option for option in tried if option.memory_bytes <= limit), least))
+        if tried:
+            least = min(tried, key=lambda option: option.memory_bytes)
+            chosen.append(next((option for option in tried if option.memory_bytes <= limit), least))
     return tuple(chosen)
+
+
+def widths(cluster: Cluster, batch_size: int, ruled: Mapping[str, Any]) -> Iterator[TrialResources]:
+    """Yield the resources that a trial may take: powers of two of GPUs within a node, then of whole nodes."""
+    node = cluster.node_gpus
+    within = [1 << power for power in range(node.bit_length()) if 1 << power < node]
+    beyond = [node << power for power in range((cluster.count // node).bit_length())]
+    for gpus in [ruled["gpus"]] if ruled.get("gpus") else within + beyond:
+        pairs = batch_size // gpus
+        alone = "gpus" in ruled or gpus == 1
+        if not batch_size % gpus and (alone or (gpus <= cluster.count and pairs >= _FEWEST_PAIRS)):
+            yield TrialResources(
+                cpus=ruled.get("cpus", gpus * (cluster.cpus_per_gpu or CPUS_PER_GPU)),
+                gpus=gpus,
+                nodes=ruled.get("nodes", cluster.nodes_of(gpus)),
+            )
+
+
+def memory_limit(device_bytes: int | None, too_large: int | None) -> float:
+    """Return the bytes that settings may need on a GPU, by its memory and the least that was too large."""
+    return min(MEMORY_SHARE * (device_bytes or math.inf), _LESS * (too_large or math.inf))
+
+
+def estimated_memory(trial: Trial) -> int:
+    """Return the estimate, in bytes of each device, for a trial with its settings."""
+    architecture = Architecture(name=trial.cell.architecture, config=trial.architecture_config)
+    masked = strategy_of(trial.cell.strategy, trial.strategy_file)
+    widest = masked.unmasked if trial.recipe.unmasked_tail else masked
+    return memory_bytes(
+        architecture, widest, trial.recipe, batch_size=trial.batch_size, devices=trial.resources.devices,
+        pairs=trial.cell.subset_size,
+    )  # fmt: skip
 
 
 def choose_resources(
@@ -151,19 +192,6 @@ def choose_resources(
         # Ends that differ beyond three digits are equal: then the cheaper choice wins.
         best = sorted(ends, key=lambda chosen: (float(f"{ends[chosen]:.3g}"), hours_of[chosen]))
     return tuple((option, _why(kind, option)) for kind, option in zip(kinds, best[0], strict=True))
-
-
-def _widths(declaration: Declaration, cluster: Cluster) -> Iterator[int]:
-    """Yield the GPUs that a trial may take: powers of two within a node, then of whole nodes."""
-    node, power = cluster.node_gpus, 1
-    while power < min(node, cluster.count + 1):
-        yield power
-        power *= 2
-    # Nodes without a shared folder cannot share a trial.
-    most = node if "://" in (declaration.storage or "") else cluster.count
-    while node <= min(most, cluster.count):
-        yield node
-        node *= 2
 
 
 def _recipes(

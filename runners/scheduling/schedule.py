@@ -20,7 +20,7 @@ other node.
 
 from bisect import insort
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -202,6 +202,16 @@ class Schedule:
             self._next[task.after] = task.trial
         else:
             record.move(State.WAITING, "continues without that milestone")
+            self._queue(record)
+
+    def change(self, trial: str, resources: Amounts, nodes: int) -> None:
+        """Give a trial that does not run other resources and nodes."""
+        record = self._records[trial]
+        waits = record.state is State.WAITING
+        if waits:
+            self._unqueue(record)
+        record.task = replace(record.task, resources=resources, nodes=nodes)
+        if waits:
             self._queue(record)
 
     def fail(self, trial: str, *, full: bool = False) -> None:

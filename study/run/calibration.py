@@ -16,6 +16,7 @@ from budgets.declaration.rules import ResourceRule
 from budgets.devices import find_device
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
+from budgets.planning.resources import estimated_memory
 from budgets.quantity import plural
 from runners.host.workers import usable_cores
 from runners.scheduling.backend import Job
@@ -24,7 +25,7 @@ from runners.trials.measure_speed import measure_kind
 from runners.trials.throughput import Calibration, Throughput
 from runners.trials.trial_job import TrialJob
 from study.run.ensure_pools import ensure_pools
-from study.run.study_preflight import estimated_memory, run_tasks
+from study.run.study_preflight import run_tasks
 from study.show.plan_view import text_table
 from study.state.environment import environment
 from study.state.plan_study import plan_study
@@ -156,5 +157,5 @@ def _measured_row(trial: Trial, speed: Throughput) -> dict[str, str]:
         "samples/s": f"{speed.samples_per_s:,.0f}",
         "GFLOP/s": f"{speed.samples_per_s * trial.train_flops_per_sample / 1e9:,.1f}",
         "memory": f"{speed.memory_bytes / 2**20:,.0f} MiB",
-        "training alone, estimated": f"{estimated_memory(trial, speed) / 2**20:,.0f} MiB",
+        "training alone, estimated": f"{estimated_memory(trial) / 2**20:,.0f} MiB",
     }

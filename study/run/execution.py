@@ -6,13 +6,14 @@ in the names of their trials, in the budget they may use, and in the tables they
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from budgets.planning.plan import Plan
+from budgets.planning.plan import TOO_LARGE, Plan
 from budgets.planning.planned_trial import Trial
+from budgets.planning.resources import estimated_memory, words_of_settings
 from runners.host.faults import lacks_device
 from runners.scheduling.backend import Backend, ClusterLostError, Ended, Job
 from runners.scheduling.schedule import (
@@ -32,7 +33,7 @@ from study.run.books import Books
 from study.run.site import Site
 from study.show.progress import Progress
 from study.state.bookkeeping import passed_milestone
-from study.state.plan_study import measured_throughput
+from study.state.plan_study import device_name, measured_throughput, plan_study
 from study.state.study import Study, needs, trial_job
 
 _WAIT_S = 0.5
@@ -292,6 +293,8 @@ class Execution(Books):
             self._link_again(trial)
             return
         self.book_lost(trial)
+        if ended.how == "full" and self._with_less_memory(trial, span):
+            return
         if ended.how in {"failed", "full"}:
             self._schedule.fail(ended.trial, full=ended.how == "full")
         elif ended.how == "crashed":
@@ -310,6 +313,37 @@ class Execution(Books):
                     f"{self.title(trial)}: {ended.reason}; it will continue from its checkpoint"
                 )
             self._schedule.left(ended.trial, dead_nodes=ended.dead_nodes)
+
+    def _with_less_memory(self, trial: Trial, span: Mapping[str, object]) -> bool:
+        """Let a trial that was too large for a GPU go on, and those of its kind start, with other settings.
+
+        Returns:
+            False if the plan has no settings that need less memory.
+        """
+        (architecture, strategy), batch = kind = trial.cell.combination, trial.batch_size
+        facts = {"architecture": architecture, "strategy": strategy, "batch_size": batch}
+        facts |= {"device": device_name(self.study.declaration), "memory_bytes": estimated_memory(trial)}
+        self.event(TOO_LARGE, **span, **facts)
+        planned = {new.trial_id: new for new in self.site.with_storage(plan_study, self.study).all_trials}
+        new = planned.get(trial.trial_id, trial)
+        if (new.recipe, new.resources) == (trial.recipe, trial.resources):
+            return False
+        self.progress.say(
+            f"{self.title(trial)}: too large with {words_of_settings(trial)}; it continues, and others of "
+            f"its kind start, with {words_of_settings(new)}"
+        )
+        self._schedule.left(trial.trial_id)
+        fixed = {task.trial for task in self._schedule.running()}
+        scheduled = self._schedule.unfinished()
+        for old in [each for each in self.trials.values() if each.trial_id not in fixed]:
+            new = planned.get(old.trial_id, old)
+            if (new.cell.combination, new.batch_size) == kind:
+                changed = replace(old, recipe=new.recipe, resources=new.resources)
+                self.trials[old.trial_id] = changed
+                if old.trial_id in scheduled:
+                    needed = needs(self.study, changed)
+                    self._schedule.change(old.trial_id, needed, changed.resources.nodes)
+        return True
 
     def _retry(self, trial: Trial, attempt: int) -> None:
         span, reason = self._ends[trial.trial_id]

@@ -10,12 +10,10 @@ from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from budgets.cost.architecture import Architecture
-from budgets.cost.memory import memory_bytes
-from budgets.cost.strategy_files import strategy_of
 from budgets.declaration.declaration import require_runnable
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
+from budgets.planning.resources import estimated_memory
 from budgets.quantity import plural
 from runners.scheduling.backend import Backend, Job
 from runners.scheduling.nodes import Amounts, has_room, no_room_text
@@ -209,7 +207,7 @@ def _trial_of_each_kind(plan: Plan) -> dict[str, Trial]:
 
 
 def _speed_check(name: str, trial: Trial, measured: KindFound) -> PreflightCheck:
-    speed, estimate = measured.speed, estimated_memory(trial, measured.speed)
+    speed, estimate = measured.speed, estimated_memory(trial)
     # On a processor the process's whole resident set was measured, most of which the estimate does not
     # include.
     over = bool(trial.resources.gpus) and speed.memory_bytes > _MOST_OF_ESTIMATE * estimate
@@ -230,17 +228,6 @@ def _speed_check(name: str, trial: Trial, measured: KindFound) -> PreflightCheck
     return replace(
         PreflightCheck.of(name, "; ".join(advice), found=", ".join(facts), verdict="slow"), node=""
     )
-
-
-def estimated_memory(trial: Trial, speed: Throughput) -> int:
-    """Return the planner's estimate, in bytes of each device, for a trial whose memory was measured."""
-    architecture = Architecture(name=speed.architecture, config=trial.architecture_config)
-    masked = strategy_of(speed.strategy, trial.strategy_file)
-    widest = masked.unmasked if trial.recipe.unmasked_tail else masked
-    return memory_bytes(
-        architecture, widest, trial.recipe, batch_size=speed.batch_size, devices=speed.gpus,
-        pairs=trial.cell.subset_size,
-    )  # fmt: skip
 
 
 def _keep_speeds(study: Study, measured: list[Throughput]) -> None:

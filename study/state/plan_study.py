@@ -17,7 +17,7 @@ from budgets.devices import find_device
 from budgets.names import unknown
 from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts, ScoreCost
 from budgets.planning.grid import Grid
-from budgets.planning.plan import AGAIN, Plan
+from budgets.planning.plan import AGAIN, TOO_LARGE, Plan
 from budgets.planning.planned_trial import Cell, Combination, Trial, continued_from, shorter_trials
 from budgets.planning.planner import make_plan
 from budgets.planning.price import Speeds
@@ -76,7 +76,25 @@ def study_grid(study: Study) -> Grid:
     with errors_with_line(study.source):
         pool, evaluation = study_facts(study)
         own = own_strategies(study.declaration, pool)
-    return Grid(study.declaration, pool, evaluation, own)
+    return Grid(study.declaration, pool, evaluation, own, too_large=_too_large(study))
+
+
+def _too_large(study: Study) -> dict[tuple[str, str, int], int]:
+    """Return the least memory for which a device was too small in its runs, as `Grid` takes it."""
+    events = read_json_lines(study.folder / "events.jsonl")
+    if "device" not in events:  # no event of this kind so far
+        return {}
+    full = events[(events["event"] == TOO_LARGE) & (events["device"] == device_name(study.declaration))]
+    least = dict[tuple[str, str, int], int]()
+    for event in full.sort_values("memory_bytes", ascending=False).to_dict("records"):
+        kind = str(event["architecture"]), str(event["strategy"]), int(event["batch_size"])
+        least[kind] = int(event["memory_bytes"])
+    return least
+
+
+def device_name(declaration: Declaration) -> str:
+    """Return the declared name of the cluster's devices; empty without one."""
+    return "" if declaration.cluster is None else declaration.cluster.device
 
 
 def plan_tables(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -128,14 +146,9 @@ def _plan(study: Study) -> Plan:
     costs |= {strategy: tuple(found) for strategy, found in of_columns.items() if found}
     charges = score_charges(chain(*costs.values())) if declaration.budget.count_scoring else ()
     plan = make_plan(
-        declaration,
-        pool=pool,
-        evaluation=evaluation,
-        own=own,
-        charges=charges,
-        scores=scores,
-        own_speeds=speeds,
-    )
+        declaration, pool=pool, evaluation=evaluation, own=own, charges=charges, scores=scores,
+        own_speeds=speeds, too_large=_too_large(study),
+    )  # fmt: skip
     slow = slow_loading(plan.trials, read_calibration(study.calibration))
     edited = _edited(study, plan)
     warnings = (*plan.warnings, *slow, *_too_wide(plan, declaration.cluster), *edited)

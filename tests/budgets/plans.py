@@ -41,6 +41,7 @@ def plan_of(
     charges: tuple[Charge, ...] = (),
     scores: Mapping[str, Score] | None = None,
     choices: int = 0,
+    **facts: Any,  # noqa: ANN401 - passed on
 ) -> Plan:
     """Plan a study on one pool, given the scores of a tuning's trials, among so many classes."""
     return make_plan(
@@ -49,6 +50,7 @@ def plan_of(
         evaluation=NO_EVALUATION,
         charges=charges,
         scores=Scores(metric="validation/top1", of=scores or {}, choices=choices),
+        **facts,
     )
 
 

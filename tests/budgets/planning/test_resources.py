@@ -17,7 +17,15 @@ from budgets.declaration.sections import Cluster, GridBlock, Limits, Resources, 
 from budgets.devices import find_device
 from budgets.planning.planned_trial import Trial
 from budgets.planning.price import device_hours, makespan, price_plan, training_hours
-from budgets.planning.resources import Kind, Option, choose_resources, resource_options
+from budgets.planning.resources import (
+    MEMORY_SHARE,
+    Kind,
+    Option,
+    choose_resources,
+    memory_limit,
+    resource_options,
+    widths,
+)
 from tests.budgets.plans import declare, plan_of
 
 NAMES = ("ViT-B-32", "ViT-L-14", "RN50")
@@ -40,15 +48,19 @@ def trials(declaration: Declaration) -> dict[str, Trial]:
     return {trial.cell.architecture: trial for trial in found}
 
 
-def ways(name: str, batch_size: int = 4096, cluster: Cluster = CLUSTER) -> tuple[Option, ...]:
+def ways(
+    name: str, batch_size: int = 4096, cluster: Cluster = CLUSTER, too_large: int | None = None
+) -> tuple[Option, ...]:
     kind = load_architecture(name), find_strategy("clip")
     return resource_options(
         *kind,
         Recipe(),
         batch_size=batch_size,
         memory=partial(memory_bytes, *kind, batch_size=batch_size),
-        declaration=declared(cluster=cluster),
+        amounts=widths(cluster, batch_size, {}),
+        cluster=cluster,
         ruled={},
+        limit=memory_limit(find_device(cluster.device).memory_bytes, too_large),
     )
 
 
@@ -67,7 +79,7 @@ def test_widths_are_powers_of_two_then_whole_nodes() -> None:
 
 
 def test_each_width_takes_the_quickest_settings_that_fit() -> None:
-    limit = find_device("h100-sxm").memory_bytes
+    limit = MEMORY_SHARE * find_device("h100-sxm").memory_bytes
     by_gpus = {each.resources.gpus: each for each in ways("ViT-L-14", 8192)}
 
     assert all(each.memory_bytes <= limit for each in by_gpus.values())
@@ -80,6 +92,23 @@ def test_each_width_takes_the_quickest_settings_that_fit() -> None:
         )
         assert (quicker <= limit) == (each.recipe.passes == 3)
         assert each.factor == pytest.approx(each.recipe.passes / 3 / 0.97 ** (gpus.bit_length() - 1))
+
+
+def test_settings_after_too_large_ones_need_less_memory() -> None:
+    first = ways("ViT-L-14", 8192)
+    failed = first[-1].memory_bytes
+    after = ways("ViT-L-14", 8192, too_large=failed)
+
+    assert all(each.memory_bytes < failed for each in after)
+    assert (first[-1].recipe.passes, after[-1].recipe.passes) == (3, 4)
+    declaration = declared(resources=Resources(gpus=32))
+    plain, changed = (
+        plan_of(declaration, pairs=10_000_000, too_large=too_large).trials
+        for too_large in ({}, {("ViT-L-14", "clip", 4096): 10**10})
+    )
+    assert [trial.trial_id for trial in changed] == [trial.trial_id for trial in plain]
+    assert [trial.resources for trial in changed] == [trial.resources for trial in plain]
+    assert {trial.cell.architecture for trial in changed if trial.recipe.passes > 3} == {"ViT-L-14"}
 
 
 def test_cores_are_a_share_of_the_node() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from budgets.declaration.recipe import Recipe
+from budgets.planning.resources import estimated_memory
 from runners.host.faults import ProcessEnded
 from runners.store.files import write_json
 from runners.trials.throughput import Throughput, read_calibration
@@ -18,7 +19,6 @@ from runners.trials.trial_job import TrialJob
 from study.declare.load import load_declaration
 from study.run import calibration
 from study.run.calibration import calibrate, require_named
-from study.run.study_preflight import estimated_memory
 from study.state.plan_study import device_throughput, measured_throughput, plan_study
 from tests.runners.tiny import tiny_job, tiny_trial
 from tests.study.tiny_study import TinyStudy
@@ -83,8 +83,8 @@ def test_a_kind_that_cannot_be_measured_is_named_and_the_others_are_kept(
 
 def test_the_estimate_of_memory_is_that_of_the_unmasked_tail() -> None:
     def estimate(strategy: str, tail: float) -> int:
-        speed = replace(FOUND, strategy=strategy, batch_size=512)
-        return estimated_memory(tiny_trial(recipe=Recipe(unmasked_tail=tail)), speed)
+        trial = tiny_trial(strategy=strategy, recipe=Recipe(unmasked_tail=tail))
+        return estimated_memory(replace(trial, batch_size=512))
 
     assert estimate("flip-50", 0.0) < estimate("flip-50", 0.01) == estimate("clip", 0.0)
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from budgets.book import Book
+from runners.host.workers import usable_cores
 from runners.trials.run_on_node import run_trial
 from runners.trials.trial_files import Outcome, kept_steps
 from runners.trials.trial_job import TrialJob
@@ -123,7 +124,8 @@ def _with_little_memory(job: TrialJob) -> Outcome:
     before = Watch.before_step
 
     def before_step(self: Watch) -> None:
-        if job.trial.recipe.accumulation == 1 and self._done == 15:
+        recipe = job.trial.recipe
+        if not recipe.gradient_checkpointing and recipe.accumulation == 1 and self._done == 15:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has")
         before(self)
 
@@ -131,11 +133,27 @@ def _with_little_memory(job: TrialJob) -> Outcome:
     return run_trial(job)
 
 
+def test_a_trial_out_of_gpu_memory_goes_on_with_the_next_settings_and_others_start_with_them(
+    tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "run_trial", _with_little_memory)
+    alone = f"checkpoint_steps: 10, cpus: {usable_cores()}"  # one after the other
+    tiny.declare(resources=alone, seeds="0, 1")
+    before = [trial.trial_id for trial in tiny.plan.trials]
+
+    said = " ".join(tiny.run().split())
+    assert said.count("too large with 1; it continues") == 1
+    assert "with 1, recomputed" in said
+    assert {*tiny.statuses().values()} == {"finished"}
+    assert [trial.trial_id for trial in tiny.plan.trials] == before
+    assert all(trial.recipe.gradient_checkpointing for trial in tiny.plan.trials)
+
+
 def test_a_trial_out_of_gpu_memory_goes_on_from_its_checkpoint_with_accumulation(
     tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(execution, "run_trial", _with_little_memory)
-    tiny.declare(resources="checkpoint_steps: 10")
+    tiny.declare(resources="checkpoint_steps: 10, rules: [{gradient_checkpointing: false}]")
 
     assert "training.accumulation" in tiny.run(code=1)
     assert tiny.statuses() == {"mini-ViT-XXS-8": "failed"}
