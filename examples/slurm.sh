@@ -25,6 +25,9 @@ export RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_AUTH_TOKEN
 
+# Each node keeps copies and decoded images on a disk of its own; srun hands this to all nodes, too.
+export STUDY_CACHE="${STUDY_CACHE:-${SLURM_TMPDIR:-${TMPDIR:-/tmp}}/clip-scaling-study-$UID}"
+
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 port=$((20000 + SLURM_JOB_ID % 10000))
 

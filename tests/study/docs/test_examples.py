@@ -1,21 +1,29 @@
 """examples/ and docs/cluster-tutorial.md: declarations can be planned, commands are accepted."""
 
+import math
+import os
 import re
 import shlex
 import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
+from runners.scheduling.nodes import has_room
 from study.cli import make_parser
 from study.declare.load import load_declaration
+from study.state.plan_study import plan_study
+from study.state.study import find_study, needs
 from tests.root import ROOT
 from tests.study import shown
 from tests.study.conftest import Run
 
 EXAMPLES = ROOT / "examples"
+RUN = f"run with /disk/clip-scaling-study-{os.getuid()}"  # the cache on the node's own disk
+DECLARATIONS = [path for path in EXAMPLES.glob("*.yaml") if "\nstudy: " in path.read_text(encoding="utf-8")]
 TUTORIAL = "docs/cluster-tutorial.md"
 # The declaration with a pool and evaluation sets that need not be here.
 DESCRIBED = (
@@ -26,12 +34,57 @@ DESCRIBED = (
 )
 
 
-def test_the_plan_at_real_scale_is_the_one_that_the_tutorial_shows(tmp_path: Path, run: Run) -> None:
-    text = (EXAMPLES / "vit-s-to-l.yaml").read_text(encoding="utf-8")
-    load_declaration(EXAMPLES / "vit-s-to-l.yaml")
+def described(example: Path, written: Path) -> Path:
+    """Write an example's declaration with a pool and sets that need not be here."""
+    text = example.read_text(encoding="utf-8")
     for pattern, described in DESCRIBED:
         text = re.sub(rf"(?m)^( *){pattern}$", rf"\1{described}", text)
-    (tmp_path / "big.yaml").write_text(text, encoding="utf-8")
+    written.write_text(text, encoding="utf-8")
+    return written
+
+
+def kubernetes() -> tuple[dict[str, float], int, float]:
+    """Return the resources of a worker of the manifest, the most workers, and GiB of shared memory."""
+    job = yaml.safe_load((EXAMPLES / "kuberay.yaml").read_text(encoding="utf-8"))
+    (group,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    pod = group["template"]["spec"]
+    has = pod["containers"][0]["resources"]
+    assert has["limits"] == has["requests"], "Ray counts the limits"
+    (shared,) = [volume["emptyDir"]["sizeLimit"] for volume in pod["volumes"] if volume["name"] == "memory"]
+    cpus, gpus = (float(has["limits"][name]) for name in ("cpu", "nvidia.com/gpu"))
+    return {"cpus": cpus, "gpus": gpus}, group["maxReplicas"], float(shared.removesuffix("Gi"))
+
+
+def slurm() -> tuple[dict[str, float], int, float]:
+    """Return the same of the batch script, whose nodes are whole machines."""
+    script = (EXAMPLES / "slurm.sh").read_text(encoding="utf-8")
+    assert "#SBATCH --exclusive\n" in script
+    gpus, nodes = (
+        int(*re.findall(rf"#SBATCH --{name}=(\d+)", script)) for name in ("gpus-per-node", "nodes")
+    )
+    return {"cpus": math.inf, "gpus": gpus}, nodes, math.inf
+
+
+@pytest.mark.parametrize("cluster", [kubernetes, slurm])
+@pytest.mark.parametrize("example", DECLARATIONS, ids=lambda path: path.stem)
+def test_every_trial_of_an_example_fits_on_the_nodes_of_each_example_of_a_cluster(
+    tmp_path: Path, example: Path, cluster: Callable[[], tuple[dict[str, float], int, float]]
+) -> None:
+    study = find_study(
+        load_declaration(described(example, tmp_path / example.name)), results=None, pools=None
+    )
+    node, nodes, shared_gib = cluster()
+
+    for trial in plan_study(study).trials:
+        assert has_room(node, needs(study, trial)), trial.cell
+        assert trial.resources.nodes <= nodes
+        loading = trial.resources.ranks_per_node * study.declaration.resources.loader_memory
+        assert loading <= shared_gib * 2**30
+
+
+def test_the_plan_at_real_scale_is_the_one_that_the_tutorial_shows(tmp_path: Path, run: Run) -> None:
+    load_declaration(EXAMPLES / "vit-s-to-l.yaml")
+    described(EXAMPLES / "vit-s-to-l.yaml", tmp_path / "big.yaml")
 
     planned = run(f"plan {tmp_path / 'big.yaml'}").splitlines()
 
@@ -56,7 +109,7 @@ def batch_job(tmp_path: Path, code: int) -> list[str]:
         "scontrol": 'if [ "$1" = show ]; then echo localhost; else echo "scontrol $*" >> $CALLED; fi',
         "srun": "exit 0",
         "python": 'case "$*" in\n'
-        f'  *" run "*) echo run >> $CALLED; trap "exit {code}" USR1; '
+        f'  *" run "*) echo "run with $STUDY_CACHE" >> $CALLED; trap "exit {code}" USR1; '
         # The limit is never near before the script listens: it catches USR1, bit 9 of the mask.
         'until grep -q "SigCgt:.*[2367abef]..$" /proc/$PPID/status; do sleep 0.05; done; '
         "kill -USR1 $PPID; while :; do sleep 0.1; done ;;\n"
@@ -68,7 +121,7 @@ def batch_job(tmp_path: Path, code: int) -> list[str]:
         (tmp_path / name).chmod(stat.S_IRWXU)
     environment = {
         "PATH": f"{tmp_path}:/usr/bin:/bin", "CALLED": str(called), "SLURM_JOB_NODELIST": "localhost",
-        "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_ID": "7", "TMPDIR": "/home", "SLURM_TMPDIR": "/disk",
     }  # fmt: skip
     ended = subprocess.run(
         ["/bin/bash", "-c", f"{script}\n", "slurm.sh", "my.yaml"],
@@ -79,11 +132,11 @@ def batch_job(tmp_path: Path, code: int) -> list[str]:
 
 
 def test_the_batch_script_requeues_a_job_that_was_stopped_at_its_time_limit(tmp_path: Path) -> None:
-    assert batch_job(tmp_path, code=4) == ["run", "scontrol requeue 7"]
+    assert batch_job(tmp_path, code=4) == [RUN, "scontrol requeue 7"]
 
 
 def test_the_batch_script_reports_when_all_trials_are_done(tmp_path: Path) -> None:
-    assert batch_job(tmp_path, code=0) == ["run", "report"]
+    assert batch_job(tmp_path, code=0) == [RUN, "report"]
 
 
 def test_the_manifest_of_kubernetes_runs_the_study_on_workers_with_gpus() -> None:
