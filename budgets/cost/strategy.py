@@ -10,7 +10,7 @@ compute.
 """
 
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from hashlib import sha256
@@ -168,13 +168,6 @@ class Strategy:
         return self.kept_fraction < 1 or self.text_fraction < 1 or self.image_fraction < 1
 
     @property
-    def states_costs(self) -> bool:
-        """True if its costs differ from CLIP's by a number, or by a method that gives them."""
-        own = (getattr(type(self), name) for name in ("head_cost", "similarity_macs"))
-        stated = any(each not in {Strategy.head_cost, Strategy.similarity_macs} for each in own)
-        return stated or self.masks or (self.image_views, self.text_views) != (1, 1)
-
-    @property
     def view_bytes(self) -> int:
         """Peak memory of `views` for each pixel and channel of an image, which is fp32 and counts, too."""
         return 4 * self.image_views
@@ -190,16 +183,13 @@ class Strategy:
 
     def similarity_macs(self, architecture: Architecture, batch_size: int) -> int:
         """Multiply-accumulates of the loss for a sample: here of a matrix of images and one of texts."""
-        for count in self._counted(architecture):
-            return count.similarity_macs * batch_size // COUNTED_BATCH
-        return 2 * batch_size * architecture.embed_dim
+        counted = (each.similarity_macs for each in self.counted if each.architecture == architecture.name)
+        return next(counted, 2 * COUNTED_BATCH * architecture.embed_dim) * batch_size // COUNTED_BATCH
 
     def head_cost(self, architecture: Architecture) -> TowerCost:
         """Cost of a sample in the head: the multiply-accumulates of all its views, and its parameters."""
-        return next((count.head for count in self._counted(architecture)), TowerCost())
-
-    def _counted(self, architecture: Architecture) -> Iterator[CountedCost]:
-        return (count for count in self.counted if count.architecture == architecture.name)
+        counted = (each.head for each in self.counted if each.architecture == architecture.name)
+        return next(counted, TowerCost())
 
     def inapplicable(self, architecture: Architecture) -> str | None:
         """Return the reason why the strategy cannot train the architecture, or None if it can."""

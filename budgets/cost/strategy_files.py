@@ -73,9 +73,6 @@ def _strategies_of(file: StrategyFile) -> tuple[Strategy, ...]:
     linecache.cache[file.path] = len(file.text), None, file.text.splitlines(keepends=True), file.path
     try:
         exec(compile(file.text, file.path, "exec"), vars(module))  # noqa: S102 - a study may bring code
-        return tuple(_checked(each, file) for each in _listed(module, file.path))
-    except _WrongListError:
-        raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         if argument := re.search(r"unexpected keyword argument '(\w+)'", reason):
@@ -86,37 +83,29 @@ def _strategies_of(file: StrategyFile) -> tuple[Strategy, ...]:
                 f"{error.name}.py into it, or install both as a package"
             )
         raise ValueError(f"{place_in(file.path, error)}: {reason}") from error
-
-
-class _WrongListError(ValueError):
-    """What a file lists is wrong; the message is whole."""
-
-
-def _listed(module: ModuleType, path: str) -> Iterable[object]:
     listed = getattr(module, "STRATEGIES", None)
-    if listed is None:
-        raise _WrongListError(
-            f"{path} lists no strategies: it must end with STRATEGIES = (…,), a tuple of instances"
-        )
-    return listed if isinstance(listed, tuple | list) else (listed,)
+    several = listed if isinstance(listed, tuple | list) else (listed,)
+    if problem := next(filter(None, map(_problem, several)), ""):
+        raise ValueError(f"{file.path}: {problem}")
+    return tuple(replace(each, file=file) for each in several)
 
 
-def _checked(strategy: object, file: StrategyFile) -> Strategy:
-    """Return a strategy with its file; ValueError if it is none, or a field is of another type."""
+def _problem(strategy: object) -> str:
+    """Return what is wrong with what a file lists: it is no strategy, or a field is of another type."""
+    if strategy is None:
+        return "it lists no strategies: it must end with STRATEGIES = (…,), a tuple of instances"
     if not isinstance(strategy, Strategy):
-        raise _WrongListError(
-            f"{file.path}: STRATEGIES has {str(strategy)[:80]}, which is no instance of a Strategy"
-        )
+        return f"STRATEGIES has {str(strategy)[:80]}, which is no instance of a Strategy"
     for field in fields(Strategy):
         value: Any = getattr(strategy, field.name)
         kind: Any = tuple if get_origin(field.type) is tuple else _KINDS.get(field.type, field.type)
-        at = f"{file.path}: {strategy.name}: {field.name}"
+        wanted = ""
         if not isinstance(value, kind):
-            raise _WrongListError(
-                f"{at} must be {getattr(field.type, '__name__', field.type)}, found {value!r}"
-            )
-        if field.name.endswith("_fraction") and not 0 < value <= 1:
-            raise _WrongListError(f"{at} must be above 0 and at most 1, found {value!r}")
-        if field.type is int and value < 1:
-            raise _WrongListError(f"{at} must be 1 or more, found {value!r}")
-    return replace(strategy, file=file)
+            wanted = getattr(field.type, "__name__", str(field.type))
+        elif field.name.endswith("_fraction") and not 0 < value <= 1:
+            wanted = "above 0 and at most 1"
+        elif field.type is int and value < 1:
+            wanted = "1 or more"
+        if wanted:
+            return f"{strategy.name}: {field.name} must be {wanted}, found {value!r}"
+    return ""

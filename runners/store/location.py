@@ -5,7 +5,6 @@ for s3://.
 """
 
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -197,19 +196,6 @@ class Location:
             at.files.invalidate_cache()
             found = at.files.sizes([self._path(at, name) for name in names])
             return dict(zip(names, map(int, found), strict=True))
-
-    def age_s(self, name: str) -> float | None:
-        """Return the seconds since a file was written; None if there is none, or the storage can't tell.
-
-        The time is the storage's, now is this machine's: clocks that differ add to it.
-        """
-        with self._doing() as at:
-            at.files.invalidate_cache()
-            try:
-                written = at.files.modified(self._path(at, name))
-            except (FileNotFoundError, NotImplementedError):
-                return None
-        return float(time.time() - written.timestamp())
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, which appears complete or not at all."""

@@ -33,7 +33,7 @@ def test_files_and_folders_give_the_strategies_that_they_list(tmp_path: Path) ->
          r"mine\.py, line 2: TypeError: Mine.kept_fraction"),
         (f"{CLIP}STRATEGIES = (Clip(name='clip'),)\n", r"mine\.py: the name 'clip' is taken"),
         (f"{CLIP}STRATEGIES = (Clip(name='a'), Clip(name='a'))\n", r"mine\.py: the name 'a' is taken"),
-        (f"{CLIP}MINE = Clip(name='a')\n", r"mine\.py lists no strategies"),
+        (f"{CLIP}MINE = Clip(name='a')\n", r"mine\.py: it lists no strategies"),
         (f"{CLIP}STRATEGIES = (Clip,)\n", r"mine\.py: STRATEGIES has <class .*Clip'>, which is no instance"),
         (f"{CLIP}STRATEGIES = (Clip(name='a', kept_fraction='half'),)\n",
          r"mine\.py: a: kept_fraction must be float, found 'half'"),
