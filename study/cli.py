@@ -53,6 +53,7 @@ EXIT_CLUSTER_LOST = 5
 EXIT_INTERRUPTED = 128 + 2
 _CONTINUING = {run.NAME, pool_build.NAME, pool_score.NAME}
 """Commands that an interruption leaves halfway; the same command continues."""
+_AROUND = 100  # signs before and after one that is not UTF-8
 _ONCE_MORE = "STUDY_RAY_STARTED_ANEW"  # set in the environment of a command whose Ray has died before
 
 
@@ -89,12 +90,13 @@ def _run(arguments: Sequence[str] | None, notice: Notice | None) -> int:
     main_module = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
+        _require_working_folder()
         return {command.NAME: command for command in COMMANDS}[options.command].run(options)
     except BrokenPipeError:  # a reader such as `head` closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
-        print(f"study: {printable(without_secrets(str(error)))}", file=sys.stderr)
+        print(f"study: {printable(without_secrets(_words(error)))}", file=sys.stderr)
         return getattr(error, "exit_code", EXIT_BAD_INPUT)
     except ClusterLostError as error:
         _leave_lost_cluster(error, once_more=error.own and arguments is None)
@@ -108,6 +110,22 @@ def _run(arguments: Sequence[str] | None, notice: Notice | None) -> int:
         return EXIT_INTERRUPTED
     finally:
         sys.modules["__main__"] = main_module
+
+
+def _words(error: Exception) -> str:
+    """Return the message of bad input; of a name that is not UTF-8, which the error has apart, the name."""
+    if not isinstance(error, UnicodeEncodeError):
+        return str(error)
+    return f"{error.object[max(0, error.start - _AROUND) : error.end + _AROUND]} is not UTF-8: rename it"
+
+
+def _require_working_folder() -> None:
+    """Raise a ValueError in a folder that was deleted: relative paths and new processes start from it."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        gone = os.environ.get("PWD", "")
+        raise ValueError(f"the working folder {gone} was deleted: change to one that exists") from None
 
 
 def save_processor_time() -> None:

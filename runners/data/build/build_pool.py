@@ -67,9 +67,13 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
             shared.delete(f"{folders.pool}{INDEX}", f"{folders.pool}{VERSIONS}/")
         kept = keep_pairs(tables, how, folders, before)
         if not kept and before is None:
-            reasons = sorted({reason for table in left_out_of(folders) for reason in table["reason"]})
+            firsts: dict[str, str] = {}
+            for table in left_out_of(folders):
+                for shard, key, reason in table[["shard", "key", "reason"]].itertuples(index=False):
+                    firsts.setdefault(reason, f"{reason} ({f'{shard} {key}'.rstrip()})")
             shared.delete(work)
-            raise ValueError(f"{how.url or how.source} holds no pair: {', '.join(reasons) or 'it is empty'}")
+            why = ", ".join(sorted(firsts.values())) or "it is empty"
+            raise ValueError(f"{how.url or how.source} holds no pair: {why}")
         if how.in_place:
             shared.keep_all(kept)
         else:

@@ -50,6 +50,31 @@ def test_an_error_of_the_plan_names_file_and_line(
     assert words in said
 
 
+def test_a_pool_whose_name_is_not_utf8_is_named_with_its_bytes_written_out(
+    pool: Path, tmp_path: Path, run: Run
+) -> None:
+    shutil.copytree(pool, tmp_path / "caf\udce9")
+
+    said = run(f"data info '{tmp_path}/caf\udce9'", code=2)
+
+    assert said == f"study: {tmp_path}/caf\\udce9/index/00000.parquet is not UTF-8: rename it\n"
+
+
+def test_a_working_folder_that_was_deleted_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    monkeypatch.setenv("PWD", str(gone))
+    gone.rmdir()
+
+    said = run(f"run demo --results {tmp_path} --pools {tmp_path}", code=2)
+
+    assert said == f"study: the working folder {gone} was deleted: change to one that exists\n"
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import struct
 import tarfile
 from operator import methodcaller
@@ -324,6 +325,8 @@ def test_captions_in_a_txt_that_are_not_utf8_are_left_out_and_a_byte_order_mark_
 
 def test_a_build_that_finds_no_pair_leaves_no_files(tmp_path: Path) -> None:
     write_tar(tmp_path / "x" / "0.tar", [("a", {"png": b"no image", "txt": b"text"})])
-    with pytest.raises(ValueError, match="holds no pair"):
+    shutil.copy(tmp_path / "x" / "0.tar", tmp_path / "x" / "\udcff.tar")
+    message = r"x holds no pair: name is not UTF-8 \(\\udcff\.tar\), unreadable image \(0\.tar a\)$"
+    with pytest.raises(ValueError, match=message):
         build_pool(tmp_path / "new", Build(source=tmp_path / "x"), lambda *_: None)
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
