@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import pickle
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -278,6 +279,8 @@ class RayBackend:
         finally:
             if node is not None:
                 kill_node(node)
+                if not (self.lost or any(error)):  # else its logs may tell why
+                    shutil.rmtree(node.get_session_dir_path(), ignore_errors=True)
 
 
 class _Daemons:

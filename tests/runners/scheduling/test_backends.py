@@ -45,7 +45,10 @@ def ray() -> Iterator[RayBackend]:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     with rays_environment(OPEN), RayBackend(modules=()) as running:  # the jobs need none
         signal.signal(signal.SIGINT, before)
+        session = Path(running._own_node.get_session_dir_path())  # noqa: SLF001 - only the node knows it
+        assert session.exists()
         yield running
+    assert not session.exists(), "some 60 files a run"
 
 
 @pytest.fixture(scope="module", params=["local", WITH_RAY, pytest.param("Ray Tune", marks=pytest.mark.ray)])
