@@ -11,13 +11,14 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
 from runners.host.faults import words_of
 
 _LOOK_S = 0.05
-_MOST_JSON_BYTES = 256 * 2**20
 
 
 @contextmanager
@@ -75,29 +76,38 @@ def write_json(path: Path, content: Mapping[str, object], *, sync: bool = True) 
         file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def read_bytes(path: Path, *, most: float = math.inf) -> bytes:
-    """Read a regular file; a pipe or a device in its place is refused, so that nothing waits for it.
+def write_sealed(path: Path, content: Mapping[str, object], *, sync: bool = True) -> None:
+    """Write one JSON object as `write_json` does, with a ``digest`` of its content."""
+    write_json(path, {**content, "digest": _digest_of(content)}, sync=sync)
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[BufferedReader]:
+    """Context manager that opens a regular file; it waits for no pipe or device in its place.
 
     Raises:
         FileNotFoundError: It does not exist.
-        ValueError: It is not a regular file, or has more than ``most`` bytes; the message names it.
+        ValueError: It is not a regular file; the message names it.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        descriptor = not_waiting(path, os.O_RDONLY)
     except OSError as error:
         if error.errno not in {errno.ELOOP, errno.ENXIO}:  # links in a circle, a socket
             raise
         raise ValueError(f"{path} is not a regular file") from None
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ValueError(f"{path} is not a regular file")
-        if found.st_size > most:
-            raise ValueError(f"{path} has {found.st_size:,} bytes, more than the {most:,} of any such file")
         with open(descriptor, "rb", closefd=False) as file:
-            return file.read()
+            yield file
     finally:
         os.close(descriptor)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a regular file; errors as `open_file`."""
+    with open_file(path) as file:
+        return file.read()
 
 
 def read_json(path: Path, advice: str) -> dict[str, Any]:
@@ -108,7 +118,7 @@ def read_json(path: Path, advice: str) -> dict[str, Any]:
         ValueError: It holds anything else; the message names it and ends with the advice.
     """
     try:
-        content = json.loads(read_bytes(path, most=_MOST_JSON_BYTES))
+        content = json.loads(read_bytes(path))
     except (ValueError, RecursionError) as error:
         why = words_of(error)
     else:
@@ -116,6 +126,18 @@ def read_json(path: Path, advice: str) -> dict[str, Any]:
             return content
         why = f"it holds a {type(content).__name__} in place of an object"
     raise ValueError(f"{path} is damaged ({why}); {advice}")
+
+
+def read_sealed(path: Path, advice: str) -> dict[str, Any]:
+    """Read a file of `write_sealed`, without its digest; errors as `read_json`, also if that does not fit."""
+    content = read_json(path, advice)
+    if content.pop("digest", None) != _digest_of(content):
+        raise ValueError(f"{path} is damaged (its digest does not fit its content); {advice}")
+    return content
+
+
+def _digest_of(content: Mapping[str, object]) -> str:
+    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @contextmanager
@@ -129,7 +151,7 @@ def locked(
     """
     until = time.monotonic() + wait_s
     wait = wait_s == math.inf and given_up is None
-    with path.open("a") as file:
+    with open(path, "a", opener=not_waiting) as file:
         while not (held := _try_lock(file, wait=wait)) and time.monotonic() < until:
             if given_up is not None and given_up():
                 break
@@ -165,6 +187,11 @@ def walk(path: Path) -> Iterator[tuple[str, list[str], list[str]]]:
         raise ValueError(f"cannot read folder {error.filename}: {error.strerror}") from error
 
     return os.walk(path, followlinks=True, onerror=refuse)
+
+
+def not_waiting(path: str | Path, flags: int) -> int:
+    """Open a file for `open` without waiting for the other end of a pipe in its place."""
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)
 
 
 def _partial(path: Path) -> Path:

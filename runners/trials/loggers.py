@@ -14,10 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from budgets.planning.planned_trial import Trial
-from runners.results import plan_row, trial_curve
+from runners.results import plan_row, read_table, trial_curve
 from runners.trials.trial_files import read_progress
 
 _LOOK_S = 2.0
@@ -61,7 +59,7 @@ class Loggers:
         """Write the remaining points of a trial, from the file of its curve, and its row with metrics."""
         for name in self._names:
             if not (self._folder / name / str(row["trial"]) / _WHOLE).exists():
-                points: list[dict[str, Any]] = pd.read_parquet(curve).to_dict("records")  # type: ignore[assignment]
+                points: list[dict[str, Any]] = read_table(curve).to_dict("records")  # type: ignore[assignment]
                 self._write(name, row, points, row)
 
     def leave(self, trial_id: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from runners.store.files import new_file
+from runners.store.files import new_file, read_bytes
 
 METER = "meter"
 """Name of the meter's file in the trial's folder."""
@@ -34,7 +34,7 @@ class Meter:
 
     def __init__(self, folder: Path) -> None:
         self.count = read_meter(folder) or FlopCount()
-        self._file = os.open(folder / METER, os.O_WRONLY | os.O_CREAT, 0o666)
+        self._file = os.open(folder / METER, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK, 0o666)
 
     def add(self, *, train_flops: int = 0, evaluation_flops: int = 0) -> None:
         """Count compute that starts now."""
@@ -85,7 +85,7 @@ def read_meter(folder: Path) -> FlopCount | None:
             time.sleep(_LOOK_S)
         with suppress(ValueError):
             try:
-                text = (folder / METER).read_bytes()
+                text = read_bytes(folder / METER)
             except FileNotFoundError:
                 return None
             train, evaluation, _crc = text.split()

@@ -3,7 +3,6 @@
 The forecast decides the order of trials, the ETA and the price; no budget decision depends on it.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from math import inf
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from budgets.declaration.recipe import PLAIN_PASSES
 from budgets.planning.planned_trial import Combination, Trial
-from runners.store.files import write_json
+from runners.store.files import read_json, write_json
 
 # Measured on a CPU core with small models: a cost per sample and a cost per FLOP.
 _SECONDS_PER_SAMPLE = 60e-6
@@ -79,18 +78,18 @@ class Calibration:
 
 def read_calibration(path: Path) -> Calibration | None:
     """Read a calibration, or return None if there is none; ValueError if the file is damaged."""
-    if not path.exists():
+    advice = "delete it, and measure again with `python -m study calibrate`"
+    try:
+        content = read_json(path, advice)
+    except FileNotFoundError:
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         kinds = tuple(Throughput(**kind) for kind in content.pop("kinds"))
         for number, kind in enumerate(kinds):
             _require_sound(kind, f"kinds[{number}]")
         return Calibration(**content, kinds=kinds)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error}); delete it, and measure again with `python -m study calibrate`"
-        ) from None
+        raise ValueError(f"{path} is damaged ({error}); {advice}") from None
 
 
 def _require_sound(kind: Throughput, where: str) -> None:

@@ -12,7 +12,7 @@ import resource
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from math import isnan, nan
 
@@ -40,6 +40,7 @@ from runners.trials.meter import FlopCount, Meter
 from runners.trials.trial_evaluation import EvaluationData, Midway, evaluate_midway, evaluate_trial
 from runners.trials.trial_files import (
     PROGRESS,
+    WEIGHTS,
     Outcome,
     drop_scaffolding,
     owned,
@@ -181,8 +182,7 @@ def _run(job: TrialJob, meter: Meter, notice: Notice) -> Outcome:
             "damaged_pairs": len(setup.data.damage),
         },
     )
-    notice.patiently(partial(_write_result, job, setup, midway, outcome, steps=steps))
-    return outcome
+    return notice.patiently(partial(_write_result, job, setup, midway, outcome, steps=steps))
 
 
 class Watch:
@@ -356,8 +356,8 @@ def _train(setup: RankTraining, sets: EvaluationData, watch: Watch, midway: Midw
 
 def _write_result(
     job: TrialJob, setup: RankTraining, midway: Midway, outcome: Outcome, *, steps: int
-) -> None:
-    """Write the result files of a trial after ``steps`` steps."""
+) -> Outcome:
+    """Write the result files of a trial after ``steps`` steps; return the result with their digests."""
     midway.write()
     damage = "".join(json.dumps(asdict(pair)) + "\n" for pair in setup.data.damage)
     if damage:  # pairs that were replaced in training
@@ -366,12 +366,14 @@ def _write_result(
     losses = _mean_losses(setup.learner.losses[:steps].cpu(), steps=steps)
     curve = trial_curve(job.trial, losses, steps=steps)
     write_table(job.folder / "curve.parquet", to_frame(curve, CURVE_COLUMNS), source=job.trial.trial_id)
-    with new_file(job.folder / "weights.pt") as file:
+    with new_file(job.folder / WEIGHTS) as file:
         # From the CPU, so that a machine without GPU can read them.
-        save_hashed({name: value.cpu() for name, value in setup.learner.evaluated.state_dict().items()}, file)
+        state = {name: value.cpu() for name, value in setup.learner.evaluated.state_dict().items()}
+        outcome = replace(outcome, weights=save_hashed(state, file))
     # Last of the result files: a folder with result.json is complete.
     write_outcome(job.folder, outcome)
     drop_scaffolding(job.folder)
+    return outcome
 
 
 def _peak_memory(job: TrialJob) -> int:

@@ -1,20 +1,19 @@
 """Files in a trial's folder: result, reason of a failure, names of checkpoints, progress.
 
-A result holds a digest of itself and of its curve, so that damage shows. This module does not import torch,
-so that ``status`` answers at once.
+A result holds digests of itself and of the files that belong to it, so that damage shows. This module does
+not import torch, so that ``status`` answers at once.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from runners.host.faults import Left, Notice, words_of
-from runners.store.files import locked, write_json
+from runners.host.faults import Left, Notice
+from runners.store.files import locked, open_file, read_json, read_sealed, write_sealed
 from runners.trials.meter import METER
 
 FAILURE = "failed.json"
@@ -23,6 +22,10 @@ MIDWAY = "midway.parquet"
 """File with the metrics of the model in training, at declared shares of its steps."""
 SMALL = (METER, "curve.parquet", MIDWAY, "damage.jsonl", "result.json")
 """Small files of a trial, which the driver downloads from a bucket."""
+
+WEIGHTS = "weights.pt"
+"""File with the weights that a trial ended with."""
+_TABLES = ("curve.parquet", MIDWAY)
 
 FILES = "files.json"
 """Object with the names of a trial's other objects, but for the count, the failure and the progress.
@@ -46,21 +49,23 @@ class Outcome:
     """Result of a trial: its row of `runners.results.RESULT_COLUMNS`, with metrics, and its timing.
 
     The timing, which no rerun repeats, has seconds, samples a second, peak memory of the first rank and
-    damaged pairs.
+    damaged pairs; ``weights`` is the digest of the trial's weights.
     """
 
     row: Mapping[str, Any]
     timing: Mapping[str, float]
+    weights: str = ""
 
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:
-    """Write a trial's result, with digests of itself and of the curve that lies in the folder."""
+    """Write a trial's result, with digests of itself and of the tables that lie in the folder."""
     content = {
         "row": dict(outcome.row),
         "timing": dict(outcome.timing),
-        "curve": file_digest(folder / "curve.parquet"),
+        "weights": outcome.weights,
+        "tables": {name: file_digest(folder / name) for name in _TABLES if (folder / name).exists()},
     }
-    write_json(folder / "result.json", content | {"digest": _digest_of(content)})
+    write_sealed(folder / "result.json", content)
 
 
 def read_outcome(folder: Path, trial_id: str | None = None) -> Outcome | None:
@@ -69,39 +74,31 @@ def read_outcome(folder: Path, trial_id: str | None = None) -> Outcome | None:
     Raises:
         ValueError: The result is damaged or incomplete; the message says what to do.
     """
-    path, curve = folder / "result.json", folder / "curve.parquet"
-    if not path.exists():
-        return None
-    again = f"delete {folder} to run the trial again"
+    path, again = folder / "result.json", f"delete {folder} to run the trial again"
     try:
-        content = json.loads(path.read_bytes())
-        outcome, curve_digest = _checked(content, trial_id or folder.name)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({words_of(error)}); {again}") from None
-    if not curve.exists() and path.exists():  # if the storage is unreachable, both are missing
-        raise ValueError(f"{path} exists, but {curve.name} beside it is missing; {again}")
-    if file_digest(curve) != curve_digest:
-        raise ValueError(f"{curve} was changed after the trial ended; {again}")
-    return outcome
+        content = read_sealed(path, again)
+    except FileNotFoundError:
+        return None
+    if content.keys() != {"row", "timing", "weights", "tables"}:
+        raise ValueError(f"{path} is damaged (its keys are {', '.join(sorted(content))}); {again}")
+    if content["row"]["trial"] != (trial_id or folder.name):
+        raise ValueError(f"{path} is damaged (it is the result of trial {content['row']['trial']}); {again}")
+    for name, digest in content["tables"].items():
+        if not (folder / name).exists() and path.exists():  # if the storage is unreachable, both are missing
+            raise ValueError(f"{path} exists, but {name} beside it is missing; {again}")
+        if file_digest(folder / name) != digest:
+            raise ValueError(f"{folder / name} was changed after the trial ended; {again}")
+    return Outcome(row=content["row"], timing=content["timing"], weights=content["weights"])
 
 
-def _checked(content: Mapping[str, Any], trial_id: str) -> tuple[Outcome, str]:
-    """Return a result and the digest of its curve, if its own digest fits and it is the trial's."""
-    if content.keys() != {"row", "timing", "curve", "digest"}:
-        raise ValueError(f"its keys are {', '.join(sorted(content))}")
-    row = content["row"]
-    if row["trial"] != trial_id:
-        raise ValueError(f"it is the result of trial {row['trial']}")
-    if _digest_of(content) != content["digest"]:
-        raise ValueError("it was changed after the trial ended: its digest does not fit")
-    # Results from before there were attempts are first ones.
-    return Outcome(row={"attempt": 1, **row}, timing=content["timing"]), content["curve"]
-
-
-def _digest_of(content: Mapping[str, Any]) -> str:
-    """Return the digest of a result's content, without the digest that it holds."""
-    text = json.dumps({key: value for key, value in content.items() if key != "digest"}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+def require_own_weights(weights: Path) -> None:
+    """Raise ValueError if a trial's weights are not those of its result; other checkpoints have none."""
+    outcome = read_outcome(weights.parent) if weights.name == WEIGHTS else None
+    if outcome is not None and file_digest(weights) != outcome.weights:
+        raise ValueError(
+            f"{weights} has other weights than those with which trial {weights.parent.name} ended: restore "
+            f"them, or delete {weights.parent} to run the trial again"
+        )
 
 
 def drop_scaffolding(folder: Path) -> None:
@@ -113,19 +110,17 @@ def drop_scaffolding(folder: Path) -> None:
 
 def read_failure(folder: Path) -> str | None:
     """Return why a trial was given up in an earlier run, or None; ValueError if the file is damaged."""
-    path = folder / FAILURE
-    if not path.exists():
-        return None
+    path, again = folder / FAILURE, "delete it to run the trial again"
     try:
-        return str(json.loads(path.read_bytes())["reason"])
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({words_of(error)}); delete it to run the trial again") from None
+        return str(read_sealed(path, again)["reason"])
+    except FileNotFoundError:
+        return None
 
 
 def write_failure(folder: Path, reason: str) -> None:
     """Record that a trial was given up; later runs skip it unless asked to retry it."""
     folder.mkdir(exist_ok=True)
-    write_json(folder / FAILURE, {"reason": reason})
+    write_sealed(folder / FAILURE, {"reason": reason})
 
 
 def forget_failure(folder: Path) -> bool:
@@ -204,12 +199,14 @@ def drop_damaged(folder: Path) -> list[Path]:
 
 def is_whole(path: Path) -> bool:
     """Return whether a checkpoint's or milestone's content is that of its name."""
-    return file_digest(path) == _parts(path)["digest"]
+    with suppress(ValueError):  # it is no file
+        return file_digest(path) == _parts(path)["digest"]
+    return False
 
 
 def file_digest(path: Path) -> str:
-    """Return the first digits of a checkpoint's SHA-256, which its name holds."""
-    with path.open("rb") as file:
+    """Return the first digits of a file's SHA-256, as in the name of a checkpoint."""
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
 
 
@@ -221,10 +218,10 @@ def read_progress(folder: Path, running_ids: Iterable[str]) -> dict[str, dict[st
     found = {}
     for trial in sorted(running_ids):
         try:
-            progress = json.loads((folder / "trials" / trial / PROGRESS).read_bytes())
-        except (OSError, ValueError, RecursionError):
+            progress = read_json(folder / "trials" / trial / PROGRESS, "it is rewritten soon")
+        except (OSError, ValueError):
             continue
-        if isinstance(progress, dict) and _is_whole(progress):
+        if _is_whole(progress):
             found[trial] = progress
     return found
 

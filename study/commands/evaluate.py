@@ -100,6 +100,7 @@ def run(options: Namespace) -> int:
     from runners.models.load_model import ModelSource, device_named, load_model
     from runners.results import EVALUATION_PRECISION, EVALUATION_VERSION
     from runners.store.files import new_file, write_json
+    from runners.trials.trial_files import require_own_weights
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -119,6 +120,7 @@ def run(options: Namespace) -> int:
             f"{options.pool} has earlier versions: texts are split into the words of the present one; export "
             "a trial of an earlier one to evaluate it with its own words"
         )
+    require_own_weights(Path(options.checkpoint))
     device = device_named(options.device)
     source = ModelSource(
         checkpoint=options.checkpoint,

@@ -9,7 +9,8 @@ from runners.data.pool.tokenizer import mixed_words
 from runners.models.export import PIXELS, WEIGHTS, write_architecture, write_origin
 from runners.models.load_model import weight_names
 from runners.store.files import new_folder
-from runners.trials.trial_files import read_outcome
+from runners.trials.trial_files import WEIGHTS as TRAINED
+from runners.trials.trial_files import read_outcome, require_own_weights
 from study.declare.load import load_declaration
 from study.run.ensure_pools import ensure_pools
 from study.state.plan_study import plan_study, select_trials
@@ -26,13 +27,14 @@ def export_trial(study: Study, trial: Trial, target: Path) -> None:
     source = study.trial_folder(trial_id)
     study.storage.bring_weights(trial_id)
     outcome = read_outcome(source)
-    weights = source / "weights.pt"
+    weights = source / TRAINED
     if outcome is None or not weights.is_file():
         raise ValueError(f"trial {trial_id} has no weights yet: {weights} does not exist")
     if outcome.row["status"] != "finished":
         raise ValueError(
             f"trial {trial_id} can't be exported: {outcome.row['status']}, {outcome.row['reason']}"
         )
+    require_own_weights(weights)
     biased = "logit_bias" in weight_names(weights)
     ensure_pools(study, lambda _line: None)  # of a study in a bucket, this machine may lack them
     with new_folder(target) as folder:

@@ -8,7 +8,7 @@ from budgets.planning.plan import Plan
 from runners.data.build.subset_copy import SubsetCopy, copy_subsets
 from runners.host.workers import Processes, Workers, usable_cores
 from runners.store.copies import pool_at
-from runners.store.files import write_json
+from runners.store.files import write_sealed
 from runners.store.shared_folder import open_shared
 from study.run.pool_site import PoolSite
 from study.show.progress import Progress
@@ -46,7 +46,7 @@ def materialise(study: Study, plan: Plan, site: PoolSite, progress: Progress) ->
             progress.detail(f"copied {copy.words}; to {place}, in {time.monotonic() - began:.0f} s{also}")
         names |= dict.fromkeys(keys, copy.name)
     if names:
-        write_json(study.folder / COPIES, {"copies": names})
+        write_sealed(study.folder / COPIES, {"copies": names})
     return made
 
 
@@ -64,7 +64,7 @@ def _make(
         progress.step(text, done / of)
         if time.monotonic() > due:
             due = time.monotonic() + _RECORD_S
-            write_json(study.folder / COPIES, {"copies": names, "copying": text})
+            write_sealed(study.folder / COPIES, {"copies": names, "copying": text})
 
     if place.local is not None:
         place.local.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ from runners.results import (
     read_table,
     to_frame,
 )
-from runners.store.files import write_json
+from runners.store.files import write_sealed
 from runners.trials.trial_files import MIDWAY, Outcome, drop_milestone, milestone
 from study.run.agenda import Agenda, agenda, lost_checkpoints, require_room
 from study.run.execution import Execution, RunSummary
@@ -256,7 +256,7 @@ class Run(Execution):
         self.study.write_table("scores.parquet", scores)
         keep_rankings(self.study, self.plan)
         pools = dict.fromkeys(part.pool for trial in self.plan.all_trials for part in trial.components)
-        write_json(folder / "environment.json", environment() | {"pool fingerprint": ", ".join(pools)})
+        write_sealed(folder / "environment.json", environment() | {"pool fingerprint": ", ".join(pools)})
 
 
 def _failed_row(trial: Trial, reason: str) -> dict[str, Any]:

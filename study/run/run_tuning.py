@@ -10,7 +10,7 @@ from budgets.planning.planned_trial import Trial
 from budgets.planning.tuning_plan import TuningPlan, values_words
 from budgets.quantity import format_flops, plural
 from runners.scheduling.backend import Backend
-from runners.store.files import write_json
+from runners.store.files import write_sealed
 from runners.trials.trial_files import Outcome
 from study.run.agenda import Agenda, agenda
 from study.run.execution import Execution, RunSummary
@@ -71,7 +71,7 @@ def write_tuning(study: Study, tuning: TuningPlan) -> None:
 
     `status` needs both, to distinguish trials of the check from those of the tuning.
     """
-    write_json(study.folder / "tuning.json", tuning_facts(tuning))
+    write_sealed(study.folder / "tuning.json", tuning_facts(tuning))
     study.write_table("tuning-plan.parquet", with_values(planned_frame(tuning.ready), tuning.values))
 
 

@@ -1,6 +1,5 @@
 """Reports of run and imported studies, and pages of the paper's figures: reads the files for `analysis`."""
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -35,6 +34,7 @@ from runners.results import (
     read_json_lines,
     to_frame,
 )
+from runners.store.files import read_bytes, read_sealed
 from runners.trials.trial_files import MIDWAY
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map
 from study.declare.dump import plain
@@ -81,7 +81,7 @@ def report_study(
     origin = study.folder / ("map.yaml" if isinstance(study, Imported) else "study.yaml")
     yield from write_report(
         study.folder / "report", frames, provenance=_provenance(study, frames), processes=_processes(),
-        declaration_text=without_secrets(origin.read_text(encoding="utf-8")), made=_now(),
+        declaration_text=without_secrets(read_bytes(origin).decode()), made=_now(),
         reload_s=reload_s, progress=progress,
     )  # fmt: skip
     yield from (f"trial {trial} was run again: {words}" for trial, words in frames.again.items())
@@ -311,10 +311,8 @@ def _processes() -> int:
 
 
 def _environment(path: Path) -> dict[str, str]:
-    try:
-        return {str(name): str(value) for name, value in json.loads(path.read_bytes()).items()}
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error}); run the study again to rewrite it") from None
+    facts = read_sealed(path, "run the study again to rewrite it")
+    return {name: str(value) for name, value in facts.items()}
 
 
 def _tuned(study: Study) -> Tuned | None:

@@ -25,7 +25,7 @@ from budgets.planning.plan import AGAIN, Plan
 from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops, plural
 from runners.results import RESULT_COLUMNS, plan_row, to_frame
-from runners.store.files import write_json
+from runners.store.files import read_sealed, write_sealed
 from study.state.bookkeeping import trials_of_event
 from study.state.study import Study
 
@@ -114,13 +114,13 @@ def answers(study: Study, grid: pd.DataFrame) -> list[dict[str, Any]]:
     values = pd.concat([trials.frame, trials.lost])[["trial", "error"]].sort_values("trial")
     read = [VERSION, asdict(ask), sorted(grid["trial"]), values.to_numpy().tolist()]
     digest, kept = sha256(json.dumps(read).encode()).hexdigest(), study.folder / _ANSWERS
-    with suppress(OSError, ValueError, KeyError):
-        known = json.loads(kept.read_text(encoding="utf-8"))
-        if known["digest"] == digest:
+    with suppress(OSError, ValueError):
+        known = read_sealed(kept, "it is rewritten")
+        if known["of"] == digest:
             return list(known["answers"])
     found = [asdict(one) for one in answers_to(trials, grid, ask)] if len(values) else []
     with suppress(OSError):  # of a study that may only be read
-        write_json(kept, {"digest": digest, "answers": found}, sync=False)
+        write_sealed(kept, {"of": digest, "answers": found}, sync=False)
     return found
 
 

@@ -23,7 +23,7 @@ from budgets.planning.planned_trial import Trial, shorter_trials
 from runners.results import read_table, write_table
 from runners.scheduling.nodes import Amounts
 from runners.store.copies import trial_copies
-from runners.store.files import new_file, read_bytes
+from runners.store.files import new_file, read_bytes, read_json, read_sealed
 from runners.store.location import Location
 from runners.trials.trial_files import read_failure, read_outcome
 from runners.trials.trial_job import TrialJob
@@ -89,7 +89,7 @@ class Study:
     @property
     def _copies_record(self) -> Mapping[str, Any]:
         with suppress(FileNotFoundError):
-            return dict(json.loads((self.folder / COPIES).read_text(encoding="utf-8")))
+            return read_sealed(self.folder / COPIES, "run the study again to rewrite it")
         return {}
 
     def copy_place(self, name: str) -> Location:
@@ -133,7 +133,7 @@ class Study:
     def write_declaration(self) -> None:
         """Write the declaration, from which the folder's tables are derived; the plan of another one goes."""
         path, text = self.folder / "study.yaml", dump_declaration(self.declaration)
-        if not path.exists() or path.read_bytes() != text.encode():
+        if not path.is_file() or read_bytes(path) != text.encode():
             for table in ("plan.parquet", "left-out.parquet", "scores.parquet"):
                 (self.folder / table).unlink(missing_ok=True)
         with new_file(path) as file:
@@ -289,13 +289,12 @@ def find_imported(name: str, results: Path) -> Imported | None:
         ValueError: The study's record is damaged.
     """
     record = results / name / RECORD
-    if Path(name).name != name or not record.is_file():
+    if Path(name).name != name or not record.exists():
         return None
-    with suppress(ValueError, RecursionError):
-        facts = json.loads(record.read_text("utf-8"))
-        if isinstance(facts, dict) and all(type(facts.get(fact)) is kind for fact, kind in _FACTS.items()):
-            return Imported(name=name, folder=record.parent, record=facts)
-    raise ValueError(f"{record} is damaged; import the table again")
+    facts = read_json(record, "import the table again")
+    if any(type(facts.get(fact)) is not kind for fact, kind in _FACTS.items()):
+        raise ValueError(f"{record} is damaged; import the table again")
+    return Imported(name=name, folder=record.parent, record=facts)
 
 
 def imported_names(results: Path) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """What planning needs to know of a study's pools, evaluation sets and models, in the versions it keeps to."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -30,7 +29,7 @@ from runners.data.pool.pool import Pool, scorer_costs
 from runners.embedded.bank import CONCEPTS
 from runners.embedded.embedded_pool import evaluation_counts, scorer
 from runners.store.copies import pool_at, set_at
-from runners.store.files import new_file, write_json
+from runners.store.files import new_file, read_json, read_sealed, write_sealed
 from study.state.study import Study, own_sets
 
 POOL_VERSION = "pool-version.json"
@@ -177,11 +176,11 @@ def keep_pool_versions(study: Study) -> None:
     """Record the present version of each pool; the study keeps to it if shards are added."""
     known, kept = pool_versions(study), dict[str, dict[str, str]]()
     for name, path in _folder_pools(study).items():
-        facts = json.loads((study.pool_folders[name] / "pool.json").read_text(encoding="utf-8"))
+        facts = read_json(study.pool_folders[name] / "pool.json", "index the pool again")
         kept[name] = {"pool": path, "version": known.get(name) or facts["unranked"]}
     if kept.keys() - known.keys():
         # Pools that the declaration no longer names keep their versions, in case it names them again.
-        write_json(study.folder / POOL_VERSION, _recorded(study) | kept)
+        write_sealed(study.folder / POOL_VERSION, {"pools": _recorded(study) | kept})
 
 
 def _folder_pools(study: Study) -> dict[str, str]:
@@ -197,19 +196,14 @@ def _recorded(study: Study) -> dict[str, dict[str, str]]:
         ValueError: The record is damaged.
     """
     file = study.folder / POOL_VERSION
-    if not file.exists():
-        return {}
+    advice = (
+        "restore it, or delete it if no shards were added since the first run: the next one writes it again"
+    )
     try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
-        return {
-            name: {"pool": str(record["pool"]), "version": str(record["version"])}
-            for name, record in facts.items()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{file} does not name the version of a pool ({error!r}); restore it, or delete it if no shards "
-            "were added since the study's first run: the next run writes it again"
-        ) from error
+        pools: dict[str, dict[str, str]] = read_sealed(file, advice)["pools"]
+    except FileNotFoundError:
+        return {}
+    return pools
 
 
 def keep_rankings(study: Study, plan: Plan) -> None:
@@ -218,7 +212,7 @@ def keep_rankings(study: Study, plan: Plan) -> None:
         trial.cell.quality: [[part.name, part.quality, part.pool] for part in trial.components]
         for trial in plan.all_trials
     }
-    write_json(study.folder / _RANKINGS, kept)
+    write_sealed(study.folder / _RANKINGS, kept)
 
 
 def keep_strategy_files(study: Study, plan: Plan) -> None:
@@ -240,18 +234,16 @@ def ranked_anew(study: Study) -> set[str]:
         ValueError: The study's record of its rankings is damaged.
     """
     file = study.folder / _RANKINGS
-    if not file.exists():
+    try:
+        kept = read_sealed(file, "run the study again to rewrite it")
+    except FileNotFoundError:
         return set()
     pools = {name: _kept_facts(study, name) for name in study.declaration.sources}
-    try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        return {
-            quality
-            for quality, parts in kept.items()
-            if any(_id_now(pools.get(name, {}), part, known) != known for name, part, known in parts)
-        }
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} is damaged ({error}); run the study again to rewrite it") from error
+    return {
+        quality
+        for quality, parts in kept.items()
+        if any(_id_now(pools.get(name, {}), part, known) != known for name, part, known in parts)
+    }
 
 
 def _id_now(facts: Mapping[str, Any], quality: str, known: str) -> str:
@@ -270,10 +262,10 @@ def _kept_facts(study: Study, name: str) -> Mapping[str, Any]:
     folder, version = study.pool_folders[name], pool_versions(study).get(name)
     for file in (folder / "pool.json", *sorted((folder / VERSIONS).glob("*.json"))):
         try:
-            facts: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            facts = read_json(file, "`plan` reports it")
             if version in {None, facts["unranked"]}:
                 return facts
-        except (OSError, ValueError, KeyError):  # `plan` reports the error
+        except (OSError, ValueError, KeyError):
             continue
     return {}
 

@@ -1,6 +1,5 @@
 """Files of a study's tuning: all results in ``tuning.parquet``, the winners in ``tuning.json``."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -14,6 +13,7 @@ from budgets.planning.tuning_plan import TuningPlan
 from budgets.planning.winner import Score
 from budgets.quantity import finite_or_none
 from runners.results import RESULT_COLUMNS, to_frame
+from runners.store.files import read_sealed
 
 
 def tried_table(plan: TuningPlan, rows: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -59,12 +59,10 @@ def read_winners(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: The file is damaged.
     """
-    if not path.exists():
-        return {}
     try:
-        return dict(json.loads(path.read_bytes()))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error}); run the study again to rewrite it") from None
+        return read_sealed(path, "run the study again to rewrite it")
+    except FileNotFoundError:
+        return {}
 
 
 def scores_of(tried: pd.DataFrame, metric: str) -> dict[str, Score]:

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from budgets.machine_cache import machine_cache
-from runners.store.files import locked
+from runners.store.files import locked, not_waiting, read_bytes
 from runners.store.location import Location
 
 LEASE = "run.json"
@@ -104,7 +104,7 @@ def only_run(folder: Path, refusal: str = _RUNS, where: object = None) -> Iterat
 def active_run(folder: Path) -> Holder | None:
     """Return the active run of the study, if any, here or on another machine with the same bucket."""
     copy = folder / LEASE
-    return running_here(folder) or live_holder(copy.read_bytes() if copy.exists() else None)
+    return running_here(folder) or live_holder(read_bytes(copy) if copy.exists() else None)
 
 
 def running_here(folder: Path) -> Holder | None:
@@ -112,7 +112,7 @@ def running_here(folder: Path) -> Holder | None:
     lock = folder / _LOCK
     if not lock.exists():
         return None
-    with lock.open() as file:
+    with open(lock, opener=not_waiting) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -39,13 +39,13 @@ def finished(folder: Path) -> Path:
     ("found", "put", "what"),
     [
         ("", "{", "JSONDecodeError"),
-        ("", "[]", "AttributeError"),
-        ("", '{"row": {}}', "its keys are row"),
+        ("", "[]", "a list in place of an object"),
+        ("", '{"row": {}}', "its digest does not fit"),
         ("0.125", "0.225", "its digest does not fit"),
         ('"finished"', '"diverged"', "its digest does not fit"),
         ("0.25", "0.26", "its digest does not fit"),
-        ('"digest"', '"tigest"', "its keys are curve, row, tigest, timing"),
-        ('"trial": "a', '"trial": "b', "trial b"),
+        ('"digest"', '"tigest"', "its digest does not fit"),
+        ('"trial": "a', '"trial": "b', "its digest does not fit"),
     ],
 )
 def test_a_result_that_was_damaged_or_edited_is_refused_and_named(

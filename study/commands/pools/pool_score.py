@@ -199,9 +199,10 @@ def _scored_by_model(
 def _trial_of(checkpoint: Path) -> tuple[str, int]:
     """Return the trial that an exported folder or weights are of, in words, and its training FLOPs, or 0."""
     from runners.models.export import read_origin
-    from runners.trials.trial_files import read_outcome
+    from runners.trials.trial_files import read_outcome, require_own_weights
 
     origin = read_origin(checkpoint)
+    require_own_weights(checkpoint)
     if checkpoint.name == "weights.pt" and (outcome := read_outcome(checkpoint.parent)) is not None:
         origin = dict(outcome.row)
     return (f"trial {origin['trial']}" if origin else ""), int(origin.get("train_flops", 0))

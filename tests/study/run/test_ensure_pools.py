@@ -8,7 +8,7 @@ import torch
 
 from runners.embedded import scorer
 from runners.results import plan_row
-from runners.trials.trial_files import Outcome, write_outcome
+from runners.trials.trial_files import Outcome, file_digest, write_outcome
 from study.run.ensure_pools import ensure_pools
 from study.run.export_trial import export_trial
 from study.state.plan_study import plan_study
@@ -71,8 +71,8 @@ def test_the_export_of_a_trial_builds_the_pool_whose_words_it_needs(
     folder.mkdir(parents=True)
     row = plan_row(trial) | {"status": "finished", "reason": ""}
     (folder / "curve.parquet").touch()
-    write_outcome(folder, Outcome(row=row, timing={}))
     torch.save({"logit_scale": torch.ones(1)}, folder / "weights.pt")
+    write_outcome(folder, Outcome(row=row, timing={}, weights=file_digest(folder / "weights.pt")))
 
     def build(_folder: Path, **_options: int) -> None:
         raise ValueError("it is built")

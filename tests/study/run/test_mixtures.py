@@ -69,7 +69,7 @@ def test_mixtures_are_planned_run_and_compared(pool: Path, other: Path, tmp_path
     study.says(f"export {one['trial']} {tmp_path / 'exported'}")
     words = (tmp_path / "exported" / "vocabulary.txt").read_text(encoding="utf-8").split()
     assert words == list(mixed_words([Pool.open(other).vocabulary, Pool.open(pool).vocabulary]))[: len(words)]
-    assert read_json(study.folder / "pool-version.json").keys() == {"small", "other"}
+    assert read_json(study.folder / "pool-version.json")["pools"].keys() == {"small", "other"}
 
 
 def test_a_mixture_of_one_pool_takes_the_results_of_the_pool_alone(

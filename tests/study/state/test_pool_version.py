@@ -1,6 +1,5 @@
 """A study goes on with the version of the pool that it was planned on when later shards are taken up."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.pool.pool import Pool
 from runners.data.reading.training_set import InMemorySet
+from runners.store.files import write_sealed
 from runners.trials.trial_setup import load_subset
 from study.state.plan_study import plan_study
 from study.state.study import Study, trial_job
@@ -99,9 +99,10 @@ def test_a_version_that_is_gone_is_one_clear_error(growing: Path, tmp_path: Path
     index(growing)
     with pytest.raises(ValueError, match=r"index version \w+, .*\btiny\b"):
         plan_study(study)
-    (study.folder / POOL_VERSION).write_text("[]")
-    with pytest.raises(ValueError, match=r"pool-version\.json"):
-        plan_study(study)
+    for damage in ("[]", "[" * 100_000):
+        (study.folder / POOL_VERSION).write_text(damage)
+        with pytest.raises(ValueError, match=r"pool-version\.json"):
+            plan_study(study)
     present = {"pool": str(growing), "version": Pool.open(growing).unranked}
-    (study.folder / POOL_VERSION).write_text(json.dumps({"": present}))
+    write_sealed(study.folder / POOL_VERSION, {"pools": {"": present}})
     assert ids(study)
