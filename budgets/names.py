@@ -10,6 +10,7 @@ T = TypeVar("T")
 _PASSWORD = re.compile(r"(://[^/@:\s'\"]*):[^/\s]*@")
 _QUERY = re.compile(r"(?<=\?)(?:[^\s'\"?#=&]+=[^\s'\"#&]*&?)+")
 _FORMULA = re.compile(r"[=+\-@\t\r]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _NUMBER = re.compile(r"[+-][\d.,]+(?:e[+-]?\d+)?\s?%?", re.IGNORECASE)
 
 _MOST_SHOWN = 100
@@ -49,11 +50,11 @@ def nearest_name(mistyped: str, names: Iterable[str]) -> str | None:
 
 
 def neutral_cell(value: T) -> T | str:
-    """Return a cell of a CSV file: printable, and with an apostrophe if a spreadsheet would run it."""
+    """Return a cell of a CSV file: on one line, and with an apostrophe if a spreadsheet would run it."""
     if not isinstance(value, str):
         return value
     formula = _FORMULA.match(value) and not _NUMBER.fullmatch(value)
-    return printable(f"'{value}" if formula else value)
+    return one_line(f"'{value}" if formula else value)
 
 
 def without_secrets(text: str) -> str:
@@ -64,6 +65,11 @@ def without_secrets(text: str) -> str:
     """
     hidden = _QUERY.sub(lambda query: re.sub("=[^&]*", "=…", query[0]), text)
     return _PASSWORD.sub(r"\1@", hidden)
+
+
+def one_line(text: T) -> T | str:
+    """Return a text with control characters and line breaks written out; anything else as it is."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text) if isinstance(text, str) else text
 
 
 def printable(text: str) -> str:

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from budgets.cost.flops import CONVENTION
 from budgets.cost.strategy import StrategyFile
 from budgets.cost.strategy_files import strategy_of
+from budgets.names import one_line
 from budgets.planning.plan import LeftOut, Plan
 from budgets.planning.planned_trial import Cell, Trial, trunk_id
 from runners.store.files import new_file, read_bytes
@@ -261,7 +262,12 @@ def to_frame(rows: Iterable[Mapping[str, object]], columns: Mapping[str, str]) -
 
 
 def write_table(path: Path, frame: pd.DataFrame, *, source: str = "") -> None:
-    """Write a table atomically, with a digest of its rows and of what it was derived from, the ``source``."""
+    """Write a table atomically, with a digest of its rows and of what it was derived from, the ``source``.
+
+    Control characters and line breaks in texts are written out.
+    """
+    texts = frame.select_dtypes(["object", "str"]).columns
+    frame = frame.assign(**{name: frame[name].map(one_line, na_action="ignore") for name in texts})
     table = pa.Table.from_pandas(frame, preserve_index=False)
     about = {b"schema_version": str(SCHEMA_VERSION), b"convention": CONVENTION, _SOURCE: source}
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), **about})

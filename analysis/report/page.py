@@ -32,6 +32,7 @@ from analysis.laws.best_size import undecided
 from analysis.report.analyse import Analysis, TrialCounts
 from analysis.report.first_screen import first_screen
 from analysis.report.tables import Table, share_text
+from budgets.names import one_line, printable
 from budgets.quantity import plural
 
 _SORT_COLUMNS = {
@@ -112,7 +113,7 @@ def render(  # noqa: PLR0913 (a page shows as many things)
         "clear": clear_text(found.draws.confidence),
         "seeds": ", ".join(str(int(seed)) for seed in sorted(found.trials.frame["seed"].unique()))
         or "none yet",
-        "declaration_text": escape(declaration_text),
+        "declaration_text": escape(printable(declaration_text)),
         "provenance": provenance,
         "made": made,
         "reload_s": reload_s,
@@ -177,8 +178,8 @@ def templates() -> Environment:
 
 
 def _unbroken(value: object) -> object:
-    """Return a text without line breaks before percent signs; markup stays as it is."""
-    return value.replace(" %", "\u00a0%") if type(value) is str else value
+    """Return a text on one line, and with no break before a percent sign; markup stays as it is."""
+    return one_line(value).replace(" %", "\u00a0%") if type(value) is str else value
 
 
 def _card(row: Mapping[Any, Any], found: Analysis) -> dict[str, Any]:

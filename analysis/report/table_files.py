@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from textwrap import wrap
 
 from analysis.report.tables import Table
-from budgets.names import neutral_cell
+from budgets.names import neutral_cell, one_line
 
 _LINE = 20
 """Longest text, in characters, that stays on one line."""
@@ -46,7 +46,7 @@ def _pipe(texts: Iterable[str]) -> str:
 
 def _md(text: str) -> str:
     """Return a text with everything escaped that Markdown would read as markup."""
-    return re.sub(r"([\\`*_<>\[\]|~])", r"\\\1", text).replace("\n", " ")
+    return re.sub(r"([\\`*_<>\[\]|~])", r"\\\1", one_line(text))
 
 
 @contextmanager
@@ -191,7 +191,7 @@ _MARKUP = re.compile(
 
 def _tex(text: str) -> str:
     """Escape TeX markup; a letter missing from TeX's fonts becomes its code point."""
-    known = _MARKUP.sub(_replaced, text)
+    known = _MARKUP.sub(_replaced, one_line(text))
     return "".join(each if each < "\u0180" else f"U+{ord(each):04X}" for each in known)
 
 

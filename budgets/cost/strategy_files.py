@@ -16,7 +16,7 @@ from types import ModuleType, NoneType
 from typing import Any, get_origin
 
 from budgets.cost.strategy import Strategy, StrategyFile, find_strategy, strategies
-from budgets.names import unknown
+from budgets.names import one_line, unknown
 
 _NUMBER = (int, float)
 _KINDS: dict[Any, Any] = {float: _NUMBER, float | None: (*_NUMBER, NoneType)}
@@ -102,6 +102,8 @@ def _problem(strategy: object) -> str:
         wanted = ""
         if not isinstance(value, kind):
             wanted = getattr(field.type, "__name__", str(field.type))
+        elif one_line(value) != value:
+            wanted = "one line without control characters"
         elif field.name.endswith("_fraction") and not 0 < value <= 1:
             wanted = "above 0 and at most 1"
         elif field.type is int and value < 1:

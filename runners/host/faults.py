@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Literal, TypeVar
 
-from budgets.names import without_secrets
+from budgets.names import one_line, without_secrets
 
 Fault = Literal["left", "crashed", "full", "failed"]
 """Consequence of an early end: ``left`` (stopped on request, state kept), ``crashed`` (the cause may be
@@ -133,7 +133,7 @@ def words_of(error: BaseException) -> str:
         return f"{first}. {_LESS_MEMORY}"
     if isinstance(error, ProcessEnded):
         return without_secrets(str(error))
-    return f"{name}: {lines[0]}" if lines else name
+    return one_line(f"{name}: {lines[0]}") if lines else name
 
 
 def _is_gpu_full(error: BaseException) -> bool:

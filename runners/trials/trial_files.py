@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from budgets.names import one_line
 from runners.host.faults import Left, Notice
 from runners.store.files import locked, open_file, read_json, read_sealed, write_sealed
 from runners.trials.meter import METER
@@ -120,7 +121,7 @@ def read_failure(folder: Path) -> str | None:
 def write_failure(folder: Path, reason: str) -> None:
     """Record that a trial was given up; later runs skip it unless asked to retry it."""
     folder.mkdir(exist_ok=True)
-    write_sealed(folder / FAILURE, {"reason": reason})
+    write_sealed(folder / FAILURE, {"reason": one_line(reason)})
 
 
 def forget_failure(folder: Path) -> bool:

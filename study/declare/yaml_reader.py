@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from budgets.declaration.marked_file import Content, DeclarationError, DeclaredKeyError, MarkedFile, Node
+from budgets.names import one_line, shortened
 
 # libyaml's loader is ten times faster, with the same nodes and marks.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -116,10 +117,12 @@ class _Nodes:
             names = ((f"[{n}]" if isinstance(each, yaml.MappingNode) else "", each) for n, each in numbered)
             return [self.node(each, node, name) for name, each in names]
         if not isinstance(found, yaml.MappingNode):
+            self._check(str(found.value), node.line)
             return str(found.value)
         content: dict[str, Node] = {}
         for key, value in found.value:
             text, line = key.value if isinstance(key, yaml.ScalarNode) else "?", key.start_mark.line + 1
+            self._check(text, line)
             if text == "<<":
                 self._file.add(line, f"{node.key(text)}: merge keys are not read; write the settings out")
                 continue
@@ -127,3 +130,10 @@ class _Nodes:
                 self._file.add(line, f"{node.key(text)} is given twice")
             content[text] = self.node(value, node, text, line)
         return content
+
+    def _check(self, text: str, line: int) -> None:
+        """Refuse line breaks and control characters, which would reach terminals, pages and tables."""
+        if one_line(text.strip("\n")) != text.strip("\n"):
+            self._file.add(
+                line, f"{shortened(ascii(text))} has line breaks or control characters; leave them out"
+            )

@@ -18,6 +18,7 @@ import pandas as pd
 from budgets.book import Book
 from budgets.declaration.declaration import Declaration
 from budgets.ledger import read_entries
+from budgets.names import one_line
 from budgets.planning.facts import Component
 from budgets.planning.planned_trial import Trial, shorter_trials
 from runners.results import read_table, write_table
@@ -170,7 +171,7 @@ class Study:
                 continue
             measured = {str(name): nan for name in row if "/" in str(name)} | dict(outcome.row)
             for name, known in measured.items():
-                if row[name] != known and not (pd.isna(row[name]) and pd.isna(known)):
+                if row[name] != one_line(known) and not (pd.isna(row[name]) and pd.isna(known)):
                     raise ValueError(
                         f"{path} has {name} {row[name]} of trial {row['trial']}, whose result.json has "
                         f"{known}; delete the table and run the study again"

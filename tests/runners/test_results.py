@@ -116,6 +116,8 @@ def test_a_table_with_other_rows_another_name_or_another_source_is_refused(tmp_p
     with pytest.raises(ValueError, match=r"derived from one study, not from another"):
         read_table(path, source="another")
     assert read_table(path, source="one study").equals(sound)
+    write_table(path, pd.DataFrame({"reason": ["a\x1b[2J\nb", None]}))
+    assert read_table(path)["reason"].tolist()[0] == r"a\x1b[2J\nb"
 
 
 def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def test_files_and_folders_give_the_strategies_that_they_list(tmp_path: Path) ->
         (f"{CLIP}STRATEGIES = (Clip(name='a', kept_fraction='half'),)\n",
          r"mine\.py: a: kept_fraction must be float, found 'half'"),
         (f"{CLIP}STRATEGIES = (Clip(name='a', kept_fraction=2),)\n", r"above 0 and at most 1, found 2"),
+        (f"{CLIP}STRATEGIES = (Clip(name='a', label='A\\x1b[2J'),)\n", r"label must be one line"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_wrong_names_its_line(tmp_path: Path, text: str, message: str) -> None:

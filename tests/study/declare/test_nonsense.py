@@ -182,6 +182,13 @@ def test_cells_of_tables_run_no_formula_and_errors_no_escape_code(capsys: pytest
     assert "\x1b" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ['"a\\e[2J"', '"a\\nb"', '"a\\u202eb"', "|\n  a\n  b\n"])
+@pytest.mark.parametrize("key", ["study", "metric", "grid"])
+def test_a_declaration_has_no_control_characters(tmp_path: Path, key: str, name: str) -> None:
+    with pytest.raises(DeclarationError, match=r"yaml:1: '.*' has line breaks or control characters"):
+        load_declaration(write(tmp_path, f"{key}: {name}\n"))
+
+
 @pytest.mark.parametrize("where", ["terminal", "pipe"])
 def test_tables_and_views_write_the_escape_codes_of_names_out(
     where: str, capsys: pytest.CaptureFixture[str]
