@@ -1,6 +1,7 @@
 """A study with its folders and storage: a declared one with the jobs of its trials, or an imported one."""
 
 import json
+import os
 import re
 import shlex
 import time
@@ -214,7 +215,7 @@ class Study:
 
     def has(self, tables: Iterable[str]) -> bool:
         """Return whether its folder has any of these tables."""
-        return any((self.folder / table).exists() for table in tables)
+        return any(os.path.lexists(self.folder / table) for table in tables)
 
     def place_here(self, place: str | Location) -> Path:
         """Return the folder of a pool or set: its path, or that of the copy of its description."""
@@ -273,13 +274,14 @@ class Imported:
 
 def import_source(folder: Path) -> str:
     """Return what the tables of an imported study were derived from: its record, with its table, and map."""
-    return _source(read_bytes(folder / RECORD) + read_bytes(folder / "map.yaml"))
+    record = read_bytes(folder / RECORD) + read_bytes(folder / "map.yaml")
+    return f"an import's record and map (SHA-256 {sha256(record).hexdigest()[:16]})"
 
 
 def _source(origin: bytes) -> str:
-    """Return the words for what tables were derived from: a declaration, or an import's record and map."""
+    """Return the words for a declaration from which tables were derived."""
     name = re.search(rb"^study: *([\w.-]+)$", origin, re.MULTILINE)
-    what = f"study.yaml of {name[1].decode()}" if name else "an import's record and map"
+    what = f"study.yaml of {name[1].decode()}" if name else "study.yaml without a name"
     return f"{what} (SHA-256 {sha256(origin).hexdigest()[:16]})"
 
 

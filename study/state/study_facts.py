@@ -312,7 +312,7 @@ def _checked(
     name = f"{architecture.name}-{strategy.name}-{strategy.file.version}-{model}{columns}.json"
     file = machine_cache() / "strategies" / name
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_sealed(file, "it is written again")
         return tuple(CountedCost(**{**each, "head": TowerCost(**each["head"])}) for each in found["counts"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):  # not checked, or the file is damaged
         from runners.training.check_strategy import check_strategy  # noqa: PLC0415 - torch takes seconds
@@ -321,7 +321,7 @@ def _checked(
             count = check_strategy(strategy, architecture, widths)
         counts = () if count is None else (count,)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, {"counts": [asdict(each) for each in counts]})
+        write_sealed(file, {"counts": [asdict(each) for each in counts]})
         return counts
 
 
