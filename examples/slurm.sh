@@ -41,7 +41,8 @@ fi
 
 python -m study run "$study" --address "$head:$port" --quiet &
 driver=$!
-trap 'kill -USR1 $driver' USR1 # near the time limit: ask the run to stop
+# Near the time limit: ask the run to stop, and leave time for the requeue. A run that has not begun takes the signal.
+trap 'python -m study stop "$study" --within 480s || kill -USR1 $driver' USR1
 code=0
 wait $driver || code=$?
 while kill -0 $driver 2>/dev/null; do # the signal ended the wait, not the run

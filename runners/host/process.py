@@ -4,6 +4,7 @@ A process is forked from a server that has torch and open_clip loaded but has co
 threads or GPU state pass from one trial to the next. The GPUs' arithmetic is set for a process as a whole.
 """
 
+import ctypes
 import multiprocessing
 import os
 import pickle
@@ -16,6 +17,8 @@ from typing import Literal
 
 from runners.host.faults import Fault, fault_of, lost_its_peers, shielded, unshield, words_of
 from runners.host.watchdog import Record, Watchdog, position
+
+_PR_SET_PDEATHSIG = 1
 
 TRIAL_MODULES = ("runners.trials.trial",)
 """Modules that take seconds to import and that every trial needs."""
@@ -150,6 +153,8 @@ def load_ahead(*modules: str) -> None:
 
 def _call(run: bytes, sender: Connection, environment: Mapping[str, str], record: Record) -> None:
     begin_child(environment)
+    # The kernel ends a process that is stopped, too, but only with the one that it was forked from.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     position.share(record)
     unshield()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the driver, which then asks to leave

@@ -70,8 +70,11 @@ class Backend(Protocol):
     def start(self, job: Job) -> None:
         """Start a job and return without waiting for it."""
 
-    def ask_to_leave(self, trial: str) -> None:
-        """Send SIGTERM to a running job."""
+    def nodes_named(self, name: str) -> set[str]:
+        """Return the ids of the nodes with a host's name, an address, or an id."""
+
+    def ask_to_leave(self, trial: str, *, at_once: bool = False) -> None:
+        """Send SIGTERM to a running job, or end it ``at_once``."""
 
     def wait(self, timeout_s: float) -> list[Ended]:
         """Wait until a job ends or the time is over; returns the jobs that ended."""

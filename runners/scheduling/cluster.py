@@ -31,6 +31,7 @@ class LiveCluster:
         self._backend, self._schedule, self._patience_s = backend, schedule, patience_s
         self._storage_check = storage_check
         self._nodes: dict[str, Amounts] = {}
+        self._left = set[str]()
         self._blind = 0  # number of nodes that have not seen the storage
         self.slots = 0
         self._looked_at = float("-inf")
@@ -72,6 +73,14 @@ class LiveCluster:
                 f"See resources: in the declaration{self._way_out()}"
             )
 
+    def leave(self, nodes: set[str]) -> bool:
+        """Start nothing on these nodes any more; return whether that is new."""
+        new = not nodes <= self._left
+        if new:
+            self._left |= nodes
+            self._see_nodes()
+        return new
+
     def wait(self, timeout_s: float) -> list[Ended]:
         """Wait until a trial ends or the time is over; returns the trials that ended."""
         check = self._storage_check
@@ -85,7 +94,7 @@ class LiveCluster:
         return f"{trials} on {on} ({nodes_text(self._nodes.values())}{self._not_used()})"
 
     def _see_nodes(self) -> None:
-        nodes = self._backend.nodes()
+        nodes = {node: has for node, has in self._backend.nodes().items() if node not in self._left}
         if self._storage_check is not None:
             # Fallback if the storage cannot be written now: keep the nodes that have seen it before.
             seen_by = self._nodes.keys() & nodes.keys()

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import socket
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -52,11 +53,15 @@ class LocalBackend:
         process = FreshProcess(pickle.dumps(job.run), {**os.environ, **visible})
         self._running[process.connection] = job, process, gpus
 
-    def ask_to_leave(self, trial: str) -> None:
-        """Send SIGTERM to a running job."""
+    def nodes_named(self, name: str) -> set[str]:
+        """Return the ids of the nodes with a host's name, an address, or an id."""
+        return {node for node in self._nodes if name in {node, socket.gethostname()}}
+
+    def ask_to_leave(self, trial: str, *, at_once: bool = False) -> None:
+        """Send SIGTERM to a running job, or end it ``at_once``."""
         for job, process, _ in self._running.values():
             if job.trial == trial:
-                process.ask_to_leave()
+                (process.kill if at_once else process.ask_to_leave)()
 
     def wait(self, timeout_s: float) -> list[Ended]:
         """Wait until a job ends or the time is over; returns the jobs that ended."""

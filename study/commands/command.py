@@ -90,7 +90,7 @@ def add_study_options(parser: ArgumentParser, *, imported: bool = False) -> None
     )
 
 
-def number(least: float, most: float, kind: type[int | float] = float) -> Callable[[str], float]:
+def number(least: float, most: float, kind: Callable[[str], float] = float) -> Callable[[str], float]:
     """Return the reader of an option's number, which must lie within bounds."""
 
     def read(text: str) -> float:

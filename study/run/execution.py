@@ -9,6 +9,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from math import inf
 from typing import ClassVar
 
 from budgets.planning.plan import TOO_LARGE, Plan
@@ -16,6 +17,7 @@ from budgets.planning.planned_trial import Trial
 from budgets.planning.resources import estimated_memory, words_of_settings
 from runners.host.faults import lacks_device
 from runners.scheduling.backend import Backend, ClusterLostError, Ended, Job
+from runners.scheduling.cluster import LiveCluster
 from runners.scheduling.schedule import (
     GiveUp,
     LeaveOut,
@@ -37,6 +39,7 @@ from study.state.plan_study import device_name, measured_throughput, plan_study
 from study.state.study import Study, needs, trial_job
 
 _WAIT_S = 0.5
+_END_S = 20.0  # before the limit of a request to stop, trials are ended, and the run then ends itself
 _LEAVE_S = 120.0  # time in which trials may leave before an error ends the run
 _BACKOFF = 4  # factor between the waits before two retries
 _WRITE_TABLES_S = 5.0
@@ -78,6 +81,8 @@ class Execution(Books):
     ) -> None:
         super().__init__(study, plan, trials, progress, site)
         self._stopped = ""
+        self._within_s, self._kill_at = inf, inf  # limit of a request to stop, and when trials are ended
+        self._nodes: dict[str, tuple[str, ...]] = {}  # of trials that run
         self._retry_at: dict[str, float] = {}
         self._kept: dict[str, int] = {}  # checkpointed steps at a trial's last crash
         self._ends: dict[str, tuple[dict[str, object], str]] = {}  # time span and reason of the last end
@@ -122,6 +127,7 @@ class Execution(Books):
                     self._carry_out(backend)
                 if self._schedule.over:
                     break
+                self._leave_nodes(backend, cluster)
                 cluster.look()
                 if cluster.slots != slots:
                     slots = cluster.slots
@@ -216,7 +222,12 @@ class Execution(Books):
 
     def _stop_if_requested(self, backend: Backend) -> None:
         """Ask all running trials to stop if the run was asked to stop."""
-        source = self.site.stop_source()
+        source, now = self.site.stop_source(), time.monotonic()
+        if self.site.within_s is not None and self.site.within_s < self._within_s:
+            self._within_s = self.site.within_s
+            self._kill_at = now + self._within_s - min(_END_S, self._within_s / 2)
+        if now >= self._kill_at:
+            self._end_late(backend, at_once=now >= self._kill_at + _END_S / 2)
         if self._stopped or not source:
             return
         self._stopped = source
@@ -225,6 +236,25 @@ class Execution(Books):
         self.progress.say(f"stopped by {source}: running trials write a checkpoint and exit")
         for trial_id in self._started_at:
             backend.ask_to_leave(trial_id)
+
+    def _end_late(self, backend: Backend, *, at_once: bool) -> None:
+        """End trials that have not left in time; ``at_once`` no longer waits until they have ended."""
+        for trial_id in list(self._started_at):
+            backend.ask_to_leave(trial_id, at_once=True)
+            if at_once:
+                self._end(Ended(trial=trial_id, how="left"))
+
+    def _leave_nodes(self, backend: Backend, cluster: LiveCluster) -> None:
+        """Stop the trials of nodes that the run is asked to leave, and start no more there."""
+        for name in self.site.nodes_to_leave():
+            nodes = backend.nodes_named(name)
+            running = [trial for trial, on in self._nodes.items() if nodes & {*on}]
+            if cluster.leave(nodes):
+                self.site.leave_out(name, f"asked to leave node {name}", "its trials continue elsewhere")
+                for trial_id in running:
+                    backend.ask_to_leave(trial_id)
+            if not running:
+                self.site.with_storage(self.study.storage.left, name)
 
     def _carry_out(self, backend: Backend) -> None:
         for instruction in self._schedule.instructions(self.room_flops):
@@ -274,9 +304,15 @@ class Execution(Books):
             )
         )
         self._started_at[trial_id] = (slot, time.monotonic())
+        self._nodes[trial_id] = nodes
 
     def _end(self, ended: Ended) -> None:
+        if ended.trial not in self._started_at:  # it was not waited for any longer
+            return
         trial = self.trials[ended.trial]
+        del self._nodes[ended.trial]
+        if ended.how in {"left", "crashed"} and time.monotonic() >= self._kill_at:
+            ended = replace(ended, how="left", reason=f"had not left within {self._within_s:g} s")
         # Fetch the trial's files first: result, meter and milestone are read from its folder.
         slot, started_at = self._started_at.pop(ended.trial)
         span = {"trial": ended.trial, "slot": slot, "wall_s": time.monotonic() - started_at}

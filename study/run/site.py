@@ -2,7 +2,7 @@
 
 import signal
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from functools import cached_property
 from typing import ParamSpec, Self, TypeVar
@@ -29,7 +29,8 @@ class Site:
 
     ``address`` is the option ``--address``; ``pay_again`` allows to run trials that were paid for, but whose
     results are gone. ``notice`` has the signal that asked the run to stop, if any; until `listen` is called,
-    it may end the run at once.
+    it may end the run at once. ``within_s`` are the seconds in which `study stop` asked it to, as of the last
+    `stop_source`; None if it did not.
     """
 
     def __init__(  # noqa: PLR0913 - the options of a command
@@ -47,6 +48,7 @@ class Site:
         self._address, self._local = address, local
         self._described = ""
         self._listens = False
+        self.within_s: float | None = None
         self._until_the_end = ExitStack()
         self.notice = notice or Notice()
 
@@ -117,10 +119,15 @@ class Site:
         Raises:
             ValueError: Another run has taken the study over.
         """
-        requested = False
         with suppress(OSError):  # unreachable storage: the run looks again in the next round
-            requested = self._study.storage.stop_requested()
-        return self.notice.by or ("`study stop`" if requested else "")
+            self.within_s = self._study.storage.stop_requested()
+        return self.notice.by or ("" if self.within_s is None else "`study stop`")
+
+    def nodes_to_leave(self) -> Collection[str]:
+        """Return the names of the nodes that the run is asked to leave."""
+        with suppress(OSError):  # as above
+            return self._study.storage.nodes_to_leave()
+        return ()
 
     def with_storage(self, do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function that uses the study's storage; retry while the storage can't be reached.

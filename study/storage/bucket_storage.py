@@ -40,7 +40,7 @@ from runners.trials.trial_files import (
 )
 from runners.trials.trial_job import TrialJob
 from study.storage.folder_storage import FolderStorage
-from study.storage.lock import LEASE, STOP, Holder, Lease, live_holder, only_run, running_here
+from study.storage.lock import LEASE, LEAVE, Holder, Lease, live_holder, only_run, running_here, stop_limit
 
 LEDGER = "ledger.jsonl"
 _HERE_ALONE = {"throughput.json", LEASE}  # about this machine only; never uploaded
@@ -62,7 +62,9 @@ class BucketStorage(FolderStorage):
         self._watched: Collection[str] = ()
         self._awaited: Collection[str] = ()
         self._lease: Lease | None = None
-        self._follows = self._stop_requested = False
+        self._follows = False
+        self._stop_requested: float | None = None
+        self._to_leave: Collection[str] = ()
 
     def refresh(self) -> None:
         """Download the study without weights and checkpoints, unless a run on this machine is active."""
@@ -99,7 +101,7 @@ class BucketStorage(FolderStorage):
             lease = self._lease = Lease(self.place, holder)
             until_the_end.enter_context(lease.held(before, say, self._follow))
             (self._folder / LEASE).unlink(missing_ok=True)
-            self.place.delete([STOP])  # an older request to stop was meant for an earlier run
+            self._forget_requests()
             # What a run that was killed on this machine had not uploaded is not lost.
             upload_left(self._objects, self._name)
             bring(self.place, self._folder)
@@ -157,11 +159,15 @@ class BucketStorage(FolderStorage):
         if (folder / FAILURE).exists():
             place.put(folder / FAILURE, FAILURE)
 
-    def stop_requested(self) -> bool:
-        """Return whether the run was asked to stop."""
+    def stop_requested(self) -> float | None:
+        """Return the seconds in which the run is to stop, as of the last look at the bucket."""
         if self._lease is not None and self._lease.lost is not None:
             raise self._lease.lost
         return self._stop_requested
+
+    def nodes_to_leave(self) -> Collection[str]:
+        """Return the names of the nodes that the run is asked to leave, as of the last look."""
+        return self._to_leave
 
     def _downloading(self) -> AbstractContextManager[object]:
         """Return the lock of a download, which no run begins beside; it must not look like that of a run."""
@@ -185,7 +191,7 @@ class BucketStorage(FolderStorage):
         if not self._follows:  # what this machine has may be older than the bucket's
             return
         self._push()
-        self._stop_requested = self._stop_requested or self.place.read(STOP) is not None
+        self._stop_requested, self._to_leave = stop_limit(self.place), self.place.list(LEAVE)
         for folder, place in map(self._trial, self._watched):
             _bring_by_name(place, folder, PROGRESS)
         for folder, place in map(self._trial, self._awaited):

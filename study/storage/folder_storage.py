@@ -9,9 +9,9 @@ from pathlib import Path
 from runners.scheduling.storage_check import Seen
 from runners.store.location import Location
 from runners.trials.trial_job import TrialJob
-from study.storage.lock import STOP, Holder, active_run, only_run
+from study.storage.lock import LEAVE, STOP, Holder, active_run, only_run, stop_limit
 
-_LOOK_S = 0.2
+_LOOK_S, _WAIT_S = 0.2, 60.0
 
 
 class FolderStorage:
@@ -37,8 +37,13 @@ class FolderStorage:
         """Make a pool of the storage available on this machine; return whether the storage had it."""
         return False
 
-    def stop(self, *, wait_s: float) -> Iterator[str]:
-        """Ask the active run to stop and wait up to ``wait_s`` seconds for its end; yield progress lines.
+    def stop(
+        self, *, within_s: float | None = None, node: str = "", wait_s: float = _WAIT_S
+    ) -> Iterator[str]:
+        """Ask the active run to stop, or to leave one node alone, and wait for that; yield progress lines.
+
+        With ``within_s`` the run ends trials that have not left in time. Without it they have the time that
+        they need, and only the wait ends, after ``wait_s`` seconds.
 
         Raises:
             ValueError: No run of the study is active.
@@ -46,12 +51,19 @@ class FolderStorage:
         holder = self._holder()
         if holder is None:
             raise ValueError(f"no run of {self.place} is active")
-        self.place.write(STOP, b"")
-        yield f"asked {holder} to stop: its trials write checkpoints and exit"
+        request = f"{LEAVE}/{node}" if node else STOP
+        self.place.write(request, b"" if within_s is None else f"{within_s:g}".encode())
+        what = f"leave {node}" if node else "stop"
+        yield f"asked {holder} to {what}: its trials write checkpoints and exit"
+        wait_s = wait_s if within_s is None else within_s
         until = time.monotonic() + wait_s
-        while self._holder() == holder:  # with another holder, this run has ended and a new one has begun
+        # With another holder, this run has ended and a new one has begun.
+        while self._holder() == holder:
+            if node and self.place.read(request) is None:
+                yield f"no trial runs on {node} any more"
+                return
             if time.monotonic() >= until:
-                yield f"the run has not ended after {wait_s:.0f} s; the request to stop remains"
+                yield f"the run has not ended after {wait_s:.0f} s; the request to {what} remains"
                 return
             time.sleep(_LOOK_S)
         yield "the run has ended; `run` continues it"
@@ -67,8 +79,12 @@ class FolderStorage:
             ValueError: Another run is active, or the storage can't be used.
         """
         with only_run(self._folder):
-            self.place.delete([STOP])  # an older request to stop was meant for an earlier run
+            self._forget_requests()
             yield
+
+    def _forget_requests(self) -> None:
+        """Delete older requests, which were meant for an earlier run."""
+        self.place.delete([STOP, *(f"{LEAVE}/{node}" for node in self.place.list(LEAVE))])
 
     def seen_by_nodes(self, read: tuple[Path, ...]) -> Seen:
         """Return what every node must see, given the folders that trials read."""
@@ -106,10 +122,18 @@ class FolderStorage:
     def publish(self, trial_id: str) -> None:
         """Make the run's decision on a trial visible to nodes: it has failed, or it starts again."""
 
-    def stop_requested(self) -> bool:
-        """Return whether the run was asked to stop, from any machine.
+    def stop_requested(self) -> float | None:
+        """Return the seconds in which the run is to stop, infinite without limit; None if it was not asked.
 
         Raises:
             ValueError: Another run has taken the study over.
         """
-        return (self._folder / STOP).exists()
+        return stop_limit(self.place) if (self._folder / STOP).exists() else None
+
+    def nodes_to_leave(self) -> Collection[str]:
+        """Return the names of the nodes that the run is asked to leave."""
+        return self.place.list(LEAVE)
+
+    def left(self, node: str) -> None:
+        """Tell who asked that no trial runs on a node any more."""
+        self.place.delete([f"{LEAVE}/{node}"])

@@ -19,7 +19,9 @@ from runners.store.location import Location
 LEASE = "run.json"
 """Object that the run of a study in a bucket keeps renewing; in the study's folder, a copy of another's."""
 STOP = "stop"
-"""File or object whose existence asks the run of a study to stop."""
+"""File or object that asks the run of a study to stop; its content are the seconds in which, if limited."""
+LEAVE = "leave"
+"""Folder of the files that ask a run to leave the nodes that they are named after."""
 
 _LOCK, _POOL_LEASE = ".lock", ".writing.json"
 _RUNS = (
@@ -105,6 +107,12 @@ def active_run(folder: Path) -> Holder | None:
     """Return the active run of the study, if any, here or on another machine with the same bucket."""
     copy = folder / LEASE
     return running_here(folder) or live_holder(read_bytes(copy) if copy.exists() else None)
+
+
+def stop_limit(place: Location) -> float | None:
+    """Return the seconds in which a study's run is to stop, infinite without limit; None if not asked to."""
+    asked = place.read(STOP)
+    return None if asked is None else float(asked or "inf")
 
 
 def running_here(folder: Path) -> Holder | None:

@@ -22,7 +22,10 @@ class OneSlot:
     def start(self, job: Job) -> None:
         self._jobs.append(job)
 
-    def ask_to_leave(self, trial: str) -> None:
+    def nodes_named(self, name: str) -> set[str]:
+        return {name} & self.nodes().keys()
+
+    def ask_to_leave(self, trial: str, *, at_once: bool = False) -> None:
         """Jobs are short."""
 
     def wait(self, timeout_s: float) -> list[Ended]:  # noqa: ARG002

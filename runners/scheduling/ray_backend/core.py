@@ -218,11 +218,16 @@ class RayBackend:
             reference = self._task.options(**on_node(job.nodes[0], amounts)).remote(run, self.modules)
         self._running[reference] = job
 
-    def ask_to_leave(self, trial: str) -> None:
-        """Send SIGTERM to a running job."""
+    def nodes_named(self, name: str) -> set[str]:
+        """Return the ids of the nodes with a host's name, an address, or an id."""
+        keys = "NodeID", "NodeName", "NodeManagerHostname", "NodeManagerAddress"
+        return {node["NodeID"] for node in self._ask_head(ray.nodes) if name in map(node.get, keys)}
+
+    def ask_to_leave(self, trial: str, *, at_once: bool = False) -> None:
+        """Send SIGTERM to a running job, or end it ``at_once``."""
         for reference, job in self._running.items():
             if job.trial == trial:
-                self._ask(reference)
+                self._ask(reference, force=at_once)
 
     def wait(self, timeout_s: float) -> list[Ended]:
         """Wait until a job ends or the time is over; returns the jobs that ended."""
@@ -249,10 +254,10 @@ class RayBackend:
             self._announced = wanted
             self._ask_head(partial(request_resources, bundles=wanted))
 
-    def _ask(self, reference: Any) -> None:  # noqa: ANN401 - Ray's references have no public type
+    def _ask(self, reference: Any, *, force: bool = False) -> None:  # noqa: ANN401 - Ray's references have no public type
         """Let Ray interrupt a task; repeated, because an interrupt before the task listens is lost."""
-        self._asked_at[reference] = time.monotonic()
-        ray.cancel(reference, force=False, recursive=False)
+        self._asked_at[reference] = math.inf if force else time.monotonic()
+        ray.cancel(reference, force=force, recursive=force)
 
     def _end(self, reference: Any) -> Ended:  # noqa: ANN401 - Ray's references have no public type
         job = self._running.pop(reference)

@@ -192,21 +192,21 @@ class JobStore:
 
     def __init__(self) -> None:
         self._runs: dict[str, bytes] = {}
-        self._asked: set[str] = set()
+        self._asked: dict[str, str] = {}
 
     def put(self, trial: str, run: bytes) -> None:
         """Keep the call of a trial, which may start again after a request to leave."""
         self._runs[trial] = run
-        self._asked.discard(trial)
+        self._asked.pop(trial, None)
 
     def take(self, trial: str) -> bytes:
         """Return the call of a trial and forget it."""
         return self._runs.pop(trial)
 
-    def ask(self, trial: str) -> None:
-        """Ask a trial to leave."""
-        self._asked.add(trial)
+    def ask(self, trial: str, at_once: bool) -> None:  # noqa: FBT001 - Ray's calls have no names
+        """Ask a trial to leave, or to end at once."""
+        self._asked[trial] = "at once" if at_once else "soon"
 
-    def asked(self, trial: str) -> bool:
-        """Return whether a trial is asked to leave."""
-        return trial in self._asked
+    def asked(self, trial: str) -> str:
+        """Return how a trial is asked to leave; empty if it is not."""
+        return self._asked.get(trial, "")

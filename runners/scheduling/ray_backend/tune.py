@@ -73,9 +73,13 @@ class TuneBackend:
         ray.get(self._job_store.put.remote(job.trial, pickle.dumps(job.run)))
         self._search.jobs.put(job)
 
-    def ask_to_leave(self, trial: str) -> None:
-        """Send SIGTERM to a running job's process."""
-        self._job_store.ask.remote(trial)
+    def nodes_named(self, name: str) -> set[str]:
+        """Return the ids of the nodes with a host's name, an address, or an id."""
+        return self._connection.nodes_named(name)
+
+    def ask_to_leave(self, trial: str, *, at_once: bool = False) -> None:
+        """Send SIGTERM to a running job's process, or end it ``at_once``."""
+        self._job_store.ask.remote(trial, at_once)
 
     def wait(self, timeout_s: float) -> list[Ended]:
         """Wait until a job ends or the time is over; returns the jobs that ended."""
@@ -235,7 +239,9 @@ def _train(config: Mapping[str, Any], job_store: Any, modules: Sequence[str]) ->
         return asdict(Exit(how="left", reason="asked to leave before it began"))
     process, asked_at = _start(run, config, modules), -inf
     while not process.ended(_LOOK_S):
-        if time.monotonic() - asked_at > ASK_AGAIN_S and ray.get(job_store.asked.remote(trial)):
+        if time.monotonic() - asked_at > ASK_AGAIN_S and (asked := ray.get(job_store.asked.remote(trial))):
+            if asked == "at once":
+                os._exit(1)  # the process ends with this one
             asked_at = time.monotonic()
             process.ask_to_leave()
     return asdict(process.wait())

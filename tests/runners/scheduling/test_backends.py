@@ -168,6 +168,15 @@ def test_job_asked_to_leave_ends_with_its_own_result(backend: Backend, tmp_path:
     assert ended.value >= requests
 
 
+def test_job_that_is_stopped_is_ended_at_once(backend: Backend, tmp_path: Path) -> None:
+    start(backend, partial(jobs.sleep, tmp_path))
+    stopped = began(tmp_path)
+    os.kill(stopped, signal.SIGSTOP)
+    backend.ask_to_leave("trial", at_once=True)
+    (ended,) = wait(backend)
+    assert ended.how in {"left", "crashed"}
+
+
 def test_job_asked_to_leave_before_it_began_has_left(backend: Backend, tmp_path: Path) -> None:
     start(backend, partial(jobs.leave_politely, tmp_path))
     backend.ask_to_leave("trial")

@@ -136,7 +136,7 @@ def test_a_file_too_large_for_a_declaration_is_refused(tmp_path: Path) -> None:
         ("data score pool --workers -1", "'-1' must be a whole number from 1 to 65,536"),
         ("data score pool --with a:b --batch-size 0", "'0' must be a whole number from 1 to 65,536"),
         ("evaluate x --std 0 0 0", "'0' must be a number from 0.001 to 10"),
-        ("stop x --wait nan", "'nan' must be a number from 0 to 604,800"),
+        ("stop x --within nan", "'nan' must be a number from 1 to 604,800"),
         ("plan x --format csv --output /dev/null", "'/dev/null' exists and is not a plain file"),
         ("evaluate x --csv /dev/null", "'/dev/null' exists and is not a plain file"),
     ],

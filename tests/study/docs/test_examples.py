@@ -4,6 +4,7 @@ import math
 import os
 import re
 import shlex
+import socket
 import stat
 import subprocess
 from collections.abc import Callable
@@ -110,9 +111,11 @@ def batch_job(tmp_path: Path, code: int) -> list[str]:
         "srun": "exit 0",
         "python": 'case "$*" in\n'
         f'  *" run "*) echo "run with $STUDY_CACHE" >> $CALLED; trap "exit {code}" USR1; '
+        "echo $$ > $CALLED.driver; "
         # The limit is never near before the script listens: it catches USR1, bit 9 of the mask.
         'until grep -q "SigCgt:.*[2367abef]..$" /proc/$PPID/status; do sleep 0.05; done; '
         "kill -USR1 $PPID; while :; do sleep 0.1; done ;;\n"
+        '  *" stop my.yaml --within 480s") echo stop >> $CALLED; kill -USR1 $(cat $CALLED.driver) ;;\n'
         '  "-m study"*) echo "$3" >> $CALLED ;;\n'
         "  *) exit 0 ;;\nesac",
     }
@@ -132,11 +135,11 @@ def batch_job(tmp_path: Path, code: int) -> list[str]:
 
 
 def test_the_batch_script_requeues_a_job_that_was_stopped_at_its_time_limit(tmp_path: Path) -> None:
-    assert batch_job(tmp_path, code=4) == [RUN, "scontrol requeue 7"]
+    assert batch_job(tmp_path, code=4) == [RUN, "stop", "scontrol requeue 7"]
 
 
 def test_the_batch_script_reports_when_all_trials_are_done(tmp_path: Path) -> None:
-    assert batch_job(tmp_path, code=0) == [RUN, "report"]
+    assert batch_job(tmp_path, code=0) == [RUN, "stop", "report"]
 
 
 def test_the_manifest_of_kubernetes_runs_the_study_on_workers_with_gpus() -> None:
@@ -150,6 +153,9 @@ def test_the_manifest_of_kubernetes_runs_the_study_on_workers_with_gpus() -> Non
     assert words[2].startswith(mounts[0]["mountPath"])
     (worker,) = cluster["workerGroupSpecs"][0]["template"]["spec"]["containers"]
     assert worker["resources"]["limits"]["nvidia.com/gpu"] == "8"
+    (_, *hook) = worker["lifecycle"]["preStop"]["exec"]["command"]
+    assert make_parser().parse_args(hook).node == socket.gethostname()
+    assert {"name": "declaration", "mountPath": mounts[0]["mountPath"]} in worker["volumeMounts"]
 
 
 def test_the_container_file_copies_what_the_wheel_is_built_from() -> None:

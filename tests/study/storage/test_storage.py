@@ -241,7 +241,7 @@ def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(
         holder = active_run(study.folder)
         active = f"another run of {bucket.url}/results/tiny is active: {holder}"
         assert active in second.says("run", code=2)
-        assert f"asked {holder} to stop" in third.says("stop --wait 0")
+        assert f"asked {holder} to stop" in third.says("stop --within 1")
         wait_for(study.storage.stop_requested, seconds=60)
 
         name = "results/tiny/run.json"
@@ -249,7 +249,7 @@ def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(
             other = {**asdict(OTHER), "token": "other", "renewed": time.time()}
             Location(bucket.url).write(name, json.dumps(other).encode())  # as who takes it for dead does
         wait_for(lambda: not study.storage.stop_requested(), seconds=60)
-    output = third.says("stop --wait 0")
+    output = third.says("stop --within 1")
     assert output.startswith(f"asked {OTHER} to stop"), "what is another's is left alone"
 
 

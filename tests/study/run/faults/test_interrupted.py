@@ -16,6 +16,7 @@ import pytest
 
 from runners.host import faults
 from runners.scheduling.local_backend import LocalBackend
+from runners.trials.trial_files import kept_steps
 from study.run import execution, run_study, site
 from study.run.pipeline import Run
 from study.state.study import Study
@@ -71,6 +72,28 @@ def test_a_stopped_run_leaves_no_process_loses_nothing_and_continues_to_the_same
 
     assert tiny.tables() == quiet
     assert {path: state for path, state in tiny.finished().items() if path in before} == before
+    assert tiny.settled()["wasted"] == 0
+
+
+def test_a_trial_that_can_not_leave_is_ended_before_the_limit_and_the_books_are_closed(
+    tiny: TinyStudy, quiet: dict[str, bytes]
+) -> None:
+    tiny.declare(**LONG, resources="checkpoint_steps: 20")
+    hold(tiny.folder, step=40)
+    with tiny.start("--backend", "local") as process:
+        wait_for(lambda: any(kept_steps(folder) == 40 for folder in tiny.trials()))
+        stuck = next(folder for folder in tiny.trials() if kept_steps(folder) == 40)
+        os.kill(read_json(stuck / "progress.json")["pid"], signal.SIGSTOP)
+        assert tiny.says("stop --within 30s").endswith("the run has ended; `run` continues it\n")
+        ended(process, code=4)
+
+    reasons = {event["trial"]: event["reason"] for event in tiny.events("trial-left")}
+    assert reasons[stuck.name] == "had not left within 30 s"
+    assert stuck.name in tiny.reserved()
+    let_go(tiny.folder)
+    tiny.declare(**LONG)
+    tiny.run()
+    assert tiny.tables() == quiet
     assert tiny.settled()["wasted"] == 0
 
 
