@@ -1,12 +1,13 @@
-"""View of a cluster: keeps the schedule informed of nodes, and the cluster of waiting trials."""
+"""View of a cluster: keeps the schedule informed of time and nodes, and the cluster of waiting trials."""
 
 import time
 from contextlib import suppress
 
 from budgets.quantity import format_seconds
 from runners.scheduling.backend import Backend, Ended
+from runners.scheduling.instructions import State
 from runners.scheduling.nodes import Amounts, no_room_text, nodes_text
-from runners.scheduling.schedule import Schedule, State
+from runners.scheduling.schedule import Schedule
 from runners.scheduling.storage_check import ANSWER_S, StorageCheck
 
 _LOOK_S = 1.0
@@ -43,7 +44,7 @@ class LiveCluster:
         Raises:
             ValueError: A waiting trial does not fit on any node, and has waited long enough for another.
         """
-        now = time.monotonic()
+        self._schedule.now_s = now = time.monotonic()
         if now - self._looked_at < _LOOK_S:
             return
         self._looked_at = now
@@ -83,8 +84,9 @@ class LiveCluster:
 
     def wait(self, timeout_s: float) -> list[Ended]:
         """Wait until a trial ends or the time is over; returns the trials that ended."""
-        check = self._storage_check
-        return [job for job in self._backend.wait(timeout_s) if check is None or not check.take(job)]
+        check, ended = self._storage_check, self._backend.wait(timeout_s)
+        self._schedule.now_s = time.monotonic()
+        return [job for job in ended if check is None or not check.take(job)]
 
     def describe(self) -> str:
         """Describe how many trials run at once, and on which nodes."""

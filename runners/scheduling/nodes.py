@@ -2,108 +2,107 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 
 Amounts = Mapping[str, float]
 """Name → amount: ``cpus``, ``gpus`` and custom resources of a cluster."""
 
 _ROUNDING = 1e-9
-_REFUSALS = 2  # in a row, after which a node counts as faulty
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Use:
+    """What someone takes of each of some nodes, from a time to a predicted one."""
+
+    nodes: tuple[str, ...]
+    resources: Amounts
+    since_s: float
+    until_s: float
 
 
 class Nodes:
-    """The nodes of a cluster."""
+    """The nodes of a cluster.
+
+    Attributes:
+        total: Node → all of its resources.
+        uses: What each user takes, in order of taking.
+    """
 
     def __init__(self) -> None:
-        self._total: dict[str, Amounts] = {}
+        self.total: dict[str, Amounts] = {}
         self._free: dict[str, dict[str, float]] = {}
-        self._taken: dict[str, tuple[tuple[str, ...], Amounts]] = {}
+        self.uses: dict[str, Use] = {}
         self._most: dict[str, float] = {}  # the largest amount of each resource on one node
         self._dead: set[str] = set()
-        self._faulty: set[str] = set()
-        self._refused = Counter[str]()  # trials that found no usable device there, since one last got on
 
     def see(self, nodes: Mapping[str, Amounts]) -> None:
         """Replace the known nodes and their total resources."""
         self._dead &= nodes.keys()
-        self._faulty &= nodes.keys()
-        for node in self._refused.keys() - nodes.keys():
-            del self._refused[node]
-        if nodes == self._total:
+        if nodes == self.total:
             return
-        self._total = {node: dict(has) for node, has in nodes.items()}
+        self.total = {node: dict(has) for node, has in nodes.items()}
         names = sorted({name for has in nodes.values() for name, amount in has.items() if amount})
         self._most = {name: max(has.get(name, 0.0) for has in nodes.values()) for name in names}
         # Recompute free amounts from scratch: nodes may have joined, left, or changed their totals.
         self._free = {node: dict(has) for node, has in nodes.items()}
-        for on, resources in self._taken.values():
-            self._add(on, resources, -1)
+        for use in self.uses.values():
+            _add(self._free, use, -1)
 
     def leave_out(self, nodes: Collection[str]) -> None:
         """Exclude these nodes until `see` is called without them."""
         self._dead.update(nodes)
 
-    def refused(self, who: str) -> None:
-        """Count against its node that ``who`` found no usable device.
+    def best_fit(
+        self, resources: Amounts, count: int, *,
+        without: Collection[str] = (), first: Collection[str] = (), last: Collection[str] = (),
+    ) -> tuple[str, ...]:  # fmt: skip
+        """Return the ``count`` nodes with room that have the least free; none if there are fewer.
 
-        A trial on several nodes counts against none, because any of them may be the one without it.
+        Nodes in ``first`` are taken before all others, and those in ``last`` after them.
         """
-        nodes = self._taken[who][0]
-        if len(nodes) == 1:
-            self._refused.update(nodes)
-
-    def got_on(self, who: str) -> None:
-        """Record that ``who`` got further or ended well: its nodes are sound."""
-        for node in self._taken[who][0]:
-            self._refused.pop(node, None)
-
-    def leave_out_faulty(self, needs: Iterable[tuple[Amounts, int]]) -> list[str]:
-        """Exclude nodes without usable devices, as if they were dead, and return them.
-
-        A node stays if a need (resources on each of a number of nodes) would fit nowhere without it.
-        """
-        left_out, needs = [], list(needs)
-        for node, times in self._refused.items():
-            faulty = times >= _REFUSALS and self._lives(node)
-            if faulty and needs and all(self.could_hold(*need, without=node) for need in needs):
-                self._faulty.add(node)
-                left_out.append(node)
-        return left_out
-
-    def readmit_for(self, needs: Iterable[tuple[Amounts, int]]) -> None:
-        """Use the nodes again that were left out as faulty, if one of the needs fits nowhere without them."""
-        if self._faulty and not all(self.could_hold(*need) for need in needs):
-            self._faulty.clear()
-            self._refused.clear()
-
-    def best_fit(self, resources: Amounts, count: int) -> tuple[str, ...]:
-        """Return the ``count`` nodes with room that have the least free; none if there are fewer."""
         # Amounts are divided by the largest on any node, so that cores and GPUs count alike.
         room = [
-            (sum(free[name] / most for name, most in self._most.items() if name in free), node)
+            (
+                node in last,
+                node not in first,
+                sum(free[name] / most for name, most in self._most.items() if name in free),
+                node,
+            )
             for node, free in self._free.items()
-            if self._lives(node) and has_room(free, resources)
+            if node not in self._dead and node not in without and has_room(free, resources)
         ]
         # Least free first: large gaps stay available for wide trials.
-        return tuple(node for _, node in sorted(room)[:count]) if len(room) >= count else ()
+        return tuple(node for *_, node in sorted(room)[:count]) if len(room) >= count else ()
 
-    def could_hold(self, resources: Amounts, count: int, *, without: str = "") -> bool:
-        """Return whether there is room on the nodes in use, perhaps without one, if nothing else runs."""
-        fits = (
-            has_room(has, resources)
-            for node, has in self._total.items()
-            if node != without and node not in self._faulty
-        )
+    def earliest(
+        self, resources: Amounts, count: int, *, without: Collection[str], now_s: float
+    ) -> tuple[float, set[str]]:
+        """Return when ``count`` nodes have room, by the predicted ends of uses, and which; none if never."""
+        free = {node: dict(has) for node, has in self._free.items() if node not in (*self._dead, *without)}
+        room = [node for node, has in free.items() if has_room(has, resources)]
+        for use in sorted(self.uses.values(), key=lambda use: use.until_s):
+            if len(room) >= count:
+                break
+            now_s = max(now_s, use.until_s)
+            _add(free, use, +1)
+            on = [node for node in use.nodes if node in free and node not in room]
+            room += [node for node in on if has_room(free[node], resources)]
+        return now_s, set(room[:count]) if len(room) >= count else set()
+
+    def could_hold(self, resources: Amounts, count: int, *, without: Collection[str] = ()) -> bool:
+        """Return whether there is room on the known nodes, without some, if nothing else runs."""
+        fits = (has_room(has, resources) for node, has in self.total.items() if node not in without)
         return sum(fits) >= count
 
-    def slots(self, resources: Amounts, count: int) -> int:
+    def slots(self, resources: Amounts, count: int, *, without: Collection[str] = ()) -> int:
         """Count the trials of one kind, each on ``count`` nodes, that fit at once if nothing else runs."""
         rooms = [
             min(
                 (int(has.get(name, 0) / amount + _ROUNDING) for name, amount in resources.items() if amount),
                 default=0,
             )
-            for node, has in self._total.items()
-            if self._lives(node)
+            for node, has in self.total.items()
+            if node not in self._dead and node not in without
         ]
         # A node counts once in each trial: k trials need min(its room, k) of every node, k·count in all.
         most = sum(rooms) // count
@@ -111,28 +110,23 @@ class Nodes:
             most -= 1
         return most
 
-    @property
-    def users(self) -> tuple[str, ...]:
-        """Names that hold resources, in order of taking."""
-        return tuple(self._taken)
+    def take(self, who: str, use: Use) -> None:
+        """Take resources for ``who``."""
+        self.uses[who] = use
+        _add(self._free, use, -1)
 
-    def take(self, who: str, nodes: tuple[str, ...], resources: Amounts) -> None:
-        """Take the resources on each of the nodes for ``who``."""
-        self._taken[who] = nodes, resources
-        self._add(nodes, resources, -1)
+    def give_back(self, who: str) -> Use | None:
+        """Return everything that ``who`` has taken; None if it has taken nothing."""
+        use = self.uses.pop(who, None)
+        if use is not None:
+            _add(self._free, use, +1)
+        return use
 
-    def give_back(self, who: str) -> None:
-        """Return everything that ``who`` has taken; does nothing if it has taken nothing."""
-        if who in self._taken:
-            self._add(*self._taken.pop(who), +1)
 
-    def _lives(self, node: str) -> bool:
-        return node not in self._dead and node not in self._faulty
-
-    def _add(self, nodes: tuple[str, ...], resources: Amounts, sign: int) -> None:
-        for free in (self._free[node] for node in nodes if node in self._free):
-            for name, amount in resources.items():
-                free[name] = free.get(name, 0.0) + sign * amount
+def _add(free: dict[str, dict[str, float]], use: Use, sign: int) -> None:
+    for has in (free[node] for node in use.nodes if node in free):
+        for name, amount in use.resources.items():
+            has[name] = has.get(name, 0.0) + sign * amount
 
 
 def has_room(has: Mapping[str, float], needs: Amounts) -> bool:

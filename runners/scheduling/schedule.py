@@ -1,157 +1,72 @@
 """Pure state machine that decides which trial starts next and where; no Ray, no clock, no disk.
 
 Trials start longest first, by predicted time × width, so that the last ones are short and narrow; each on the
-nodes it fits best. A trial that fits nowhere now is skipped, and trials behind it may start. It cannot be
-skipped forever, because a study is finite; keeping a node free for it costs more than it gains
+nodes it fits best. A trial that fits nowhere now is skipped, and trials behind it may start. Nodes are kept
+free for it, from the time at which it will have them by the predicted ends of others, if it has run before or
+the others take hardly longer than it does; to keep them for each trial costs more than it gains
 (docs/dev/log.md).
 
 A trial that continues from the milestone of another trial waits until the milestone exists, and then runs
 beside the other trial. Its length is added to that of the other, so that trunks start first. If a trial ends
 without a milestone, the one that waits for it is replaced: it continues from another trial, or from none.
 
-A trial whose worker died is retried with its old priority until its retries are used up. If crashes lost so
-much that the study budget is exceeded, and no running trial can leave room, the shortest trial with a
-reservation releases it and waits as if it had never started. A trial is given up only if no other can leave
-room for it. A trial that failed by itself (bad data, a bug) would fail again and is given up at once. A node
-that died gets no trial until it has disappeared from the cluster's list of nodes. The same holds for a node
-without usable devices, whose slots would be free for each trial in turn; it stays if a trial fits on no
-other node.
+A trial whose worker died is retried before all others, until its retries are used up. If crashes lost so much
+that the study budget is exceeded, and no running trial can leave room, the shortest trial with a reservation
+releases it and waits as if it had never started. A trial is given up only if no other can leave room for it.
+
+A trial that crashed or failed starts next on another node, and is given up only once it has failed on two
+nodes, or sets of nodes, that differ, if two can hold it. A node that died gets no trial until it has
+disappeared from the cluster's list of nodes. A node that fails out of proportion
+(`runners.scheduling.node_health`) gets none for a while, or one at a time, unless a trial fits on no others.
 """
 
 from bisect import insort
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import replace
+from heapq import heapify, heappop, heappush
+from itertools import accumulate, chain
 from typing import Literal
 
-from runners.scheduling.nodes import Amounts, Nodes
+from runners.scheduling.instructions import (
+    GiveUp,
+    Instruction,
+    Order,
+    Record,
+    Retry,
+    ScheduledTrial,
+    SetBack,
+    Start,
+    State,
+)
+from runners.scheduling.node_health import NodeHealth
+from runners.scheduling.nodes import Amounts, Nodes, Use
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Start:
-    """Start the trial on these nodes and reserve its FLOPs."""
-
-    trial: str
-    nodes: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Retry:
-    """Wait, longer for a higher ``attempt`` (from 1), then call `Schedule.retry`."""
-
-    trial: str
-    attempt: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SetBack:
-    """Book the trial's work as lost and release its reservation: crashes exceeded the budget."""
-
-    trial: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GiveUp:
-    """The trial will have no result.
-
-    It failed, a GPU has too little memory, its retries are used up, or the budget has no room for it.
-    """
-
-    trial: str
-    cause: Literal["failed", "full", "crashed", "budget"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LeaveOut:
-    """The node gets no more trials: they found no usable device there."""
-
-    node: str
-
-
-Instruction = Start | Retry | SetBack | GiveUp | LeaveOut
-
-
-class State(StrEnum):
-    """State of a trial."""
-
-    BLOCKED = "blocked"  # waits for the milestone of another trial
-    WAITING = "waiting"
-    DELAYED = "delayed"  # waits before a retry
-    RUNNING = "running"
-    DONE = "done"
-    GIVEN_UP = "given up"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ScheduledTrial:
-    """A trial's properties that the schedule needs."""
-
-    trial: str
-    predicted_s: float
-    resources: Amounts  # on each of its nodes
-    nodes: int = 1
-    paid_flops: int = 0  # training FLOPs to reserve when it starts
-    reserved: bool = False  # by an earlier run
-    after: str = ""  # trial whose milestone it waits for; empty if it can start at once
-
-    @property
-    def slot_s(self) -> float:
-        """Predicted seconds × width, in GPUs or, without any, cores."""
-        return self.predicted_s * self.nodes * (self.resources.get("gpus") or self.resources.get("cpus", 1))
-
-    @property
-    def need(self) -> tuple[tuple[tuple[str, float], ...], int]:
-        """Resources and nodes; trials with equal needs fit on the same nodes."""
-        return tuple(sorted(self.resources.items())), self.nodes
-
-
-@dataclass(kw_only=True, slots=True)
-class _Record:
-    """A trial in a schedule, with what has happened to it."""
-
-    task: ScheduledTrial
-    state: State
-    set_aside: bool  # its FLOPs are reserved
-    ahead_s: float  # slot seconds of the trial and of those that wait for it, which set its priority
-    crashes: int = 0  # consecutive ones, without progress
-    events: list[str] = field(default_factory=list)  # in words, for error messages
-
-    @property
-    def order(self) -> tuple[float, str]:
-        """Key that sorts trials by priority: longest first, equal ones by name."""
-        return (-self.ahead_s, self.task.trial)
-
-    @property
-    def cost(self) -> int:
-        """Training FLOPs to reserve when it starts."""
-        return 0 if self.set_aside else self.task.paid_flops
-
-    def move(self, state: State, event: str) -> None:
-        """Change the state, and note the event that caused it."""
-        self.events.append(event)
-        self.state = state
-
-    def require(self, state: State) -> None:
-        """Raise ValueError, with the trial's events, unless it is in a state."""
-        if self.state is not state:
-            events = ", ".join(self.events) or "nothing yet"
-            raise ValueError(f"trial {self.task.trial} is {self.state}, not {state}; so far: {events}")
+_BACKOFF = 4  # factor between the pauses before two retries
+_CRITICAL = 1.5  # the others may take this many times as long as a trial that nodes are kept for
+_SOON_S = 60.0  # nodes are kept free for a retry that is due by then
 
 
 class Schedule:
     """The state of a study's trials and of the nodes they run on.
 
     Each method reports an event; `instructions` returns what to do next. A trial is started again after its
-    worker died ``retries`` consecutive times at most.
+    worker died ``retries`` consecutive times at most; the first pause before that takes ``backoff_s``
+    seconds, and each further one four times as long.
+
+    Attributes:
+        now_s: Time of the next events, by the caller's clock.
     """
 
-    def __init__(self, tasks: Iterable[ScheduledTrial], *, retries: int) -> None:
+    def __init__(self, tasks: Iterable[ScheduledTrial], *, retries: int, backoff_s: float = 0.0) -> None:
+        self.now_s = 0.0
         self._next: dict[str, str] = {}  # trial → the one that waits for its milestone
-        self._records: dict[str, _Record] = {}
-        self._retries = retries
+        self._records: dict[str, Record] = {}
+        self._retries, self._backoff_s = retries, backoff_s
         # Queues by need: if the first trial of a queue does not fit, none of the queue does.
-        self._waiting: dict[object, list[tuple[float, str]]] = {}
-        self._nodes = Nodes()
+        self._waiting: dict[object, list[Order]] = {}
+        self._delayed: dict[str, Record] = {}
+        self._nodes, self._health = Nodes(), NodeHealth()
         self._draining = False
         self._pending: list[Instruction] = []
         self.add(tasks)
@@ -164,16 +79,14 @@ class Schedule:
             assert task.trial not in self._records, "a trial is scheduled once"
             state = State.BLOCKED if task.after else State.WAITING
             ahead_s = task.slot_s + sum(added[branch].slot_s for branch in self._following(task.trial))
-            record = _Record(task=task, state=state, set_aside=task.reserved, ahead_s=ahead_s)
+            record = Record(task=task, state=state, set_aside=task.reserved, ahead_s=ahead_s)
             self._records[task.trial] = record
             if not task.after:
                 self._queue(record)
-        self._nodes.readmit_for((task.resources, task.nodes) for task in added.values())
 
     def see_nodes(self, nodes: Mapping[str, Amounts]) -> None:
         """Replace the cluster's nodes and their total resources."""
         self._nodes.see(nodes)
-        self._nodes.readmit_for(self._needs())
 
     def finish(self, trial: str, *, milestone: bool = True) -> None:
         """Record that a running trial has its result; ``milestone`` is False if it diverged too early.
@@ -181,7 +94,7 @@ class Schedule:
         Then the trial that waits for its milestone is to be replaced, as after `GiveUp`.
         """
         record = self._running(trial)
-        self._nodes.got_on(trial)
+        self._health.finished(self._nodes.uses[trial], self.now_s)
         self._leave(record, State.DONE, "finished")
         if milestone:
             self.milestone(trial)
@@ -215,44 +128,30 @@ class Schedule:
             self._queue(record)
 
     def fail(self, trial: str, *, full: bool = False) -> None:
-        """Record that a running trial raised an error of its own, and give it up.
+        """Record that a running trial raised an error of its own.
 
-        ``full`` is True if a GPU has too little memory.
+        It is tried once more on other nodes, if there are others, and else given up. ``full`` is True if a
+        GPU has too little memory, which others have no more of.
         """
-        self._give_up(self._running(trial), "full" if full else "failed", "failed")
+        record = self._running(trial)
+        if full:
+            self._give_up(record, "full", "failed")
+        else:
+            self._end_badly(record, "failed", last=True)
 
-    def crash(
-        self,
-        trial: str,
-        *,
-        progressed: bool = False,
-        no_device: bool = False,
-        dead_nodes: Collection[str] = (),
-    ) -> None:
+    def crash(self, trial: str, *, progressed: bool = False, dead_nodes: Collection[str] = ()) -> None:
         """Record that a running trial's worker died, alone or with nodes it ran on.
 
-        If the trial has ``progressed`` further than before, the count of its crashes restarts. ``no_device``
-        is True if it found no usable device on its nodes.
+        If the trial has ``progressed`` further than before, the count of its crashes restarts.
         """
         record = self._running(trial)
         self._nodes.leave_out(dead_nodes)
         if progressed:
-            self._nodes.got_on(trial)
-        elif no_device:
-            self._nodes.refused(trial)
-        record.crashes = 1 if progressed else record.crashes + 1
-        if record.crashes > self._retries:
-            self._give_up(record, "crashed", "crashed")
-        else:
-            self._leave(record, State.DELAYED, "crashed")
-            self._pending.append(Retry(trial=trial, attempt=record.crashes))
-        self._pending += [LeaveOut(node=node) for node in self._nodes.leave_out_faulty(self._needs())]
-
-    def retry(self, trial: str) -> None:
-        """Record that the delay after a trial's crash is over."""
-        record = self._record(trial, State.DELAYED)
-        record.move(State.WAITING, "retried")
-        self._queue(record)
+            record.crashes, record.banned = 0, ""
+            record.tried.clear()
+        record.crashes += 1
+        last = record.crashes > self._retries
+        self._end_badly(record, "crashed", last=last, progressed=progressed, dead=bool(dead_nodes))
 
     def left(self, trial: str, *, dead_nodes: Collection[str] = ()) -> None:
         """Record that a running trial left through no fault of its own: its node was gone, for example."""
@@ -273,8 +172,13 @@ class Schedule:
         crashes lost work, nothing starts until a running trial leaves room; if none runs, one trial that
         waits with a reservation is set back.
         """
+        for record in [each for each in self._delayed.values() if each.due_s <= self.now_s]:
+            del self._delayed[record.task.trial]
+            record.move(State.WAITING, "retried")
+            self._queue(record)
         if room_flops is not None and not self._draining:
             self._keep_within(room_flops)
+        self._pending += self._health.look(self._nodes.total, self._nodes.uses.values(), self.now_s)
         given, self._pending = self._pending, []
         return given if self._draining else given + self._starts(room_flops)
 
@@ -285,7 +189,7 @@ class Schedule:
     def waiting(self) -> list[ScheduledTrial]:
         """Return the waiting trials, in the order in which they would start."""
         orders = sorted(order for queue in self._waiting.values() for order in queue)
-        return [self._records[trial].task for _, trial in orders]
+        return [self._records[trial].task for *_, trial in orders]
 
     def blocked(self) -> list[ScheduledTrial]:
         """Return the trials that wait for a milestone."""
@@ -293,7 +197,7 @@ class Schedule:
 
     def delayed(self) -> list[ScheduledTrial]:
         """Return the trials that wait before a retry."""
-        return [record.task for record in self._records.values() if record.state is State.DELAYED]
+        return [record.task for record in self._delayed.values()]
 
     @property
     def promised_flops(self) -> int:
@@ -308,7 +212,7 @@ class Schedule:
 
     def running(self) -> list[ScheduledTrial]:
         """Return the running trials."""
-        return [self._records[trial].task for trial in self._nodes.users]
+        return [self._records[trial].task for trial in self._nodes.uses]
 
     def task(self, trial: str) -> ScheduledTrial:
         """Return a trial's task."""
@@ -317,33 +221,49 @@ class Schedule:
     @property
     def over(self) -> bool:
         """True if no trial is running and none will start."""
-        if self._nodes.users:
+        if self._nodes.uses:
             return False
-        return self._draining or not (self._waiting or self.delayed())
+        return self._draining or not (self._waiting or self._delayed)
 
     def could_run(self, resources: Amounts, nodes: int) -> bool:
         """Return whether a trial would fit on the current nodes if nothing else ran."""
         return self._nodes.could_hold(resources, nodes)
 
     def slots(self, task: ScheduledTrial) -> int:
-        """Count the trials of a kind that fit at once on the living nodes."""
-        return self._nodes.slots(task.resources, task.nodes)
+        """Count the trials of a kind that fit at once on the nodes in use."""
+        return self._nodes.slots(task.resources, task.nodes, without=self._health.resting)
 
-    def _needs(self) -> Iterator[tuple[Amounts, int]]:
-        for trial in self.unfinished():
-            task = self._records[trial].task
-            yield task.resources, task.nodes
+    def _end_badly(
+        self, record: Record, cause: Literal["failed", "crashed"], *,
+        last: bool, progressed: bool = False, dead: bool = False,
+    ) -> None:  # fmt: skip
+        """Retry a trial that failed; if this was its last attempt, only on other nodes, or give it up."""
+        task, use = record.task, self._nodes.uses[record.task.trial]
+        if not dead:
+            self._health.failed(task.trial, use, self.now_s)
+        if last or not progressed:
+            record.tried.add(frozenset(use.nodes))
+            if last or (task.nodes == 1 and not dead):
+                record.banned = max(use.nodes, key=lambda node: (self._health.suspect.get(node, 0), node))
+        others = self._nodes.could_hold(task.resources, task.nodes, without={record.banned})
+        if last and (len(record.tried) > 1 or not others):
+            self._give_up(record, cause, cause)
+            return
+        self._leave(record, State.DELAYED, cause)
+        self._delayed[task.trial] = record
+        record.due_s = self.now_s + self._backoff_s * _BACKOFF ** max(0, record.crashes - 1)
+        self._pending.append(Retry(trial=task.trial))
 
     def _keep_within(self, room_flops: int) -> None:
         """Once nothing runs: set back one trial if the budget is exceeded, or give up those without room."""
-        if self._nodes.users:  # they may leave room
+        if self._nodes.uses:  # they may leave room
             return
         records = self._records.values()
         idle = [record for record in records if record.state in {State.WAITING, State.DELAYED}]
         set_aside = [record for record in idle if record.set_aside]
         if room_flops < 0 and set_aside:
             # The shortest; one at a time, because the ledger then knows how much room that makes.
-            self._set_back(max(set_aside, key=lambda record: record.order))
+            self._set_back(min(set_aside, key=lambda record: record.ahead_s))
         elif not set_aside:
             for record in idle:
                 if record.cost > room_flops:
@@ -351,49 +271,93 @@ class Schedule:
 
     def _starts(self, room_flops: int | None) -> list[Instruction]:
         starts: list[Instruction] = []
-        skipped: list[_Record] = []
-        queues = dict(self._waiting)
-        while queues:
-            need, queue = min(queues.items(), key=lambda item: item[1][0])
-            record = self._records[queue[0][1]]
-            task = record.task
-            nodes = self._nodes.best_fit(task.resources, task.nodes)
-            if not nodes:
-                del queues[need]
+        kept_s, kept = 0.0, set[str]()  # nodes kept for the first trial that fits nowhere, from a time on
+        places = Counter[object]()
+        heads: list[tuple[Order, object]] = [(queue[0], key) for key, queue in self._waiting.items()]
+        soon = [record for record in self._delayed.values() if record.due_s <= self.now_s + _SOON_S]
+        heads += [(record.order, None) for record in soon]
+        heapify(heads)
+        while heads:
+            order, key = heappop(heads)
+            record = self._records[order[-1]]
+            queue = self._waiting.get(key, [])
+            too_long = bool(kept) and self.now_s + record.task.predicted_s > kept_s
+            if room_flops is not None and record.cost > room_flops:
+                places[key] += 1  # it keeps its place and waits for room in the budget
+            elif queue and (nodes := self._place(record, kept if too_long else set())):
+                room_flops = None if room_flops is None else room_flops - record.cost
+                starts.append(self._start(record, nodes))
+            elif queue and too_long:  # a shorter one may end before the nodes are needed
+                limit_s = kept_s - self.now_s
+                while places[key] < len(queue) and self.task(queue[places[key]][-1]).predicted_s > limit_s:
+                    places[key] += 1
+            else:  # nor does any other of its queue
+                kept_s, kept = (kept_s, kept) if kept else self._keep(record)
                 continue
-            # Out of its queue at once: the next trial of the same need is tried on what is then free.
-            self._unqueue(record)
-            if need not in self._waiting:
-                del queues[need]
-            if room_flops is not None:
-                if record.cost > room_flops:
-                    skipped.append(record)
-                    continue
-                room_flops -= record.cost
-            record.set_aside = True
-            record.move(State.RUNNING, f"started on {', '.join(nodes)}")
-            self._nodes.take(task.trial, nodes, task.resources)
-            starts.append(Start(trial=task.trial, nodes=nodes))
-        for record in skipped:  # they keep their place and wait for room in the budget
-            self._queue(record)
+            if places[key] < len(queue):
+                heappush(heads, (queue[places[key]], key))
         return starts
 
-    def _leave(self, record: _Record, state: State, event: str) -> None:
+    def _place(self, record: Record, kept: set[str]) -> tuple[str, ...]:
+        """Return the nodes, not among those kept, on which a trial starts now; none if it has to wait."""
+        task, without = record.task, self._shunned(record) | kept
+        tried = frozenset[str]().union(*record.tried)
+        # Beside sound nodes a suspect one shows whether it is at fault.
+        first = self._health.suspect.keys() if task.nodes > 1 else ()
+        return self._nodes.best_fit(task.resources, task.nodes, without=without, first=first, last=tried)
+
+    def _shunned(self, record: Record) -> set[str]:
+        """Return the nodes on which a trial does not start now, if others could hold it."""
+        task, health = record.task, self._health
+        banned = {record.banned} - {""}
+        shunned = banned | health.resting
+        if task.nodes > 1:  # with one suspect node at most, the end shows which one is at fault
+            shunned |= set(sorted(health.suspect.keys() - shunned)[1:])
+        if self._nodes.could_hold(task.resources, task.nodes, without=shunned):
+            return shunned | health.probed
+        return banned if self._nodes.could_hold(task.resources, task.nodes, without=banned) else set()
+
+    def _keep(self, record: Record) -> tuple[float, set[str]]:
+        """Return the nodes that a trial will have first, and when; none if it can wait for its turn."""
+        task, others = record.task, self._nodes.uses.items()
+        # It can wait while the others take longer: then it is not the last to end.
+        limit_s = _CRITICAL * task.slot_s * self.slots(task)
+        running = ((use.until_s - self.now_s) * self.task(trial).width for trial, use in others)
+        waiting = (-order[1] for queue in self._waiting.values() for order in queue)  # the trial, too
+        if not record.started and any(all_s >= limit_s for all_s in accumulate(chain(running, waiting))):
+            return 0.0, set()
+        from_s, nodes = self._nodes.earliest(
+            task.resources, task.nodes, without=self._shunned(record), now_s=self.now_s
+        )
+        return max(from_s, record.due_s), nodes
+
+    def _start(self, record: Record, nodes: tuple[str, ...]) -> Start:
+        self._unqueue(record)
+        task, record.set_aside, record.started = record.task, True, True
+        record.move(State.RUNNING, f"started on {', '.join(nodes)}")
+        until_s = self.now_s + task.predicted_s
+        use = Use(nodes=nodes, resources=task.resources, since_s=self.now_s, until_s=until_s)
+        self._nodes.take(task.trial, use)
+        self._health.probed |= self._health.suspect.keys() & nodes
+        return Start(trial=task.trial, nodes=nodes)
+
+    def _leave(self, record: Record, state: State, event: str) -> None:
         self._nodes.give_back(record.task.trial)
         record.move(state, event)
 
-    def _set_back(self, record: _Record) -> None:
-        if record.state is State.DELAYED:
+    def _set_back(self, record: Record) -> None:
+        if self._delayed.pop(record.task.trial, None):
             record.move(State.WAITING, "set back")
             self._queue(record)
         record.set_aside, record.crashes = False, 0
         self._pending.append(SetBack(trial=record.task.trial))
 
     def _give_up(
-        self, record: _Record, cause: Literal["failed", "full", "crashed", "budget"], event: str
+        self, record: Record, cause: Literal["failed", "full", "crashed", "budget"], event: str
     ) -> None:
         if record.state is State.WAITING:
             self._unqueue(record)
+        self._delayed.pop(record.task.trial, None)
         self._leave(record, State.GIVEN_UP, event)
         self._pending.append(GiveUp(trial=record.task.trial, cause=cause))
         if cause == "budget":  # longer trials would need more
@@ -407,19 +371,19 @@ class Schedule:
             trial = self._next[trial]
             yield trial
 
-    def _queue(self, record: _Record) -> None:
-        insort(self._waiting.setdefault(record.task.need, []), record.order)
+    def _queue(self, record: Record) -> None:
+        insort(self._waiting.setdefault(record.queue, []), record.order)
 
-    def _unqueue(self, record: _Record) -> None:
-        queue = self._waiting[record.task.need]
+    def _unqueue(self, record: Record) -> None:
+        queue = self._waiting[record.queue]
         queue.remove(record.order)
         if not queue:
-            del self._waiting[record.task.need]
+            del self._waiting[record.queue]
 
-    def _running(self, trial: str) -> _Record:
+    def _running(self, trial: str) -> Record:
         return self._record(trial, State.RUNNING)
 
-    def _record(self, trial: str, state: State) -> _Record:
+    def _record(self, trial: str, state: State) -> Record:
         if trial not in self._records:
             raise ValueError(f"no trial {trial} in this schedule")
         self._records[trial].require(state)

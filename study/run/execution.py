@@ -15,19 +15,19 @@ from typing import ClassVar
 from budgets.planning.plan import TOO_LARGE, Plan
 from budgets.planning.planned_trial import Trial
 from budgets.planning.resources import estimated_memory, words_of_settings
-from runners.host.faults import lacks_device
+from budgets.quantity import format_seconds
 from runners.scheduling.backend import Backend, ClusterLostError, Ended, Job
 from runners.scheduling.cluster import LiveCluster
-from runners.scheduling.schedule import (
+from runners.scheduling.instructions import (
     GiveUp,
     LeaveOut,
     Retry,
-    Schedule,
     ScheduledTrial,
     SetBack,
     Start,
     State,
 )
+from runners.scheduling.schedule import Schedule
 from runners.trials.run_on_node import run_trial, take_part
 from runners.trials.throughput import predict_s
 from runners.trials.trial_files import Outcome, kept_steps, milestone
@@ -41,7 +41,6 @@ from study.state.study import Study, needs, trial_job
 _WAIT_S = 0.5
 _END_S = 20.0  # before the limit of a request to stop, trials are ended, and the run then ends itself
 _LEAVE_S = 120.0  # time in which trials may leave before an error ends the run
-_BACKOFF = 4  # factor between the waits before two retries
 _WRITE_TABLES_S = 5.0
 _TABLES_PAUSE = 20  # pause between writes, in multiples of the last write's duration: at most 5 % of the time
 
@@ -83,7 +82,6 @@ class Execution(Books):
         self._stopped = ""
         self._within_s, self._kill_at = inf, inf  # limit of a request to stop, and when trials are ended
         self._nodes: dict[str, tuple[str, ...]] = {}  # of trials that run
-        self._retry_at: dict[str, float] = {}
         self._kept: dict[str, int] = {}  # checkpointed steps at a trial's last crash
         self._ends: dict[str, tuple[dict[str, object], str]] = {}  # time span and reason of the last end
         self._started_at: dict[str, tuple[int, float]] = {}
@@ -113,7 +111,10 @@ class Execution(Books):
         # cluster, then wait for the backend. Ended trials are booked before the schedule decides again.
         self.site.with_storage(self.link)
         self._measured = measured_throughput(self.study, self.plan)
-        self._schedule = Schedule(self._scheduled(waiting), retries=self.study.declaration.resources.retries)
+        limits = self.study.declaration.resources
+        self._schedule = Schedule(
+            self._scheduled(waiting), retries=limits.retries, backoff_s=limits.backoff_s
+        )
         self.site.listen()
         cluster = self.site.look_around(self._schedule, backend)
         slots = cluster.slots
@@ -135,9 +136,6 @@ class Execution(Books):
                 self._stop_if_requested(backend)
                 for ended in cluster.wait(_WAIT_S):
                     self._end(ended)
-                for trial_id in [name for name, due in self._retry_at.items() if due <= time.monotonic()]:
-                    del self._retry_at[trial_id]
-                    self._schedule.retry(trial_id)
                 self.study.storage.watch(self._started_at, self._awaited(self._started_at))
                 self.progress.tick(self._started_at, slots=slots)
                 self.loggers.follow(self.trials, self._started_at)
@@ -261,10 +259,12 @@ class Execution(Books):
             match instruction:
                 case Start(trial=trial_id, nodes=nodes):
                     self._start(trial_id, nodes, backend)
-                case Retry(trial=trial_id, attempt=attempt):
-                    self._retry(self.trials[trial_id], attempt)
+                case Retry(trial=trial_id):
+                    span, reason = self._ends[trial_id]
+                    self.event("trial-retried", **span, reason=reason)
+                    title = self.title(self.trials[trial_id])
+                    self.progress.say(f"{title}: {reason}; retrying from its last checkpoint")
                 case SetBack(trial=trial_id):
-                    self._retry_at.pop(trial_id, None)
                     self._kept.pop(trial_id, None)
                     self.set_back(self.trials[trial_id])
                 case GiveUp(trial=trial_id, cause="budget"):
@@ -275,9 +275,12 @@ class Execution(Books):
                     keep = cause == "crashed" or (cause == "full" and kept > 0)
                     self.give_up(self.trials[trial_id], *self._ends[trial_id], keep=keep)
                     self._link_again(self.trials[trial_id])
-                case LeaveOut(node=node):
-                    why = f"node {node} has no usable GPU, as consecutive trials found"
-                    self.site.leave_out(node, why, "it is no longer used")
+                case LeaveOut(node=node, failures=0):
+                    self.progress.say(f"node {node} is used again")
+                case LeaveOut(node=node, failures=failures, wait_s=wait_s):
+                    why = f"trials failed on node {node} ({failures} times), and not on others"
+                    how = f"it gets one trial in {format_seconds(wait_s)}, and others if this gets on"
+                    self.site.leave_out(node, why, how)
 
     def _start(self, trial_id: str, nodes: tuple[str, ...], backend: Backend) -> None:
         trial = self.trials[trial_id]
@@ -338,10 +341,7 @@ class Execution(Books):
             kept = self.site.with_storage(kept_steps, self.study.trial_folder(ended.trial))
             progressed = kept > self._kept.get(ended.trial, 0)
             self._kept[ended.trial] = kept
-            no_device = lacks_device(ended.reason)
-            self._schedule.crash(
-                ended.trial, progressed=progressed, no_device=no_device, dead_nodes=ended.dead_nodes
-            )
+            self._schedule.crash(ended.trial, progressed=progressed, dead_nodes=ended.dead_nodes)
         else:
             self.event("trial-left", **span, reason=ended.reason)
             if not self._stopped:
@@ -380,13 +380,6 @@ class Execution(Books):
                     needed = needs(self.study, changed)
                     self._schedule.change(old.trial_id, needed, changed.resources.nodes)
         return True
-
-    def _retry(self, trial: Trial, attempt: int) -> None:
-        span, reason = self._ends[trial.trial_id]
-        self.event("trial-retried", **span, reason=reason)
-        self.progress.say(f"{self.title(trial)}: {reason}; retrying from its last checkpoint")
-        wait_s = self.study.declaration.resources.backoff_s * _BACKOFF ** (attempt - 1)
-        self._retry_at[trial.trial_id] = time.monotonic() + wait_s
 
     def _awaited(self, trials: Iterable[str]) -> list[str]:
         """Return the trials whose milestones are still missing; report those that exist to the schedule."""

@@ -18,12 +18,13 @@ from runners.host.process import Exit
 from runners.scheduling import local_backend
 from runners.scheduling.backend import Backend, Ended, Job
 from runners.scheduling.cluster import LiveCluster
+from runners.scheduling.instructions import ScheduledTrial, Start
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.ray_backend import address
 from runners.scheduling.ray_backend.core import RayBackend
 from runners.scheduling.ray_backend.tasks import run_in_fresh_process
 from runners.scheduling.ray_backend.tune import TuneBackend
-from runners.scheduling.schedule import Schedule, ScheduledTrial, Start
+from runners.scheduling.schedule import Schedule
 from runners.scheduling.storage_check import Seen, StorageCheck
 from runners.store.location import Location
 from tests.root import ROOT

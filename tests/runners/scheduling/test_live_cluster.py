@@ -4,9 +4,10 @@ import pytest
 
 from runners.scheduling import cluster
 from runners.scheduling.cluster import LiveCluster
+from runners.scheduling.instructions import Retry, ScheduledTrial, Start
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.nodes import Nodes
-from runners.scheduling.schedule import Retry, Schedule, ScheduledTrial, Start
+from runners.scheduling.schedule import Schedule
 
 
 def test_slots_are_summed_node_by_node() -> None:
@@ -38,9 +39,8 @@ def test_a_trial_without_a_node_does_not_end_the_run_while_another_waits_for_its
 
     schedule.crash("narrow")
     seen.look()
-    schedule.retry("narrow")
     retry, start = schedule.instructions(None)
-    assert (retry, start) == (Retry(trial="narrow", attempt=1), Start(trial="narrow", nodes=("here",)))
+    assert (retry, start) == (Retry(trial="narrow"), Start(trial="narrow", nodes=("here",)))
     schedule.finish("narrow")
     with pytest.raises(ValueError, match="no node has room for a trial of 9 cpus"):
         seen.look()

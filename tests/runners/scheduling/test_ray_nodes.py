@@ -16,9 +16,10 @@ from budgets.machine_cache import CACHE
 from runners.host.workers import VISIBLE_DEVICES
 from runners.scheduling.backend import Backend, Ended, Job
 from runners.scheduling.cluster import LiveCluster
+from runners.scheduling.instructions import ScheduledTrial, Start
 from runners.scheduling.ray_backend.core import RayBackend
 from runners.scheduling.ray_backend.tune import TuneBackend
-from runners.scheduling.schedule import Schedule, ScheduledTrial, Start
+from runners.scheduling.schedule import Schedule
 from runners.scheduling.storage_check import Seen, StorageCheck
 from runners.store.copies import trial_copies
 from runners.store.location import Location
@@ -91,7 +92,6 @@ def test_trial_of_a_dead_node_restarts_on_a_joining_node(cluster: Any, tmp_path:
         assert (ended.how, ended.dead_nodes) == ("crashed", start.nodes)
         schedule.crash("x", dead_nodes=ended.dead_nodes)
         schedule.instructions(None)
-        schedule.retry("x")
         live.look()
         assert not schedule.instructions(None), "none fits"
         while live.slots:  # those of the dead one
@@ -119,6 +119,38 @@ def test_trial_of_a_dead_node_restarts_on_a_joining_node(cluster: Any, tmp_path:
             assert end(tuning).how == "crashed"
             tuning.start(Job(trial="y", run=jobs.process_id, nodes=(third.node_id,), resources=needs))
             assert end(tuning).how == "finished"
+
+
+def test_a_node_on_which_each_trial_dies_gets_few_and_all_finish_elsewhere(cluster: Any) -> None:  # noqa: ANN401 - as above
+    bad = cluster.add_node(num_cpus=1, env_vars={jobs.FAULTY: "1"}, **SMALL)
+    cluster.add_node(num_cpus=1, **SMALL)
+    cluster.wait_for_nodes()
+    tasks = [ScheduledTrial(trial=name, predicted_s=1, resources={"cpus": 1}) for name in "abcdefgh"]
+    schedule = Schedule(tasks, retries=0)
+    with RayBackend(cluster.address, modules=()) as backend:
+        live = LiveCluster(backend, schedule, patience_s=0)
+        live.look()
+        died = list[str]()
+        finished = set[str]()
+        while not schedule.over:
+            for each in schedule.instructions(None):
+                if isinstance(each, Start):
+                    job = Job(
+                        trial=each.trial, run=jobs.die_if_faulty, nodes=each.nodes, resources={"cpus": 1}
+                    )
+                    backend.start(job)
+            for ended in live.wait(1):
+                if ended.how == "finished":
+                    schedule.finish(ended.trial)
+                    finished.add(ended.trial)
+                else:
+                    assert ended.how == "crashed"
+                    schedule.crash(ended.trial)
+                    died.append(ended.trial)
+    assert bad.node_id
+    assert finished == set("abcdefgh")
+    assert 1 <= len(died) <= 3
+    assert len(set(died)) == len(died), "none died twice"
 
 
 def test_a_check_of_a_node_sees_its_gpus_although_it_takes_none(cluster: Any) -> None:  # noqa: ANN401 - as above

@@ -5,16 +5,9 @@ from typing import Any
 
 import pytest
 
+from runners.scheduling.instructions import GiveUp, Retry, ScheduledTrial, SetBack, Start
 from runners.scheduling.nodes import Amounts
-from runners.scheduling.schedule import (
-    GiveUp,
-    LeaveOut,
-    Retry,
-    Schedule,
-    ScheduledTrial,
-    SetBack,
-    Start,
-)
+from runners.scheduling.schedule import Schedule
 
 ONE_SLOT = {"here": {"cpus": 1.0}}
 
@@ -25,9 +18,9 @@ def task(trial: str, predicted_s: float, gpus: int = 0, **more: Any) -> Schedule
 
 
 def schedule_of(
-    *tasks: ScheduledTrial, nodes: Mapping[str, Amounts] = ONE_SLOT, retries: int = 0
+    *tasks: ScheduledTrial, nodes: Mapping[str, Amounts] = ONE_SLOT, retries: int = 0, backoff_s: float = 0
 ) -> Schedule:
-    schedule = Schedule(tasks, retries=retries)
+    schedule = Schedule(tasks, retries=retries, backoff_s=backoff_s)
     schedule.see_nodes(nodes)
     return schedule
 
@@ -126,33 +119,36 @@ def test_custom_resources_and_multi_node_trials_are_placed() -> None:
     assert not schedule.could_run({"cpus": 2}, nodes=4)
 
 
-def test_crashed_trial_keeps_its_priority_until_retries_are_used_up() -> None:
-    schedule = schedule_of(task("long", 9), task("short", 1), task("tiny", 0.1), retries=1)
+def test_crashed_trial_is_the_first_after_its_pause_until_its_retries_are_used_up() -> None:
+    tasks = task("long", 99), task("short", 9), task("tiny", 1)
+    schedule = schedule_of(*tasks, retries=2, backoff_s=5)
     assert starts(schedule) == [("long", "here")]
 
     schedule.crash("long")
-    assert schedule.instructions(None) == [
-        Retry(trial="long", attempt=1),
-        Start(trial="short", nodes=("here",)),
-    ]
-    schedule.retry("long")
-    schedule.finish("short")
+    assert schedule.instructions(None) == [Retry(trial="long"), Start(trial="tiny", nodes=("here",))]
+    schedule.now_s = 1
+    schedule.finish("tiny")
+    assert starts(schedule) == [], "the other would hold it up"
+    schedule.now_s = 5
+    assert starts(schedule) == [("long", "here")]
+    schedule.crash("long")
+    schedule.now_s = 24
+    assert schedule.instructions(None) == [Retry(trial="long")]
+    schedule.now_s = 25
     assert starts(schedule) == [("long", "here")]
     schedule.crash("long")
     assert schedule.instructions(None) == [
         GiveUp(trial="long", cause="crashed"),
-        Start(trial="tiny", nodes=("here",)),
+        Start(trial="short", nodes=("here",)),
     ]
 
 
-def test_progress_resets_the_crash_count_and_a_failure_is_not_retried() -> None:
+def test_progress_resets_the_crash_count_and_a_failure_is_not_retried_on_the_only_node() -> None:
     schedule = schedule_of(task("x", 9), retries=2)
 
-    for progressed, attempt in ((False, 1), (False, 2), (True, 1), (False, 2)):
+    for progressed in (False, False, True, False):
         assert starts(schedule) == [("x", "here")]
         schedule.crash("x", progressed=progressed)
-        assert schedule.instructions(None) == [Retry(trial="x", attempt=attempt)]
-        schedule.retry("x")
     assert starts(schedule) == [("x", "here")]
     schedule.fail("x")
     assert schedule.instructions(None) == [GiveUp(trial="x", cause="failed")]
@@ -165,7 +161,6 @@ def test_dead_node_gets_no_trial_until_the_cluster_drops_it() -> None:
     assert starts(schedule) == [("x", "a"), ("y", "b")]
 
     schedule.crash("x", dead_nodes=["a"])
-    schedule.retry("x")
     schedule.see_nodes(nodes)  # still listed
     assert starts(schedule) == []
     schedule.left("y", dead_nodes=["b"])
@@ -173,88 +168,6 @@ def test_dead_node_gets_no_trial_until_the_cluster_drops_it() -> None:
     schedule.see_nodes({"b": {"cpus": 1}})
     schedule.see_nodes({"b": {"cpus": 1}, "a": {"cpus": 1}})  # another one of that name
     assert starts(schedule) == [("x", "a")]
-
-
-def test_node_without_usable_devices_gets_no_trial_until_the_cluster_drops_it() -> None:
-    nodes = {"bad": {"cpus": 1}, "good": {"cpus": 2}}
-    schedule = schedule_of(task("x", 3), task("y", 2), task("z", 1), nodes=nodes, retries=9)
-    assert starts(schedule) == [("x", "bad"), ("y", "good"), ("z", "good")]
-
-    schedule.crash("x", no_device=True)
-    schedule.retry("x")
-    schedule.crash("z")  # the fault of no node
-    assert starts(schedule) == [("x", "bad")], "the first time it may have been passing"
-    schedule.crash("x", no_device=True)
-    schedule.retry("x")
-    given = schedule.instructions(None)
-    assert LeaveOut(node="bad") in given
-    assert Start(trial="x", nodes=("good",)) in given
-    schedule.see_nodes(nodes)
-    schedule.retry("z")
-    assert starts(schedule) == []
-    assert schedule.slots(task("z", 1)) == 2
-    schedule.see_nodes({"good": {"cpus": 2}})
-    schedule.see_nodes(nodes)  # it was mended
-    assert starts(schedule) == [("z", "bad")]
-    schedule.crash("z", no_device=True)
-    schedule.retry("z")
-    assert starts(schedule) == [("z", "bad")], "it counts anew"
-
-
-def test_node_is_not_left_out_if_it_gets_on_or_if_a_trial_fits_nowhere_else() -> None:
-    nodes = {"wide": {"cpus": 2}, "narrow": {"cpus": 1}}
-    wide = ScheduledTrial(trial="wide", predicted_s=9, resources={"cpus": 2})
-    schedule = schedule_of(wide, task("x", 3), nodes=nodes, retries=9)
-    assert starts(schedule) == [("wide", "wide"), ("x", "narrow")]
-    for _ in range(3):
-        schedule.crash("wide", no_device=True)
-        schedule.retry("wide")
-        assert schedule.instructions(None)[1:] == [Start(trial="wide", nodes=("wide",))]
-    schedule.finish("wide")
-    for progressed in (False, True, False):
-        schedule.crash("x", no_device=True, progressed=progressed)
-        schedule.retry("x")
-        assert not [each for each in schedule.instructions(None) if isinstance(each, LeaveOut)]
-    schedule.crash("x", no_device=True)
-    schedule.retry("x")
-    assert LeaveOut(node="narrow") in schedule.instructions(None)
-    # A trial of three nodes of one core would need it again.
-    both = ScheduledTrial(trial="both", predicted_s=1, resources={"cpus": 1}, nodes=2)
-    schedule.add([both])
-    schedule.finish("x")
-    assert schedule.instructions(None) == [Start(trial="both", nodes=("narrow", "wide"))]
-
-
-def test_node_that_was_left_out_is_used_again_when_no_other_is_left() -> None:
-    nodes = {"bad": {"cpus": 1}, "good": {"cpus": 2}}
-    schedule = schedule_of(task("x", 3), nodes=nodes, retries=9)
-    for _ in range(2):
-        assert starts(schedule) == [("x", "bad")]
-        schedule.crash("x", no_device=True)
-        schedule.retry("x")
-    assert schedule.instructions(None) == [
-        Retry(trial="x", attempt=2), LeaveOut(node="bad"), Start(trial="x", nodes=("good",)),
-    ]  # fmt: skip
-    schedule.left("x", dead_nodes=["good"])
-    schedule.see_nodes({"bad": {"cpus": 1}})
-    assert starts(schedule) == [("x", "bad")]
-
-
-def test_the_only_node_and_those_of_a_trial_of_several_are_not_left_out() -> None:
-    schedule = schedule_of(task("x", 3), retries=1)
-    wide = schedule_of(
-        task("wide", 3, nodes=2), nodes={name: {"cpus": 1} for name in ("a", "b", "c")}, retries=1
-    )
-    for tried, trial in ((schedule, "x"), (wide, "wide")):
-        given = []
-        for _ in range(2):
-            given += tried.instructions(None)
-            tried.crash(trial, no_device=True)
-            if tried.delayed():
-                tried.retry(trial)
-        given += tried.instructions(None)
-        assert given[-1] == GiveUp(trial=trial, cause="crashed")
-        assert not [instruction for instruction in given if isinstance(instruction, LeaveOut)]
 
 
 def test_trial_that_left_restarts_and_a_drained_schedule_ends_after_its_running_trials() -> None:
@@ -306,8 +219,7 @@ def crashed_beside_another() -> Schedule:
     schedule = schedule_of(*tasks, nodes={"n": {"cpus": 2}}, retries=5)
     assert [trial for trial, _ in starts(schedule, 110)] == ["x", "y"]
     schedule.crash("x")
-    assert schedule.instructions(-20) == [Retry(trial="x", attempt=1)]
-    schedule.retry("x")
+    assert schedule.instructions(-20) == [Retry(trial="x")]
     assert schedule.instructions(-20) == []
     return schedule
 
@@ -334,7 +246,7 @@ def test_crashed_trial_that_exceeds_the_budget_goes_on_if_another_leaves_room_an
 def test_shortest_trial_is_set_back_for_the_others_and_starts_again_if_they_leave_room() -> None:
     schedule = crashed_beside_another()
     schedule.crash("y")
-    assert schedule.instructions(-30) == [Retry(trial="y", attempt=1), SetBack(trial="y")]
+    assert schedule.instructions(-30) == [Retry(trial="y"), SetBack(trial="y")]
     assert [trial for trial, _ in starts(schedule, 20)] == ["x"]
     schedule.finish("x")  # it diverged and paid 10 of its 60
     assert [trial for trial, _ in starts(schedule, 70)] == ["y"]
@@ -347,7 +259,6 @@ def test_impossible_event_raises_with_the_trials_history() -> None:
     schedule = schedule_of(task("only", 1), retries=5)
     schedule.instructions(None)
     schedule.crash("only")
-    schedule.retry("only")
     schedule.instructions(None)
     schedule.finish("only")
 

@@ -5,8 +5,9 @@ from collections import Counter
 
 import pytest
 
+from runners.scheduling.instructions import GiveUp, Retry, ScheduledTrial, SetBack, Start, State
 from runners.scheduling.nodes import Amounts
-from runners.scheduling.schedule import GiveUp, Retry, Schedule, ScheduledTrial, SetBack, Start, State
+from runners.scheduling.schedule import Schedule
 
 
 class Chance:
@@ -17,14 +18,13 @@ class Chance:
         self.nodes = {f"n{number}": self._node() for number in range(self.draw.randint(1, 3))}
         self.tasks = {f"t{number}": self._task(f"t{number}") for number in range(self.draw.randint(1, 9))}
         self.retries = self.draw.randint(0, 3)
-        self.schedule = Schedule(self.tasks.values(), retries=self.retries)
+        self.schedule = Schedule(self.tasks.values(), retries=self.retries, backoff_s=5)
         total = sum(each.paid_flops for each in self.tasks.values())
         self.cap = self.draw.choice([None, total, self.draw.randint(0, 2 * total)])
         self.joined = self.gone = 0
         self.held: dict[str, int] = {}
         self.running: dict[str, tuple[str, ...]] = {}
-        self.delayed: list[str] = []
-        self.crashes = Counter[str]()
+        self.ends = Counter[str]()  # early ones
         self.ended = Counter[str]()
 
     def _node(self) -> Amounts:
@@ -55,14 +55,11 @@ class Chance:
                     self.held.setdefault(each.trial, self.tasks[each.trial].paid_flops)
                     assert self.room is None or self.room >= 0
                 case Retry():
-                    assert each.attempt == self.crashes[each.trial] <= self.retries
-                    self.delayed.append(each.trial)
+                    assert self.ends[each.trial] <= self.retries + 1 + self.joined, "one more elsewhere"
                 case SetBack():
                     assert each.trial not in self.running
                     self.held.pop(each.trial)
-                    self.crashes[each.trial] = 0
-                    if each.trial in self.delayed:
-                        self.delayed.remove(each.trial)
+                    self.ends[each.trial] = 0
                 case GiveUp():
                     assert each.trial not in self.running
                     waits = self.held.keys() - {each.trial}
@@ -75,9 +72,8 @@ class Chance:
 
     def happen(self) -> None:
         """Make one random event happen."""
-        if self.delayed and (not self.running or self.draw.random() < 0.5):
-            trial = self.delayed.pop(self.draw.randrange(len(self.delayed)))
-            self.schedule.retry(trial)
+        self.schedule.now_s += self.draw.choice([0, 1, 30, 1000])
+        if self.schedule.delayed() and (not self.running or self.draw.random() < 0.5):
             return
         if not self.running:  # what waits fits nowhere: a larger node joins
             self.joined += 1
@@ -92,14 +88,15 @@ class Chance:
             self.ended[trial] += 1
             self.gone += self.draw.randint(0, self.held.pop(trial))
         elif what == "fail":
+            self.ends[trial] += 1
             self.schedule.fail(trial)
         elif what == "leave":
             self.schedule.left(trial)
         else:
-            self.crashes[trial] += 1
+            self.ends[trial] += 1
             self.gone += self.draw.randint(0, 30)  # work that the crash lost
             dead = nodes[:1] if what == "die" else ()
-            self.schedule.crash(trial, no_device=self.draw.random() < 0.5, dead_nodes=dead)
+            self.schedule.crash(trial, dead_nodes=dead)
             for node in dead:
                 self.nodes.pop(node, None)
                 if self.draw.random() < 0.5:

@@ -11,9 +11,10 @@ import pytest
 from runners.scheduling import storage_check
 from runners.scheduling.backend import Ended, Job
 from runners.scheduling.cluster import LiveCluster
+from runners.scheduling.instructions import ScheduledTrial, Start
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.nodes import Amounts
-from runners.scheduling.schedule import Schedule, ScheduledTrial, Start
+from runners.scheduling.schedule import Schedule
 from runners.scheduling.storage_check import Seen, StorageCheck
 from runners.store.location import Location
 from tests.runners.scheduling import jobs
