@@ -1,7 +1,7 @@
 """Devices: peak FLOP/s, memory and measured throughput; each number's source is in the data files.
 
-``devices.json`` holds peaks from vendors' data sheets (dense bf16) and the utilisation range assumed without
-a measurement; ``throughput.csv`` holds measured samples a second.
+``devices.json`` holds peaks from vendors' data sheets (dense bf16), and what is assumed without a measurement
+of utilisation, loading and start-up; ``throughput.csv`` holds measured samples a second.
 """
 
 import csv
@@ -51,6 +51,17 @@ def usual_utilisation() -> tuple[float, float]:
     """Return the lowest and highest share of the peak that is assumed where no throughput was measured."""
     usual = _table()["utilisation"]
     return usual["low"], usual["high"]
+
+
+def loading_speed() -> tuple[float, float]:
+    """Return the lowest and highest pictures a second that a core loads where it was not measured."""
+    return _table()["loading"]["low"], _table()["loading"]["high"]
+
+
+def start_seconds(*, group: bool, compiled: bool) -> float:
+    """Return the seconds that a trial on GPUs takes before its first step: a ``group`` has several."""
+    costs = _table()["start"]
+    return float(costs["process"] + group * costs["group"] + compiled * costs["compilation"])
 
 
 @cache

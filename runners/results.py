@@ -135,7 +135,9 @@ TABLES: Mapping[str, Mapping[str, TableColumn]] = MappingProxyType(
         "midway.parquet": _STEP,
         "plan.parquet": {
             **_TRIAL,
-            "predicted_s": TableColumn("float64", "seconds", "Predicted wall time at the default throughput"),
+            "predicted_s": TableColumn(
+                "float64", "seconds", "Predicted time of training and evaluation at the default throughput"
+            ),
         },
         "left-out.parquet": {
             **_CELL,

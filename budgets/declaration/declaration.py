@@ -14,7 +14,7 @@ from budgets.declaration import values
 from budgets.declaration.data_sections import DeclaredPool, DeclaredSet, MixedPool
 from budgets.declaration.keys import At, Clashes, Given
 from budgets.declaration.recipe import PRESETS
-from budgets.declaration.rules import Rule, TrainingRule, TrialResources, ruled_settings
+from budgets.declaration.rules import CPUS_PER_GPU, Rule, TrainingRule, TrialResources, ruled_settings
 from budgets.declaration.sections import (
     FARTHEST,
     Budget,
@@ -243,9 +243,11 @@ class Declaration:
         nodes = ruled.get("nodes", fewest)
         share = None if cluster is None else cluster.cpus_per_gpu
         cpus = ruled.get("cpus", resources.cpus)
+        assumed = cpus is None and share is None and gpus > 0
         if cpus is None:
-            cpus = gpus * share if share and gpus else nodes
-        return TrialResources(cpus=cpus, gpus=gpus, nodes=nodes, ranks=1 if gpus else resources.ranks)
+            cpus = gpus * (share or CPUS_PER_GPU) if gpus else nodes
+        ranks = 1 if gpus else resources.ranks
+        return TrialResources(cpus=cpus, gpus=gpus, nodes=nodes, ranks=ranks, assumed=assumed)
 
     def _metrics(self, given: Given) -> Clashes:
         """Yield metrics of undeclared sets, for described pools; other pools may bring sets of their own."""

@@ -1,11 +1,14 @@
 """Rules of a declaration that give some trials other settings than the rest; resources of a trial."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any
 
 from budgets.declaration import values
 from budgets.declaration.keys import Clashes, Given, keys
+
+CPUS_PER_GPU = 6
+"""Cores of a GPU where those of a node are not declared; a share below it is warned about."""
 
 _MOST_OF_A_NODE = 4096
 """More cores, and far more GPUs, than any machine has."""
@@ -20,12 +23,14 @@ class TrialResources:
         gpus: GPUs, over all of its nodes; 0 trains on the processor.
         nodes: Nodes over which it is spread in equal parts.
         ranks: Processes without GPUs that train one model together.
+        assumed: True if the cores are `CPUS_PER_GPU` for each GPU, because those of a node are not declared.
     """
 
     cpus: int = 1
     gpus: int = 0
     nodes: int = 1
     ranks: int = 1
+    assumed: bool = False
 
     @property
     def devices(self) -> int:
@@ -41,6 +46,12 @@ class TrialResources:
     def ranks_per_node(self) -> int:
         """Processes on each node that train one model together."""
         return max(self.gpus, self.ranks) // self.nodes
+
+    def on_nodes(self, cpus_per_gpu: int | None) -> "TrialResources":
+        """Return the resources on nodes with so many cores for each GPU; the same if cores are declared."""
+        if not self.assumed or cpus_per_gpu is None:
+            return self
+        return replace(self, cpus=self.gpus * cpus_per_gpu)
 
     def problems(self) -> Clashes:
         """Yield each amount that can't be spread over the nodes, with the error."""

@@ -293,7 +293,8 @@ class Resources:
     """Rules that give some trials other amounts than the rest."""
     cpus: Annotated[int | None, values.device_count] = None
     """Processor cores of a trial (one thread each), over all of its nodes; by default a share of the node for
-    each of its GPUs if ``cluster.node_cpus`` is declared, else one a node."""
+    each of its GPUs, which ``run`` takes from the nodes unless ``cluster.node_cpus`` is declared, and one a
+    node without GPUs."""
     gpus: Annotated[int, values.devices_of_a_trial] = 0
     """GPUs of a trial, over all of its nodes, one a rank; 0 trains on the processor."""
     nodes: Annotated[int, values.device_count] = 1

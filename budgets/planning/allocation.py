@@ -1,5 +1,6 @@
 """Allocation: gives the trials of a plan the resources that the planner chooses for their kinds."""
 
+from collections import Counter
 from dataclasses import replace
 
 from budgets.declaration.recipe import PLAIN_PASSES
@@ -7,10 +8,10 @@ from budgets.declaration.sections import Cluster
 from budgets.planning.grid import Grid
 from budgets.planning.plan import Chosen, Plan
 from budgets.planning.planned_trial import Trial
-from budgets.planning.price import Speeds, relative_hours, training_hours
-from budgets.planning.resources import Kind, Option, choose_resources
+from budgets.planning.price import Speeds, relative_hours, wall_s
+from budgets.planning.resources import Kind, Option, choose_resources, lasting
 
-_Key = tuple[str, str, int | None, int]
+_Key = tuple[str, str, int | None, int, int, int]
 
 
 def allocate(plan: Plan, grid: Grid, own_speeds: Speeds) -> Plan:
@@ -22,30 +23,25 @@ def allocate(plan: Plan, grid: Grid, own_speeds: Speeds) -> Plan:
     if cluster is None or not resources.auto:
         return plan
     ways: dict[_Key, tuple[Option, ...]] = {}
-    hours: dict[_Key, list[float]] = {}
+    counts = Counter(map(_key, plan.all_trials))
     for trial in plan.all_trials:
-        key = _key(trial, grid)
+        key = _key(trial)
         if key not in ways:
             values = {} if plan.tuning is None else plan.tuning.values.get(trial.trial_id, {})
             # A trial of the tuning may have its own batch.
             of = grid.tuned({(*trial.cell.combination, None): values}) if values else grid
             options = of.setup(*trial.cell.combination, trial.cell.level_flops).options
-            ways[key] = priced_options(options, trial, cluster, own_speeds)
-        span = training_hours(trial, cluster, own_speeds)
-        hours.setdefault(key, []).append((span.low + span.high) / 2)
-    kinds = [Kind(options=ways[key], hours=tuple(hours[key])) for key in ways]
-    best = choose_resources(kinds, cluster)
-    choices = dict(zip(ways, best, strict=True))
+            ways[key] = lasting(priced_options(options, trial, cluster, own_speeds))
+    kinds = [Kind(options=options, trials=counts[key]) for key, options in ways.items()]
+    choices = dict(zip(ways, choose_resources(kinds, cluster), strict=True))
 
     chosen: dict[str, Chosen] = {}
 
     def allocated(trial: Trial) -> Trial:
-        option, why = choices[_key(trial, grid)]
+        option, why = choices[_key(trial)]
         # A trial that recomputes nothing and has the option's resources stays as it is, without a copy.
         if (trial.resources, trial.recipe.passes) != (option.resources, PLAIN_PASSES):
-            parts, recomputed = option.recipe.accumulation, option.recipe.gradient_checkpointing
-            recipe = replace(trial.recipe, accumulation=parts, gradient_checkpointing=recomputed)
-            trial = replace(trial, recipe=recipe, resources=option.resources)
+            trial = _with_option(trial, option)
         chosen[trial.trial_id] = Chosen(words=option.words, why=why)
         return trial
 
@@ -59,17 +55,24 @@ def allocate(plan: Plan, grid: Grid, own_speeds: Speeds) -> Plan:
 def priced_options(
     options: tuple[Option, ...], trial: Trial, cluster: Cluster, own_speeds: Speeds
 ) -> tuple[Option, ...]:
-    """Return a trial's options with the hours that follow from what was measured at each width."""
+    """Return a trial's options with its hours, by what was measured at each width."""
     combination = trial.cell.combination
-    return tuple(
-        replace(
-            way, factor=relative_hours(way.recipe, combination, way.resources.devices, cluster, own_speeds)
-        )
-        for way in options
-    )
+
+    def priced(way: Option) -> Option:
+        tried = _with_option(trial, way)
+        factor = relative_hours(way.recipe, combination, way.resources.devices, cluster, own_speeds)
+        return replace(way, factor=factor, hours=wall_s(tried, cluster, own_speeds).middle / 3600)
+
+    return tuple(map(priced, options))
 
 
-def _key(trial: Trial, grid: Grid) -> _Key:
+def _with_option(trial: Trial, way: Option) -> Trial:
+    parts, recomputed = way.recipe.accumulation, way.recipe.gradient_checkpointing
+    recipe = replace(trial.recipe, accumulation=parts, gradient_checkpointing=recomputed)
+    return replace(trial, recipe=recipe, resources=way.resources)
+
+
+def _key(trial: Trial) -> _Key:
+    """Return what trials that take equally long have in common."""
     cell = trial.cell
-    level = cell.level_flops if grid.declaration.ruled_by_level else None
-    return *cell.combination, level, trial.batch_size
+    return *cell.combination, cell.level_flops, trial.batch_size, trial.samples_seen, trial.shared_samples

@@ -3,10 +3,13 @@
 `budgets.planning.planner` builds it from a declaration.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
+from budgets.declaration.sections import Cluster
 from budgets.planning.facts import ScoreCost
 from budgets.planning.planned_trial import Cell, Trial, continued_from, share_trunks
 from budgets.planning.tuning_plan import TuningPlan
@@ -55,6 +58,7 @@ class Plan:
             ``charges`` has them if the budget counts them.
         levels: Budget levels in training FLOPs, declared or chosen, rising.
         warnings: Conclusions that this plan cannot support, and decisions of the planner.
+        cluster: The declared cluster, or None.
         chosen: Trial id → the resources that were chosen; empty if resources are declared.
     """
 
@@ -66,6 +70,7 @@ class Plan:
     levels: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
     tuning: TuningPlan | None = None
+    cluster: Cluster | None = None
     chosen: Mapping[str, Chosen] = field(default_factory=dict)
 
     def with_attempts(self, attempts: Iterable[str]) -> "Plan":
@@ -75,6 +80,13 @@ class Plan:
         further = [replace(known[first], attempt=int(number)) for first, number in named if first in known]
         alone = (continued_from(trial, None) for trial in further)
         return replace(self, trials=share_trunks((*self.trials, *alone)) if further else self.trials)
+
+    def on_nodes(self, cpus_per_gpu: int) -> "Plan":
+        """Return the plan with the nodes' cores of each GPU for trials whose cores were assumed."""
+        return replace(
+            self,
+            trials=tuple(replace(t, resources=t.resources.on_nodes(cpus_per_gpu)) for t in self.trials),
+        )
 
     @property
     def all_trials(self) -> tuple[Trial, ...]:
@@ -95,6 +107,17 @@ class Plan:
     def grid_waits(self) -> bool:
         """True while the tuning has values to find; the trials of the grid get their ids when it has."""
         return self.tuning is not None and bool(self.tuning.waiting)
+
+    @property
+    def after_tuning(self) -> tuple[Trial, ...]:
+        """Trials of check and grid that wait for the tuning, as planned now, within the study budget."""
+        if not self.grid_waits or self.tuning is None:
+            return ()
+        ready = {trial.trial_id for trial in self.tuning.ready}
+        later = [each for each in (*self.tuning.neighbours, *self.trials) if each.trial_id not in ready]
+        paid = accumulate(trial.paid_flops for trial in later)
+        cap = math.inf if self.study_flops is None else self.study_flops
+        return tuple(trial for trial, flops in zip(later, paid, strict=True) if flops <= cap)
 
     @property
     def train_flops(self) -> int:

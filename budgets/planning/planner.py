@@ -13,6 +13,7 @@ from budgets.cost.strategy import Strategy
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import unusual
 from budgets.declaration.marked_file import DeclaredKeyError
+from budgets.declaration.rules import CPUS_PER_GPU
 from budgets.planning.allocation import allocate
 from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts
 from budgets.planning.feasibility import reason_against
@@ -21,7 +22,6 @@ from budgets.planning.ladder import choose_levels, unspent_note
 from budgets.planning.plan import Charge, LeftOut, Plan
 from budgets.planning.planned_trial import Cell, Trial, share_trunks
 from budgets.planning.price import UNMEASURED, Speeds
-from budgets.planning.resources import CPUS_PER_GPU
 from budgets.planning.sanity import LEAST_LEVEL, plan_warnings, unit_warning
 from budgets.planning.trim import Trimmed, paid_flops_of, trim_trials, without_copies
 from budgets.planning.tuning import Scores, plan_tuning, tuning_reserves
@@ -104,6 +104,7 @@ def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends 
         charges=charges,
         study_flops=cap,
         levels=levels,
+        cluster=declaration.cluster,
         warnings=(
             *notes,
             *unusual(declaration),
@@ -116,7 +117,7 @@ def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends 
     plan = allocate(plan, grid, own_speeds)
     # Link the trunks again: resources enter the ids of trials with batch norm.
     plan = replace(plan, trials=_linked(plan.trials, declaration))
-    return replace(plan, warnings=(*plan.warnings, *_cores(plan, declaration)))
+    return replace(plan, warnings=(*plan.warnings, *_cores(plan)))
 
 
 def _fitted(trials: tuple[Trial, ...], beside: int, cap: int, declaration: Declaration) -> Trimmed | None:
@@ -146,11 +147,13 @@ def _fitted(trials: tuple[Trial, ...], beside: int, cap: int, declaration: Decla
     return fit
 
 
-def _cores(plan: Plan, declaration: Declaration) -> Iterator[str]:
-    """Yield a note where a node's cores are too few to load the data of its GPUs."""
-    cluster = declaration.cluster
-    if cluster is None or cluster.node_cpus is None:
-        return
+def _cores(plan: Plan) -> Iterator[str]:
+    """Yield a note where cores are assumed, or too few to load the data of their GPUs."""
+    if any(trial.resources.assumed for trial in plan.trials):
+        yield (
+            f"{CPUS_PER_GPU} cores a GPU are assumed; `run` and `check` take each GPU's share of its node's, "
+            "unless cluster.node_cpus or resources.cpus is declared"
+        )
     shares = [trial.resources.cpus / trial.resources.gpus for trial in plan.trials if trial.resources.gpus]
     if min(shares, default=CPUS_PER_GPU) < CPUS_PER_GPU:
         yield (

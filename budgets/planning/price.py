@@ -1,14 +1,17 @@
-"""Time and money that a plan costs on the declared cluster, as a range.
+"""Time of trials, and time and money that a plan costs on the declared cluster, as ranges.
 
-If the throughput of an architecture and strategy was measured on the device, by the user (``own_speeds``) or
-by others (``throughput.csv``), the range is that of the measurements. Otherwise it is FLOPs over the device's
-peak at a range of utilisation: the declared one, or the usual one (``devices.json`` cites its source).
+A trial starts up, trains and is evaluated. If the throughput of its architecture and strategy was measured,
+by the user (``own_speeds``) or by others on the cluster's device (``throughput.csv``), the range of training
+is that of the measurements. Otherwise it is FLOPs over the device's peak at a range of utilisation, the
+declared one or the usual one, or the time of loading its samples with its cores if these are declared,
+whichever takes longer. ``devices.json`` cites the sources. Without a cluster it is a factor of `_SPREAD`
+around the time on one CPU core.
 """
 
 import heapq
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from types import MappingProxyType
@@ -16,11 +19,22 @@ from types import MappingProxyType
 from budgets.declaration.recipe import Recipe
 from budgets.declaration.rules import TrialResources
 from budgets.declaration.sections import Cluster
-from budgets.devices import find_device, measured_samples_per_s, usual_utilisation
+from budgets.devices import (
+    find_device,
+    loading_speed,
+    measured_samples_per_s,
+    start_seconds,
+    usual_utilisation,
+)
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Combination, Trial
 
 _SECONDS_PER_HOUR = 3600
+# Measured on a CPU core with small models: a cost per sample and a cost per FLOP; the start of a process.
+_SECONDS_PER_SAMPLE, _FLOPS_PER_SECOND, _START_S = 60e-6, 150e9, 1.0
+_SPREAD = 2.0  # factor of uncertainty of these
+_FEW = 3  # measurements from which their own range is used
+_SPREAD_OF_FEW, _SPREAD_OF_OTHERS = 1.25, 1.5
 
 Speeds = Mapping[tuple[str, str, int], float]
 """Measured samples a second on one kind of device, without recomputation.
@@ -42,6 +56,15 @@ class Range:
     def times(self, factor: float) -> "Range":
         """Return both values times a factor."""
         return Range(low=self.low * factor, high=self.high * factor)
+
+    def plus(self, more: float) -> "Range":
+        """Return both values plus a number."""
+        return Range(low=self.low + more, high=self.high + more)
+
+    @property
+    def middle(self) -> float:
+        """The geometric mean of both values."""
+        return math.sqrt(self.low * self.high)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,43 +91,73 @@ def utilisation(cluster: Cluster) -> Range:
     return Range(low=shares[0], high=shares[-1])
 
 
-def is_measured(trial: Trial, cluster: Cluster, own_speeds: Speeds = UNMEASURED) -> bool:
-    """Return whether the trial's throughput was measured on the cluster's device."""
+def is_measured(trial: Trial, cluster: Cluster | None, own_speeds: Speeds = UNMEASURED) -> bool:
+    """Return whether the trial's throughput was measured on the cluster's device, or here without one."""
     return _speeds(trial, cluster, own_speeds) is not None
 
 
 def device_hours(trial: Trial, cluster: Cluster, own_speeds: Speeds = UNMEASURED) -> Range:
-    """Device hours of a trial and its evaluation, summed over its devices.
+    """Device hours of a trial, summed over its devices.
 
-    Recomputed forward passes take time, though they are not among the FLOPs that are booked. The user's own
-    measurements are of one device, so the loss over several devices is added to them.
+    Recomputed forward passes take time, though they are not among the FLOPs that are booked.
     """
-    training = training_hours(trial, cluster, own_speeds)
-    combination = trial.cell.combination
-    # The usual utilisation, and others' measurements, already contain what is lost over several devices.
-    devices = trial.resources.devices if (*combination, 1) in own_speeds else 1
-    factor = relative_hours(trial.recipe, combination, devices, cluster, own_speeds)
-    evaluation = _hours(trial.evaluation_flops, cluster)
-    return Range(low=training.low * factor + evaluation.low, high=training.high * factor + evaluation.high)
+    return wall_s(trial, cluster, own_speeds).times(trial.resources.devices / _SECONDS_PER_HOUR)
 
 
-def training_hours(trial: Trial, cluster: Cluster, own_speeds: Speeds = UNMEASURED) -> Range:
-    """Hours of a trial's training on one device that recomputes nothing."""
-    speeds = _speeds(trial, cluster, own_speeds)
-    if speeds is None:
-        return _hours(trial.paid_flops, cluster)
-    slow, fast = speeds
-    samples = trial.samples_seen - trial.shared_samples
-    return Range(low=samples / fast / _SECONDS_PER_HOUR, high=samples / slow / _SECONDS_PER_HOUR)
+def wall_s(trial: Trial, cluster: Cluster | None, own_speeds: Speeds = UNMEASURED) -> Range:
+    """Return the seconds from a trial's start to its end."""
+    return work_s(trial, cluster, own_speeds).plus(start_s(trial.resources.gpus, trial.recipe))
+
+
+def work_s(trial: Trial, cluster: Cluster | None, own_speeds: Speeds = UNMEASURED) -> Range:
+    """Return the seconds of a trial's training and evaluation, which its devices share.
+
+    What they lose by it was measured, or is ``cluster.scaling``.
+    """
+    training = training_s(trial, cluster, own_speeds)
+    if cluster is None:
+        return training
+    evaluation = _hours(trial.evaluation_flops, cluster).times(_SECONDS_PER_HOUR / trial.resources.devices)
+    return Range(low=training.low + evaluation.low, high=training.high + evaluation.high)
+
+
+def planned_range(middle_s: float) -> Range:
+    """Return the range around a planned time of which only the middle is known."""
+    return Range(low=middle_s / _SPREAD, high=middle_s * _SPREAD)
+
+
+def start_s(gpus: int, recipe: Recipe) -> float:
+    """Return the seconds of a trial before its first step."""
+    return start_seconds(group=gpus > 1, compiled=recipe.compile) if gpus else _START_S
+
+
+def training_s(trial: Trial, cluster: Cluster | None, own_speeds: Speeds = UNMEASURED) -> Range:
+    """Return the seconds of a trial's training on its devices."""
+    samples, cores = trial.samples_seen - trial.shared_samples, trial.resources.cpus
+    devices, kind = trial.resources.devices, trial.cell.combination
+    measured = _speeds(trial, cluster, own_speeds)
+    if measured is not None:
+        slow, fast = measured
+        alone = Range(low=samples / fast, high=samples / slow)
+    elif cluster is None:
+        per_sample = _SECONDS_PER_SAMPLE + trial.train_flops_per_sample / _FLOPS_PER_SECOND
+        alone = Range(low=samples * per_sample / _SPREAD, high=samples * per_sample * _SPREAD)
+    else:
+        alone = _hours(trial.paid_flops, cluster).times(_SECONDS_PER_HOUR)
+    shared = alone.times(relative_hours(trial.recipe, kind, devices, cluster, own_speeds) / devices)
+    if measured is not None or not trial.resources.gpus or trial.resources.assumed:
+        return shared
+    slow, fast = (samples / speed / cores for speed in loading_speed())
+    return Range(low=max(shared.low, fast), high=max(shared.high, slow))
 
 
 def kept_speed(
-    combination: Combination, devices: int, cluster: Cluster, own_speeds: Speeds = UNMEASURED
+    combination: Combination, devices: int, cluster: Cluster | None, own_speeds: Speeds = UNMEASURED
 ) -> float:
     """Return the share of one device's samples a second that each of several devices keeps.
 
     It is measured at this width or at the widest measured one below; each doubling beyond that keeps the
-    share ``cluster.scaling``.
+    share ``cluster.scaling``, or all of it without a cluster.
     """
     alone, width = own_speeds.get((*combination, 1)), devices
     if alone is None:
@@ -114,11 +167,16 @@ def kept_speed(
             measured for *of, measured in own_speeds if tuple(of) == combination and measured < devices
         )
     kept = 1.0 if alone is None else own_speeds[*combination, width] / width / alone
-    return kept * float(cluster.scaling ** math.log2(devices / width))
+    scaling = 1.0 if cluster is None else cluster.scaling
+    return kept * float(scaling ** math.log2(devices / width))
 
 
 def relative_hours(
-    recipe: Recipe, combination: Combination, devices: int, cluster: Cluster, own_speeds: Speeds = UNMEASURED
+    recipe: Recipe,
+    combination: Combination,
+    devices: int,
+    cluster: Cluster | None,
+    own_speeds: Speeds = UNMEASURED,
 ) -> float:
     """Return the device hours of training over those of one device that recomputes nothing."""
     return recipe.slowdown / kept_speed(combination, devices, cluster, own_speeds)
@@ -126,33 +184,91 @@ def relative_hours(
 
 def price_plan(plan: Plan, cluster: Cluster, *, own_speeds: Speeds = UNMEASURED) -> Price:
     """Price a plan, given the user's own measurements on the cluster's device."""
-    hours = [device_hours(trial, cluster, own_speeds) for trial in plan.all_trials]
-    widths = [trial.resources.devices for trial in plan.all_trials]
-    held = held_devices([trial.resources for trial in plan.all_trials], cluster)
+    trials = plan.all_trials
+    hours = [device_hours(trial, cluster, own_speeds) for trial in trials]
     charges = _hours(sum(charge.flops for charge in plan.charges), cluster)
     total = Range(
         low=sum(span.low for span in hours) + charges.low,
         high=sum(span.high for span in hours) + charges.high,
     )
 
+    ends = forecast([Ahead.of(trial, cluster, own_speeds) for trial in trials], cluster=cluster)
+    assert ends is not None, "a plan has trials"
     # The later of two ends: of trials that share the devices, and of trials of a trunk, one after the other.
-    def end(hours: list[float], of_charges: float) -> float:
-        durations = [span / width for span, width in zip(hours, widths, strict=True)]
-        trunk = _longest_trunk(plan.all_trials, durations)
-        return max(makespan(durations, held, cluster.count), trunk) + of_charges / cluster.count
-
-    low, high = (
-        end([span.low for span in hours], charges.low),
-        end([span.high for span in hours], charges.high),
-    )
+    walls = [wall_s(trial, cluster, own_speeds) for trial in trials]
+    low = max(ends.low, _longest_trunk(trials, [wall.low for wall in walls])) / _SECONDS_PER_HOUR
+    high = max(ends.high, _longest_trunk(trials, [wall.high for wall in walls])) / _SECONDS_PER_HOUR
+    span = Range(low=low + charges.low / cluster.count, high=high + charges.high / cluster.count)
     rate = cluster.price_per_hour
-    by_kind = Counter(is_measured(trial, cluster, own_speeds) for trial in plan.all_trials)
+    by_kind = Counter(is_measured(trial, cluster, own_speeds) for trial in trials)
     return Price(
         device_hours=total,
-        makespan_hours=Range(low=low, high=high),
+        makespan_hours=span,
         money=None if rate is None else Range(low=total.low * rate, high=total.high * rate),
         measured=by_kind[True],
         assumed=by_kind[False],
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ahead:
+    """What is left of a trial: its start-up, and its work as planned, before other trials were measured."""
+
+    kind: Combination
+    start_s: float
+    work_s: Range
+    resources: TrialResources | None = None
+
+    @staticmethod
+    def of(trial: Trial, cluster: Cluster | None, own_speeds: Speeds = UNMEASURED) -> "Ahead":
+        """Return all of a trial."""
+        return Ahead(
+            kind=trial.cell.combination, start_s=start_s(trial.resources.gpus, trial.recipe),
+            work_s=work_s(trial, cluster, own_speeds), resources=trial.resources,
+        )  # fmt: skip
+
+
+Speed = tuple[Combination, float]
+"""A kind, and a measured speed as a multiple of the planned one."""
+
+
+def forecast(
+    ahead: Sequence[Ahead], measured: Iterable[Speed] = (), *, slots: int = 1, cluster: Cluster | None = None
+) -> Range | None:
+    """Forecast the seconds until the last trial ends, if the longest starts first; None if none is left.
+
+    ``slots`` trials run at once, or with a cluster as many as fit on its devices. The work of a kind that was
+    measured goes from its highest to its lowest speed, widened by a factor of 1.25 each way for one or two
+    measurements. A kind that was not measured takes the speeds of all others, widened by 1.5: machine and
+    load are the same, the model is not. Without any measurement, the planned range holds.
+    """
+    speeds = defaultdict[Combination, list[float]](list)
+    for kind, speed in measured:
+        if speed > 0:  # 0: the trial resumed at its last step, which tells nothing
+            speeds[kind].append(speed)
+    every = [speed for of_kind in speeds.values() for speed in of_kind]
+
+    def left(trial: Ahead) -> Range:
+        own, middle = speeds.get(trial.kind, []), trial.work_s.middle
+        if not every:
+            return trial.work_s.plus(trial.start_s)
+        spread = _SPREAD_OF_OTHERS if not own else 1.0 if len(own) >= _FEW else _SPREAD_OF_FEW
+        known = own or every
+        work = Range(low=middle / max(known) / spread, high=middle / min(known) * spread)
+        return work.plus(trial.start_s)
+
+    if not ahead:
+        return None
+    spans = list(map(left, ahead))
+    held: Sequence[float | Fraction] = [1] * len(spans)
+    if cluster is not None:
+        held, slots = (
+            held_devices([trial.resources for trial in ahead if trial.resources], cluster),
+            cluster.count,
+        )
+    return Range(
+        low=makespan([span.low for span in spans], held, slots),
+        high=makespan([span.high for span in spans], held, slots),
     )
 
 
@@ -221,10 +337,12 @@ def _longest_trunk(trials: Sequence[Trial], durations: Sequence[float]) -> float
     return longest
 
 
-def _speeds(trial: Trial, cluster: Cluster, own_speeds: Speeds) -> tuple[float, float] | None:
+def _speeds(trial: Trial, cluster: Cluster | None, own_speeds: Speeds) -> tuple[float, float] | None:
     kind = trial.cell.combination
     if (*kind, 1) in own_speeds:
         return own_speeds[*kind, 1], own_speeds[*kind, 1]
+    if cluster is None:
+        return None
     return measured_samples_per_s().get((find_device(cluster.device).name, *kind))
 
 

@@ -2,10 +2,10 @@
 
 A kind is an architecture with a strategy and a batch. For each width (1, 2, 4 … GPUs, then 1, 2, 4 … whole
 nodes) that divides the batch, the quickest of the settings that fit `MEMORY_SHARE` of a GPU's memory is an
-option. Where a GPU had no memory for settings, only those that need less count as fitting. An option's GPU
-hours are the hours on one GPU without recomputation, times the extra passes (`Recipe.passes`), divided by the
-scaling efficiency of several GPUs (`cluster.scaling`). Of the choices whose GPU hours stay within
-`HOURS_FACTOR` of the cheapest, the one that ends the whole study first is taken.
+option. Where a GPU had no memory for settings, only those that need less count as fitting. An option's hours
+are those of a trial from start to end (`budgets.planning.price`): wide ones pay start-up on each GPU. Of the
+choices whose GPU hours stay within `HOURS_FACTOR` of the cheapest, and whose trials start up in `START_SHARE`
+of their time at most, the one that ends the whole study first is taken.
 """
 
 import math
@@ -18,18 +18,17 @@ from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import Strategy
 from budgets.cost.strategy_files import strategy_of
 from budgets.declaration.recipe import Recipe
-from budgets.declaration.rules import TrialResources
+from budgets.declaration.rules import CPUS_PER_GPU, TrialResources
 from budgets.declaration.sections import Cluster
 from budgets.planning.planned_trial import Trial
-from budgets.planning.price import held_devices, makespan, relative_hours
-
-CPUS_PER_GPU = 6
-"""Cores of a GPU where those of a node are not declared; a share below it is warned about."""
+from budgets.planning.price import held_devices, makespan, relative_hours, start_s
 
 _FEWEST_PAIRS = 64
 """Fewest pairs of a part on a GPU; fewer do not fill the GPU."""
 HOURS_FACTOR = 1.25
 """GPU-hours allowed for ending the study sooner, over the fewest possible."""
+START_SHARE = 0.1
+"""Most of a trial's time that start-up may take on more GPUs than the fewest that are possible."""
 MEMORY_SHARE = 0.92
 """Share of a GPU's memory that chosen settings may need by the estimate. CUDA's context (.5 GB), NCCL's
 buffers (up to 1 GB), fragmentation and an error of some percent take the rest."""
@@ -43,14 +42,20 @@ _MOST_SIMULATED = 20_000  # trials
 class Option:
     """A way to run a kind of trial.
 
-    ``memory_bytes`` is the estimated memory needed on each GPU; ``factor`` the GPU hours over those of one
-    GPU that recomputes nothing.
+    ``memory_bytes`` is the estimated memory needed on each GPU; ``factor`` the GPU hours of training over
+    those of one GPU that recomputes nothing; ``hours`` a trial's from start to end, 0 until it is priced.
     """
 
     resources: TrialResources
     recipe: Recipe
     memory_bytes: int
     factor: float
+    hours: float = 0.0
+
+    @property
+    def gpu_hours(self) -> float:
+        """GPU hours of a trial, its start-up included."""
+        return self.hours * self.resources.devices
 
     @property
     def words(self) -> str:
@@ -70,17 +75,29 @@ def words_of_settings(of: Option | Trial) -> str:
     return ", ".join(filter(None, texts))
 
 
+def lasting(options: Sequence[Option]) -> tuple[Option, ...]:
+    """Return the narrowest of a trial's priced options, and wider ones if it lasts long enough on them."""
+    narrowest = min(options, key=lambda option: option.resources.devices)
+    starts = (start_s(option.resources.gpus, option.recipe) / 3600 for option in options)
+    pairs = zip(options, starts, strict=True)
+    return tuple(o for o, start in pairs if o is narrowest or start <= START_SHARE * o.hours)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kind:
-    """Trials that are run in the same way: at least one option, and hours of each trial on one plain GPU."""
+    """Trials that are run in the same way and take equally long: at least one option, and their number."""
 
     options: tuple[Option, ...]
-    hours: tuple[float, ...]
+    trials: int
 
     @property
     def cheapest(self) -> Option:
         """The option with the fewest GPU hours; of several, the narrowest."""
-        return min(self.options, key=lambda option: (option.factor, option.resources.devices))
+        return min(self.options, key=_by_gpu_hours)
+
+
+def _by_gpu_hours(option: Option) -> tuple[float, int]:
+    return option.gpu_hours, option.resources.devices
 
 
 def resource_options(  # noqa: PLR0913 - one a fact that the estimate needs
@@ -135,6 +152,7 @@ def widths(cluster: Cluster, batch_size: int, ruled: Mapping[str, Any]) -> Itera
                 cpus=ruled.get("cpus", gpus * (cluster.cpus_per_gpu or CPUS_PER_GPU)),
                 gpus=gpus,
                 nodes=ruled.get("nodes", cluster.nodes_of(gpus)),
+                assumed="cpus" not in ruled and cluster.cpus_per_gpu is None,
             )
 
 
@@ -163,32 +181,28 @@ def choose_resources(
     one choice: of each kind, the cheapest option within the bound. The choices are ranked by a lower bound of
     the study's duration; the best few are simulated.
     """
-    sums, longest = [sum(kind.hours) for kind in kinds], [max(kind.hours) for kind in kinds]
+    counts = [kind.trials for kind in kinds]
 
-    def hours(chosen: Sequence[Option]) -> float:
-        return sum(option.factor * total for option, total in zip(chosen, sums, strict=True))
+    def gpu_hours(chosen: Sequence[Option]) -> float:
+        return sum(option.gpu_hours * count for option, count in zip(chosen, counts, strict=True))
 
     cheapest = tuple(kind.cheapest for kind in kinds)
-    hours_of = {cheapest: hours(cheapest)}
-    bounds = sorted({_span(o, most) for kind, most in zip(kinds, longest, strict=True) for o in kind.options})
+    hours_of = {cheapest: gpu_hours(cheapest)}
+    bounds = sorted({option.hours for kind in kinds for option in kind.options})
     for bound in bounds[:: -(-len(bounds) // _MOST_BOUNDS)]:
-        within = [
-            [option for option in kind.options if _span(option, most) <= bound]
-            for kind, most in zip(kinds, longest, strict=True)
-        ]
+        within = [[option for option in kind.options if option.hours <= bound] for kind in kinds]
         if all(within):
-            chosen = tuple(min(fitting, key=lambda o: (o.factor, o.resources.devices)) for fitting in within)
-            if hours(chosen) <= hours_factor * hours_of[cheapest]:
-                hours_of[chosen] = hours(chosen)
+            chosen = tuple(min(fitting, key=_by_gpu_hours) for fitting in within)
+            if (needed := gpu_hours(chosen)) <= hours_factor * hours_of[cheapest]:
+                hours_of[chosen] = needed
 
     def least(chosen: tuple[Option, ...]) -> float:
-        spans = (_span(option, most) for option, most in zip(chosen, longest, strict=True))
         # A study takes at least its GPU hours over all devices, and at least as long as its longest trial.
-        return max(hours_of[chosen] / cluster.count, *spans)
+        return max(hours_of[chosen] / cluster.count, *(option.hours for option in chosen))
 
     best = sorted(hours_of, key=lambda chosen: (least(chosen), hours_of[chosen]))
-    if sum(len(kind.hours) for kind in kinds) <= _MOST_SIMULATED:
-        ends = {chosen: _end(kinds, chosen, cluster) for chosen in (*best[:_SIMULATED], cheapest)}
+    if sum(counts) <= _MOST_SIMULATED:
+        ends = {chosen: _end(counts, chosen, cluster) for chosen in (*best[:_SIMULATED], cheapest)}
         # Ends that differ beyond three digits are equal: then the cheaper choice wins.
         best = sorted(ends, key=lambda chosen: (float(f"{ends[chosen]:.3g}"), hours_of[chosen]))
     return tuple((option, _why(kind, option)) for kind, option in zip(kinds, best[0], strict=True))
@@ -217,20 +231,15 @@ def _recipes(
     return sorted(tried, key=lambda setting: (setting.passes, setting.accumulation))
 
 
-def _span(option: Option, hours: float) -> float:
-    """Hours from start to end of a trial."""
-    return option.factor * hours / option.resources.devices
-
-
-def _end(kinds: Sequence[Kind], chosen: Sequence[Option], cluster: Cluster) -> float:
-    pairs = [(o, hours) for kind, o in zip(kinds, chosen, strict=True) for hours in kind.hours]
-    held = held_devices([option.resources for option, _ in pairs], cluster)
-    return makespan([_span(*way) for way in pairs], held, cluster.count)
+def _end(counts: Sequence[int], chosen: Sequence[Option], cluster: Cluster) -> float:
+    every = [option for option, count in zip(chosen, counts, strict=True) for _ in range(count)]
+    held = held_devices([option.resources for option in every], cluster)
+    return makespan([option.hours for option in every], held, cluster.count)
 
 
 def _why(kind: Kind, option: Option) -> str:
     if len(kind.options) == 1:
         return "the only option"
-    if option.factor == kind.cheapest.factor:
+    if option.gpu_hours == kind.cheapest.gpu_hours:
         return "fewest hours"
-    return f"ends sooner, +{option.factor / kind.cheapest.factor - 1:.0%} hours"
+    return f"ends sooner, +{option.gpu_hours / kind.cheapest.gpu_hours - 1:.0%} hours"

@@ -20,6 +20,12 @@ class Use:
     until_s: float
 
 
+def cores_per_gpu(nodes: Iterable[Amounts]) -> int | None:
+    """Return the fewest cores that a node has for each of its GPUs; None if no node has GPUs."""
+    shares = [int(has.get("cpus", 1) // has["gpus"]) for has in nodes if has.get("gpus")]
+    return max(1, min(shares)) if shares else None
+
+
 class Nodes:
     """The nodes of a cluster.
 

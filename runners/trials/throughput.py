@@ -1,9 +1,6 @@
-"""Forecast of a trial's duration: from measured trials of its kind, otherwise from its FLOPs.
+"""Measured speeds of kinds of trials, and the file that ``study calibrate`` writes."""
 
-The forecast decides the order of trials, the ETA and the price; no budget decision depends on it.
-"""
-
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from math import inf
 from pathlib import Path
@@ -12,11 +9,6 @@ from budgets.declaration.recipe import PLAIN_PASSES
 from budgets.planning.planned_trial import Combination, Trial
 from runners.store.files import read_json, write_json
 
-# Measured on a CPU core with small models: a cost per sample and a cost per FLOP.
-_SECONDS_PER_SAMPLE = 60e-6
-_FLOPS_PER_SECOND = 150e9
-START_S = 1.0
-"""Planned seconds of a trial before its first step."""
 _LOADER_MARGIN = 1.1  # a loader less than 10 % faster than training was probably the bottleneck
 _ABOVE_ZERO = {"samples_per_s", "passes", "gpus"}  # forecasts divide by them
 
@@ -58,13 +50,7 @@ class Calibration:
     kinds: tuple[Throughput, ...]
 
     @property
-    def speeds(self) -> dict[Combination, float]:
-        """Samples a second of each kind on one device, without recomputation."""
-        by_width = self.by_width.items()
-        return {(model, strategy): speed for (model, strategy, gpus), speed in by_width if gpus == 1}
-
-    @property
-    def by_width(self) -> dict[tuple[str, str, int], float]:
+    def speeds(self) -> dict[tuple[str, str, int], float]:
         """Samples a second of each kind on one or several GPUs together, without recomputation."""
         return {
             (*kind.combination, kind.gpus): kind.samples_per_s * kind.passes / PLAIN_PASSES
@@ -113,11 +99,9 @@ def slow_loading(trials: Iterable[Trial], measured: Calibration | None) -> Itera
     workers = {kind.combination: kind.worker_samples_per_s for kind in measured.kinds}
     for trial in {trial.cell.combination: trial for trial in trials}.values():
         resources = trial.resources
-        alone = measured.speeds.get(trial.cell.combination, 0.0) / trial.recipe.slowdown * resources.devices
-        needed = (
-            measured.by_width.get((*trial.cell.combination, resources.devices), 0.0) / trial.recipe.slowdown
-            or alone
-        )
+        kind, speeds = trial.cell.combination, measured.speeds
+        alone = speeds.get((*kind, 1), 0.0) * resources.devices
+        needed = speeds.get((*kind, resources.devices), alone) / trial.recipe.slowdown
         loaded = workers.get(trial.cell.combination, 0.0) * resources.cpus
         if resources.gpus and 0 < loaded < _LOADER_MARGIN * needed:
             yield (
@@ -125,22 +109,3 @@ def slow_loading(trials: Iterable[Trial], measured: Calibration | None) -> Itera
                 f"{loaded:,.0f} samples/s, training was measured at {needed:,.0f}: to speed it up, give each "
                 "trial more CPUs (resources: cpus) or store smaller images"
             )
-
-
-def plain_speed(trial: Trial, samples_per_s: float) -> float:
-    """Return the speed of a trial of this kind on one device, without recomputation, from this one's."""
-    return samples_per_s * trial.recipe.slowdown / trial.resources.devices
-
-
-def predict_s(trial: Trial, measured: Mapping[Combination, float]) -> float:
-    """Predict a trial's wall time in seconds; several devices share it without loss.
-
-    ``measured`` has the samples a second by kind of trial, each as `plain_speed`.
-    """
-    samples = trial.samples_seen - trial.shared_samples
-    if trial.cell.combination in measured:
-        train_s = samples / measured[trial.cell.combination]
-    else:
-        per_sample = _SECONDS_PER_SAMPLE + trial.train_flops_per_sample / _FLOPS_PER_SECOND
-        train_s = samples * per_sample
-    return START_S + train_s * trial.recipe.slowdown / trial.resources.devices

@@ -73,7 +73,6 @@ def run(options: Namespace) -> int:
 
 
 def _lines(study: "Study", plan: "Plan", *, form: str, cell: str | None) -> Iterator[str]:
-    from runners.trials.throughput import predict_s
     from study.show.explain import explain_lines
     from study.show.plan_export import plan_csv, plan_json
     from study.show.plan_view import plan_lines
@@ -87,9 +86,6 @@ def _lines(study: "Study", plan: "Plan", *, form: str, cell: str | None) -> Iter
         return plan_csv(study.declaration, plan, own)
     if form == "json":
         return plan_json(study.declaration, plan, own)
-    measured = measured_throughput(study, plan)
-    count = sum(trial.cell.combination in measured for trial in plan.all_trials)
-    lines = plan_lines(
-        study.declaration, plan, lambda trial: predict_s(trial, measured), measured=count, own=own
-    )
-    return chain(lines, amplification_lines(study, plan))
+    if plan.cluster is None:
+        own = measured_throughput(study, plan)
+    return chain(plan_lines(study.declaration, plan, own), amplification_lines(study, plan))

@@ -10,11 +10,11 @@ from budgets.ledger import read_entries, unpaid_charges
 from budgets.names import unknown
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial, shorter_trials
+from budgets.planning.price import Ahead, forecast
 from budgets.planning.tuning_plan import values_words
-from budgets.quantity import format_flops, format_seconds, plural
+from budgets.quantity import format_flops, format_seconds_range, plural
 from runners.results import cell_row
 from runners.trials.meter import read_meter
-from runners.trials.throughput import predict_s
 from runners.trials.trial_files import Outcome, kept_steps, read_outcome
 from study.state.bookkeeping import unbooked_flops
 from study.state.plan_study import measured_throughput, plan_study, select_trials
@@ -162,9 +162,10 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
     yield from _agenda_trials(study, "", todo, {})
     to_run = [*(() if tuning is None else tuning.to_run), *check, *todo.to_run]
     flops = sum(trial.paid_flops for trial in to_run)
-    measured = measured_throughput(study, plan)
-    seconds = sum(predict_s(trial, measured) for trial in to_run)
-    yield f"{format_flops(flops)} to run, about {format_seconds(seconds)} on one slot"
+    speeds = measured_throughput(study, plan)
+    time = forecast([Ahead.of(trial, plan.cluster, speeds) for trial in to_run])
+    about = "" if time is None else f", about {format_seconds_range(time.low, time.high)} on one slot"
+    yield f"{format_flops(flops)} to run{about}"
     book = study.book()
     ended = book.finished.keys() - book.open.keys()
     if paid := [trial for trial in to_run if trial.trial_id in ended]:

@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import ClassVar
 
+from budgets.declaration.rules import CPUS_PER_GPU
 from budgets.planning.plan import TOO_LARGE, Plan
 from budgets.planning.planned_trial import Trial
+from budgets.planning.price import wall_s
 from budgets.planning.resources import estimated_memory, words_of_settings
 from budgets.quantity import format_seconds
 from runners.scheduling.backend import Backend, ClusterLostError, Ended, Job
@@ -27,9 +29,9 @@ from runners.scheduling.instructions import (
     Start,
     State,
 )
+from runners.scheduling.nodes import cores_per_gpu
 from runners.scheduling.schedule import Schedule
 from runners.trials.run_on_node import run_trial, take_part
-from runners.trials.throughput import predict_s
 from runners.trials.trial_files import Outcome, kept_steps, milestone
 from study.run.books import Books
 from study.run.site import Site
@@ -111,6 +113,7 @@ class Execution(Books):
         # cluster, then wait for the backend. Ended trials are booked before the schedule decides again.
         self.site.with_storage(self.link)
         self._measured = measured_throughput(self.study, self.plan)
+        self._take_cores(cores_per_gpu(backend.nodes().values()))
         limits = self.study.declaration.resources
         self._schedule = Schedule(
             self._scheduled(waiting), retries=limits.retries, backoff_s=limits.backoff_s
@@ -144,13 +147,21 @@ class Execution(Books):
         self.event(f"{self.name}-ended")
         self.loggers.close()
 
+    def _take_cores(self, share: int | None) -> None:
+        """Give trials whose cores were assumed the nodes' cores of each GPU, which the plan does not know."""
+        for trial in self.trials.values():
+            resources = trial.resources.on_nodes(share)
+            self.trials[trial.trial_id] = replace(trial, resources=resources)
+        if share is not None and any(trial.resources.assumed for trial in self.trials.values()):
+            self.progress.detail(f"cores a GPU: {share}, the nodes' share ({CPUS_PER_GPU} were assumed)")
+
     def _scheduled(self, trials: Sequence[Trial]) -> list[ScheduledTrial]:
         """Return trials as tasks; each waits for the shorter one of its trunk if that runs and it must."""
         self._run_ids.update(trial.trial_id for trial in trials)
         return [
             ScheduledTrial(
                 trial=trial.trial_id,
-                predicted_s=predict_s(trial, self._measured),
+                predicted_s=wall_s(trial, self.plan.cluster, self._measured).middle,
                 resources=needs(self.study, trial),
                 nodes=trial.resources.nodes,
                 paid_flops=trial.paid_flops,

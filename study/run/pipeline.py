@@ -168,7 +168,9 @@ class Run(Execution):
             return
         shared = replace(self.plan, trials=share_trunks(self.plan.trials))
         self.plan = replace(self.plan, trials=with_kept_trunks(self.study, shared).trials)
-        self.trials |= {trial.trial_id: trial for trial in self.plan.trials}
+        for trial in self.plan.trials:  # settings stay as this run has chosen them
+            old = self.trials.get(trial.trial_id, trial)
+            self.trials[trial.trial_id] = replace(trial, recipe=old.recipe, resources=old.resources)
         self.study.write_table("plan.parquet", plan_tables(self.plan)[0])
         if self._chooser is not None:
             chosen_from = self._chooser.trials

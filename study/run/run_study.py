@@ -97,7 +97,7 @@ def run_study(  # noqa: PLR0913 - the options of a command
             if tuned.stopped or plan.grid_waits:
                 return tuned
         elif plan.tuning is not None:  # another declaration may have other trials and winners
-            write_tuning(study, plan.tuning)
+            write_tuning(study, plan)
         summary = Run(study, plan, plan.trials, progress, site).execute(only=only, retry_failed=retry_failed)
         return replace(summary, failures=failures | summary.failures)
 

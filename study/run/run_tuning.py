@@ -1,5 +1,6 @@
 """Runs a study's tuning in rounds until the best values are known, then the check of its rates."""
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -7,6 +8,7 @@ from functools import cache
 
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
+from budgets.planning.price import work_s
 from budgets.planning.tuning_plan import TuningPlan, values_words
 from budgets.quantity import format_flops, plural
 from runners.scheduling.backend import Backend
@@ -39,7 +41,7 @@ def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retr
         # Each round runs what the results so far ask for: the declared values, values beyond an edge, then
         # the check. Planning again from the results gives the next round.
         while tuning is not None and tuning.unfinished and not summary.incomplete:
-            write_tuning(study, tuning)
+            write_tuning(study, summary.plan)
             todo = agenda(study, tuning.ready, retry_failed=retry_failed)
             if todo.failed:
                 _say_failed(tuning, todo, progress)
@@ -50,7 +52,7 @@ def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retr
             summary = replace(summary, plan=plan_study(study))
             tuning = summary.plan.tuning
     assert tuning is not None, "planned again from the same declaration"
-    write_tuning(study, tuning)
+    write_tuning(study, summary.plan)
     for winner in tuning.winners:
         progress.detail(
             f"tuned {winner.architecture} {winner.strategy}: {values_words(winner.values)} "
@@ -66,13 +68,18 @@ def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retr
     return replace(summary, remaining=())
 
 
-def write_tuning(study: Study, tuning: TuningPlan) -> None:
-    """Write the planned trials of a tuning, and its winners so far.
+def write_tuning(study: Study, plan: Plan) -> None:
+    """Write the planned trials of a tuning, its winners so far, and the work that waits for it.
 
-    `status` needs both, to distinguish trials of the check from those of the tuning.
+    `status` needs them, to distinguish trials of the check from those of the tuning, and for its forecast.
     """
-    write_sealed(study.folder / "tuning.json", tuning_facts(tuning))
-    study.write_table("tuning-plan.parquet", with_values(planned_frame(tuning.ready), tuning.values))
+    tuning = plan.tuning
+    assert tuning is not None, "called only if something is tuned"
+    kinds = [(*t.cell.combination, float(f"{work_s(t, plan.cluster).middle:.4g}")) for t in plan.after_tuning]
+    later = [[*kind, number] for kind, number in Counter(kinds).items()]
+    write_sealed(study.folder / "tuning.json", tuning_facts(tuning) | {"later": later})
+    planned = planned_frame(tuning.ready, plan.cluster)
+    study.write_table("tuning-plan.parquet", with_values(planned, tuning.values))
 
 
 def _say_failed(tuning: TuningPlan, todo: Agenda, progress: Progress) -> None:
@@ -109,7 +116,7 @@ class Round(Execution):
         trials = self._tuning.ready
         planned, spent = sum(trial.paid_flops for trial in trials), self.ledger.book.spent_flops
         self.progress.show_trials(
-            self.study.folder, trials, planned_flops=planned, spent_flops=spent, phase="tuning"
+            self.study.folder, self.plan, trials, planned_flops=planned, spent_flops=spent, phase="tuning"
         )
         if todo.to_run:
             cost = format_flops(sum(trial.paid_flops for trial in todo.to_run))

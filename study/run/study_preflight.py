@@ -11,12 +11,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from budgets.declaration.declaration import require_runnable
+from budgets.declaration.rules import CPUS_PER_GPU
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.planning.resources import estimated_memory
 from budgets.quantity import plural
 from runners.scheduling.backend import Backend, Job
-from runners.scheduling.nodes import Amounts, has_room, no_room_text
+from runners.scheduling.nodes import Amounts, cores_per_gpu, has_room, no_room_text
 from runners.scheduling.storage_check import StorageCheck
 from runners.trials.preflight import (
     SLOW_BYTES_PER_S,
@@ -65,6 +66,11 @@ def preflight(
         yield PreflightCheck(
             node="driver", what=where, verdict="ok", found=f"{backend.name}, {plural(len(nodes), 'node')}"
         )
+        share, assumed = cores_per_gpu(nodes.values()), any(trial.resources.assumed for trial in plan.trials)
+        if assumed and share is not None:
+            found = f"{share} a GPU, the nodes' share; the plan assumes {CPUS_PER_GPU}"
+            yield PreflightCheck(node="all", what="cores", verdict="ok", found=found)
+            plan = plan.on_nodes(share)
         ensure_pools(study, lambda _line: None)
         study.folder.mkdir(parents=True, exist_ok=True)
         for line in amplification_lines(study, plan):

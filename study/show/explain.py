@@ -13,6 +13,7 @@ from budgets.planning.grid import Grid, GridCell, Setup
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial, evaluated_steps
 from budgets.planning.price import Speeds, device_hours, is_measured, kept_speed, utilisation
+from budgets.planning.resources import MEMORY_SHARE
 from budgets.quality import MIXTURE
 from budgets.quantity import format_flops, plural
 from study.show.plan_view import figure_range, share_range
@@ -177,7 +178,7 @@ def _chosen(grid: Grid, plan: Plan, trial: Trial, cluster: Cluster, own: Speeds)
     chosen, cell = plan.chosen.get(trial.trial_id), trial.cell
     if chosen is None:
         return
-    memory = f"{(grid.device_bytes or 0) / 1e9:,.0f} GB"
+    memory = f"{MEMORY_SHARE:.0%} of {(grid.device_bytes or 0) / 1e9:,.0f} GB"
     yield (
         f"relative GPU hours (1 = one {cluster.device} without recomputation) = passes per step / "
         f"{PLAIN_PASSES} / scaling efficiency. Passes: {PLAIN_PASSES}, plus 1 per recomputed forward pass. "

@@ -10,7 +10,18 @@ from budgets.declaration.declaration import Declaration
 from budgets.declaration.sections import Cluster
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Cell, Trial
-from budgets.planning.price import Price, Range, Speeds, device_hours, price_plan, utilisation
+from budgets.planning.price import (
+    Ahead,
+    Price,
+    Range,
+    Speeds,
+    device_hours,
+    forecast,
+    is_measured,
+    price_plan,
+    utilisation,
+    wall_s,
+)
 from budgets.planning.scoring import score_words
 from budgets.planning.tuning_plan import TuningPlan, carried_words, check_words, cost_by_pair, values_words
 from budgets.quantity import (
@@ -30,17 +41,13 @@ _TEXT_COLUMNS = ("architecture", "strategy", "quality", "seeds", "GPUs", "chosen
 _MOST_CELLS = 100
 _MOST_LEFT_OUT = 20
 
-Seconds = Callable[[Trial], float]
 Number = TypeVar("Number", int, float)
 
 
-def plan_lines(
-    declaration: Declaration, plan: Plan, seconds: Seconds, *, measured: int, own: Speeds
-) -> Iterator[str]:
+def plan_lines(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str]:
     """Yield the plan's cells, what was left out, and the totals against the budget.
 
-    Without a declared cluster, ``seconds`` predicts a trial's wall time on this machine, for ``measured``
-    trials from a measurement of their kind; with one, ``own`` are the speeds calibrated on its device.
+    ``own`` are the speeds measured on this machine, or with a cluster those calibrated on its device.
     """
     by_cell: dict[tuple[Cell, int], list[Trial]] = {}
     for trial in plan.trials:
@@ -50,7 +57,7 @@ def plan_lines(
     if several_sizes:
         cells = _merged_sizes(cells)
     yield from text_table(
-        [_row(trials, declaration, plan, seconds, own) for trials in cells], left_aligned=_TEXT_COLUMNS
+        [_row(trials, declaration, plan, own) for trials in cells], left_aligned=_TEXT_COLUMNS
     )
     if several_sizes:
         yield "cells that differ only in size share a row; --format csv lists all, --explain CELL shows one"
@@ -61,7 +68,7 @@ def plan_lines(
     paid = "charged once" if declaration.budget.count_scoring else "outside the budget"
     for words in score_words(chain(*plan.score_costs.values())):
         yield f"quality score {words}: {paid}"
-    yield from _totals(declaration, plan, seconds, measured=measured, own=own)
+    yield from _totals(declaration, plan, own)
     if counted := counted_models(declaration):
         yield f"measured by torch's FLOP counter, without closed form: {counted}"
     for warning in plan.warnings:
@@ -79,9 +86,7 @@ def _merged_sizes(cells: list[list[Trial]]) -> list[list[Trial]]:
     return list(rows.values())
 
 
-def _row(
-    trials: list[Trial], declaration: Declaration, plan: Plan, seconds: Seconds, own: Speeds
-) -> dict[str, str]:
+def _row(trials: list[Trial], declaration: Declaration, plan: Plan, own: Speeds) -> dict[str, str]:
     first = trials[0]
     cell = first.cell
     row = {
@@ -102,7 +107,7 @@ def _row(
         row["paid"] = _span([trial.paid_flops for trial in trials], format_flops)
     cluster = declaration.cluster
     if cluster is None:
-        return row | {"time": _span([seconds(trial) for trial in trials], format_seconds)}
+        return row | {"time": _span([wall_s(trial, None, own).middle for trial in trials], format_seconds)}
     hours = [device_hours(trial, cluster, own) for trial in trials]
     total = Range(low=sum(span.low for span in hours), high=sum(span.high for span in hours))
     chosen = plan.chosen.get(first.trial_id)
@@ -202,9 +207,7 @@ def _check(tuning: TuningPlan) -> str:
     return f"check of the tuned rates and their neighbours at {level}: {cost}; {aside}"
 
 
-def _totals(
-    declaration: Declaration, plan: Plan, seconds: Seconds, *, measured: int, own: Speeds
-) -> Iterator[str]:
+def _totals(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str]:
     levels = {trial.cell.level: trial.cell.level_flops or math.inf for trial in plan.all_trials}
     for axis in PLAN_AXES:
         sums = plan.train_flops_by(attrgetter(axis))
@@ -225,7 +228,10 @@ def _totals(
         yield f"{declaration.name}: {total}; study budget {format_flops(plan.study_flops)}, {left}"
     evaluation = f"evaluation, outside the budget: {format_flops(plan.evaluation_flops)}"
     if declaration.cluster is None:
-        slot = format_seconds(sum(map(seconds, plan.all_trials)))
+        time = forecast([Ahead.of(trial, None, own) for trial in plan.all_trials])
+        assert time is not None, "a plan has trials"
+        slot = format_seconds_range(time.low, time.high)
+        measured = sum(is_measured(trial, None, own) for trial in plan.all_trials)
         basis = f"{measured:,} of {plural(len(plan.all_trials), 'trial')} by measured throughput"
         yield f"{evaluation}; about {slot} of one slot{_whole(plan)} ({basis})"
     else:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -20,14 +20,18 @@ from rich.text import Text
 from budgets.names import printable
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
+from budgets.planning.price import Ahead, Speed, forecast, start_s
 from budgets.planning.tuning_plan import values_words
 from budgets.quantity import format_count, format_flops, format_seconds_range
 from runners.trials.trial_files import Outcome
 from study.show.plan_view import trials_words
 from study.show.view import can_update, has_bars, level_table, live_lines, running_lines
 from study.state.plan_study import planned_row
-from study.state.running import Level, Speed, count_levels, running_trials, speed_of, time_left
+from study.state.running import Level, count_levels, left_of, running_trials, speed_of
 from study.state.trial_states import Stage, TrialState, trial_states
+
+if TYPE_CHECKING:
+    from budgets.declaration.sections import Cluster
 
 _TICK_S, _LINE_S = 0.5, 60.0
 _BAR = 24
@@ -52,6 +56,8 @@ class Progress:
         self._failed: dict[str, str] = {}
         self._left_out: dict[str, str] = {}
         self._speeds: list[Speed] = []
+        self._cluster: Cluster | None = None
+        self._later: list[Ahead] = []  # what waits for the tuning
 
     def begin(
         self, folder: Path, plan: Plan, *, spent_flops: int, chosen: Sequence[Trial] | None = None
@@ -62,7 +68,7 @@ class Progress:
         plan.
         """
         trials = plan.trials if chosen is None else chosen
-        self.show_trials(folder, trials, planned_flops=plan.most_flops, spent_flops=spent_flops)
+        self.show_trials(folder, plan, trials, planned_flops=plan.most_flops, spent_flops=spent_flops)
         done = f", {self._done} of them already finished" if self._done else ""
         if plan.study_flops is not None:
             self._budget = f" (study budget {format_flops(plan.study_flops)})"
@@ -70,11 +76,19 @@ class Progress:
             self.say(f"note: {warning}")
         self.detail(f"{trials_words(plan)}, {format_flops(plan.train_flops)}{self._budget}{done}")
 
-    def show_trials(
-        self, folder: Path, trials: Sequence[Trial], *, planned_flops: int, spent_flops: int, phase: str = ""
+    def show_trials(  # noqa: PLR0913 - the parts of the view
+        self,
+        folder: Path,
+        plan: Plan,
+        trials: Sequence[Trial],
+        *,
+        planned_flops: int,
+        spent_flops: int,
+        phase: str = "",
     ) -> None:
         """Show these trials in the live view: one row per level, or one row named ``phase`` if given."""
-        self._folder, self._phase, self._running = folder, phase, ()
+        self._folder, self._phase, self._running, self._cluster = folder, phase, (), plan.cluster
+        self._later = [Ahead.of(trial, plan.cluster) for trial in plan.after_tuning] if phase else []
         self._trials, self._rows, self._states = {}, {}, {}
         self._planned, self._spent = planned_flops, spent_flops
         self.add_trials(trials)
@@ -82,7 +96,7 @@ class Progress:
     def add_trials(self, trials: Sequence[Trial]) -> None:
         """Show further trials: an adaptive design has chosen them."""
         self._trials |= {trial.trial_id: trial for trial in trials}
-        self._rows |= {trial.trial_id: planned_row(trial) for trial in trials}
+        self._rows |= {trial.trial_id: planned_row(trial, self._cluster) for trial in trials}
         self._states |= {trial.trial_id: TrialState(stage=Stage.WAITING) for trial in trials}
         self._look([trial.trial_id for trial in trials])
 
@@ -91,7 +105,7 @@ class Progress:
         self._look([trial.trial_id])
         self._failed.pop(trial.trial_id, None)
         self._spent = spent_flops
-        self._speeds.append(speed_of(planned_row(trial), outcome.timing["samples_per_s"]))
+        self._speeds.append(speed_of(planned_row(trial, self._cluster), outcome.timing["samples_per_s"]))
 
     def finished(self, trial: Trial, outcome: Outcome, *, spent_flops: int) -> None:
         """Show a finished trial."""
@@ -172,7 +186,9 @@ class Progress:
         spent = self._spent + sum(trial.train_flops for trial in running)
         at_work = ((self._rows[trial.trial], trial.samples_per_s) for trial in running)
         measured = (*self._speeds, *(speed_of(row, speed) for row, speed in at_work if speed is not None))
-        left = time_left(self._rows, self._states, running, measured, slots=self._slots)
+        start = max((start_s(each.resources.gpus, each.recipe) for each in self._trials.values()), default=0)
+        ahead_of = left_of(self._rows, self._states, running, start_s=start) + self._later
+        left = forecast(ahead_of, measured, slots=self._slots)
         ahead = "" if left is None else f", about {format_seconds_range(left.low, left.high)} to go"
         summary = f"{self._sums(spent)}{self._budget}, {self._done} of {len(self._trials)} trials{ahead}"
         failures = list(self._failed.values())[-_FAILURES_SHOWN:]

@@ -80,7 +80,8 @@ def _lines(status: StudyStatus) -> Iterator[str]:
     reserved = f"; {format_flops(held)} more reserved for started trials" if held else ""
     yield f"{format_flops(spent)} spent{declared}{reserved}"
     if status.wasted_flops:
-        yield f"{format_flops(status.wasted_flops)} of it was lost to crashes and repeated"
+        lost = format_flops(status.wasted_flops)
+        yield f"{lost} of it is in no result: computed after a last checkpoint, or in failed trials"
     if status.copying:
         yield status.copying + ("; `run` continues it" if status.run is None else "")
     yield from status.design

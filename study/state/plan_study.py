@@ -20,7 +20,7 @@ from budgets.planning.grid import Grid
 from budgets.planning.plan import AGAIN, TOO_LARGE, Plan
 from budgets.planning.planned_trial import Cell, Combination, Trial, continued_from, shorter_trials
 from budgets.planning.planner import make_plan
-from budgets.planning.price import Speeds
+from budgets.planning.price import Speeds, relative_hours, work_s
 from budgets.planning.scoring import score_charges
 from budgets.planning.tuning import Scores
 from budgets.quality import MIXTURE, NAMED, is_expression, score_of_quality
@@ -37,7 +37,7 @@ from runners.results import (
     score_rows,
     to_frame,
 )
-from runners.trials.throughput import plain_speed, predict_s, read_calibration, slow_loading
+from runners.trials.throughput import read_calibration, slow_loading
 from runners.trials.trial_files import kept_steps, milestone, read_failure, read_outcome
 from study.declare.yaml_reader import errors_with_line
 from study.state.bookkeeping import passed_milestone, trials_of_event
@@ -103,17 +103,17 @@ def plan_tables(plan: Plan) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     Therefore the predicted seconds do not use the study's own measurements (`measured_throughput`).
     """
     left_out = to_frame(map(left_out_row, plan.left_out), LEFT_OUT_COLUMNS)
-    return planned_frame(plan.trials), left_out, to_frame(score_rows(plan), SCORE_COLUMNS)
+    return planned_frame(plan.trials, plan.cluster), left_out, to_frame(score_rows(plan), SCORE_COLUMNS)
 
 
-def planned_frame(trials: Sequence[Trial]) -> pd.DataFrame:
+def planned_frame(trials: Sequence[Trial], cluster: Cluster | None) -> pd.DataFrame:
     """Return planned trials as a table."""
-    return to_frame(map(planned_row, trials), PLAN_COLUMNS)
+    return to_frame((planned_row(trial, cluster) for trial in trials), PLAN_COLUMNS)
 
 
-def planned_row(trial: Trial) -> dict[str, object]:
+def planned_row(trial: Trial, cluster: Cluster | None) -> dict[str, object]:
     """Return a planned trial's row of `PLAN_COLUMNS`."""
-    return {**plan_row(trial), "predicted_s": predict_s(trial, {})}
+    return {**plan_row(trial), "predicted_s": work_s(trial, cluster).middle}
 
 
 def _plan(study: Study) -> Plan:
@@ -368,23 +368,25 @@ def _links(trial: Trial, trials: Mapping[str, Trial]) -> Iterator[Trial]:
     return (continued_from(trial, previous) for previous in (*shorter_trials(trial, trials), None))
 
 
-def measured_throughput(study: Study, plan: Plan) -> dict[Combination, float]:
-    """Return samples/s on one device by kind of trial: of the last finished one here, else calibrated.
+def measured_throughput(study: Study, plan: Plan) -> Speeds:
+    """Return samples/s by kind of trial: of the last finished one here, else calibrated.
 
     Raises:
         ValueError: ``throughput.json`` can't be read.
     """
     calibration = read_calibration(study.calibration)
-    calibrated = {} if calibration is None else calibration.speeds
+    known = {} if calibration is None else calibration.speeds
     events = read_json_lines(study.folder / "events.jsonl")
     if events.empty or "samples_per_s" not in events:
-        return calibrated
+        return known
     speeds = events.dropna(subset=["samples_per_s"]).set_index("trial")["samples_per_s"].to_dict()
-    return calibrated | {
-        trial.cell.combination: plain_speed(trial, speeds[trial.trial_id])
-        for trial in plan.all_trials
-        if speeds.get(trial.trial_id)
-    }
+    finished = dict[Combination, float]()
+    for trial in plan.all_trials:
+        if speed := speeds.get(trial.trial_id):
+            kind, devices = trial.cell.combination, trial.resources.devices
+            finished[kind] = speed / devices * relative_hours(trial.recipe, kind, devices, plan.cluster)
+    calibrated = {key: speed for key, speed in known.items() if key[:2] not in finished}
+    return calibrated | {(*kind, 1): speed for kind, speed in finished.items()}
 
 
 def device_throughput(study: Study) -> Speeds:
@@ -396,7 +398,7 @@ def device_throughput(study: Study) -> Speeds:
     calibration, cluster = read_calibration(study.calibration), study.declaration.cluster
     if calibration is None or cluster is None or calibration.device != find_device(cluster.device).name:
         return {}
-    return calibration.by_width
+    return calibration.speeds
 
 
 def cell_words(cell: Cell, samples: int) -> str:

@@ -1,25 +1,17 @@
-"""Counts of trials by level, the progress of running trials, and a forecast of the time left."""
+"""Counts of trials by level, the progress of running trials, and what is left of trials."""
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from budgets.planning import tuning_plan
 from budgets.planning.planned_trial import Cell
-from budgets.planning.price import Range, makespan
+from budgets.planning.price import Ahead, Speed, planned_range
 from budgets.quantity import finite_or_none
-from runners.trials.throughput import START_S
 from study.state.trial_states import Stage, TrialState
 from study.state.tuning_table import values_of
-
-_FEW = 3  # measurements from which their own range is used
-_SPREAD_OF_FEW = 1.25  # factor of uncertainty for fewer measurements
-_SPREAD_UNMEASURED = 2.0  # the same without any
-
-Speed = tuple[tuple[str, str], float]
-"""Architecture and strategy, and a measured speed as a multiple of the planned one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,60 +120,32 @@ def speed_of(row: Mapping[str, Any], samples_per_s: float) -> Speed:
 
     It is relative to the plan, because rules may give trials of a kind different numbers of devices.
     """
-    return (row["architecture"], row["strategy"]), samples_per_s * _sample_s(row)
+    return (row["architecture"], row["strategy"]), samples_per_s * row["predicted_s"] / _own_samples(row)
 
 
-def time_left(
+def left_of(
     rows: Mapping[str, Mapping[str, Any]],
     states: Mapping[str, TrialState],
     running: Iterable[Running],
-    measured: Iterable[Speed],
     *,
-    slots: int,
-) -> Range | None:
-    """Forecast the seconds until the last trial ends, if the longest starts first on the next free slot.
-
-    The range goes from each kind's highest to its lowest measured speed; it is widened by a factor of 1.25
-    each way for kinds with one or two measurements, and of 2 around the planned time for kinds without any.
-    It is None if no trial is left. ``slots`` trials run at once.
-    """
-    speeds = defaultdict[tuple[str, str], list[float]](list)
-    for kind, speed in measured:
-        if speed > 0:  # 0: the trial resumed at its last step, which tells nothing
-            speeds[kind].append(speed)
-    ranges = {
-        kind: (min(of_kind), max(of_kind), 1.0 if len(of_kind) >= _FEW else _SPREAD_OF_FEW)
-        for kind, of_kind in speeds.items()
-    }
-    seen = {trial.trial: trial.samples_seen for trial in running}
-    low, high = [], []
+    start_s: float,
+) -> list[Ahead]:
+    """Return what is left of the trials that run or wait, each of which takes ``start_s`` to start."""
+    seen, ahead = {trial.trial: trial.samples_seen for trial in running}, []
     for trial, row in rows.items():
         if states[trial].column not in {"waiting", "running"}:
             continue
         # The shorter trials of its trunk see the first samples for it.
-        shared = _shared(row)
+        shared = row["samples_seen"] - _own_samples(row)
         done = seen.get(trial, states[trial].kept_steps * row["batch_size"])
-        left = row["samples_seen"] - max(done, shared)
-        of_kind = ranges.get((row["architecture"], row["strategy"]))
-        if of_kind is not None:
-            slowest, fastest, spread = of_kind
-            low.append(left * _sample_s(row) / fastest / spread)
-            high.append(left * _sample_s(row) / slowest * spread)
-        else:
-            predicted_s = row["predicted_s"] * left / (row["samples_seen"] - shared)
-            low.append(predicted_s / _SPREAD_UNMEASURED)
-            high.append(predicted_s * _SPREAD_UNMEASURED)
-    if not low:
-        return None
-    widths, slots = [1] * len(low), max(1, slots)
-    return Range(low=makespan(low, widths, slots), high=makespan(high, widths, slots))
+        share = (row["samples_seen"] - max(done, shared)) / _own_samples(row)
+        kind = row["architecture"], row["strategy"]
+        start = 0.0 if trial in seen else start_s
+        ahead.append(Ahead(kind=kind, start_s=start, work_s=planned_range(row["predicted_s"]).times(share)))
+    return ahead
 
 
-def _shared(row: Mapping[str, Any]) -> float:
-    """Return the samples that the shorter trials of a trunk see for a trial."""
-    return float((row["train_flops"] - row["paid_flops"]) // row["train_flops_per_sample"])
-
-
-def _sample_s(row: Mapping[str, Any]) -> float:
-    """Return the planned seconds of a sample on all devices of a trial."""
-    return float((row["predicted_s"] - START_S) / (row["samples_seen"] - _shared(row)))
+def _own_samples(row: Mapping[str, Any]) -> float:
+    """Return the samples of a trial without those that the shorter trials of its trunk see for it."""
+    shared = (row["train_flops"] - row["paid_flops"]) // row["train_flops_per_sample"]
+    return float(row["samples_seen"] - shared)

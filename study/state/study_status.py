@@ -15,7 +15,7 @@ from analysis.cells.table import first_attempts
 from analysis.error_unit import ErrorUnit
 from analysis.labels import call_strategies
 from budgets.book import Book
-from budgets.planning.price import Range
+from budgets.planning.price import Ahead, Range, Speed, forecast, planned_range, start_s
 from budgets.planning.tuning import tuning_reserves
 from budgets.quantity import format_flops
 from runners.results import STARTS, read_json_lines
@@ -24,11 +24,10 @@ from study.state.design import answer_lines, answers, not_chosen, trials_so_far
 from study.state.running import (
     Level,
     Running,
-    Speed,
     count_levels,
+    left_of,
     running_trials,
     speed_of,
-    time_left,
     trial_words,
 )
 from study.state.study import Study
@@ -60,7 +59,8 @@ class StudyStatus:
         planned_flops: FLOPs of all planned trials.
         spent_flops: FLOPs charged, spent and wasted.
         reserved_flops: FLOPs reserved for started trials.
-        wasted_flops: The part of ``spent_flops`` that was lost to crashes and repeated.
+        wasted_flops: The part of ``spent_flops`` that is in no result: lost after the last checkpoint of a
+            trial that ended early, or with a trial that failed.
         study_flops: The study budget; None if not declared.
         slots: Trials that could run at once at the last run's last event; None before the first run.
         slots_busy: Share of the last run's slot time in use, up to now or to its last event; None before the
@@ -126,6 +126,9 @@ def read_status(study: Study) -> StudyStatus:
         this_run = events.loc[starts[-1] :]
         slots = int(this_run["slots"].dropna().iloc[-1])
         busy = run_time(this_run, now=None if holder is None else time.time()).busy
+    declared = study.declaration
+    gpus = declared.resources.gpus or (0 if declared.cluster is None else 2)  # the planner may choose several
+    start = start_s(gpus, declared.training.recipe)
     return StudyStatus(
         study=study.declaration.name,
         run=None if holder is None else str(holder),
@@ -145,13 +148,27 @@ def read_status(study: Study) -> StudyStatus:
         study_flops=study.declaration.budget.study_flops,
         slots=slots,
         slots_busy=busy,
-        left_s=time_left(ahead, states, running, _measured_speeds(rows, events, running), slots=slots or 1),
+        left_s=forecast(
+            left_of(ahead, states, running, start_s=start)
+            + ([] if (planned["phase"] == "grid").any() else _later(folder, start)),
+            _measured_speeds(rows, events, running),
+            slots=slots or 1,
+        ),
         ranked_anew=int(plan["quality"].isin(ranked_anew(study)).sum()),
         unbooked=unbooked(study, book) if holder is None else "",
         design=_design(study, planned, apart, events),
         outliers=_outliers(study, planned),
         copying=study.copying,
     )
+
+
+def _later(folder: Path, start: float) -> list[Ahead]:
+    """Return the trials that wait for the tuning to end."""
+    return [
+        Ahead(kind=(model, strategy), start_s=start, work_s=planned_range(middle))
+        for model, strategy, middle, number in read_winners(folder / "tuning.json").get("later", ())
+        for _ in range(number)
+    ]
 
 
 def _design(study: Study, planned: pd.DataFrame, apart: pd.Series, events: pd.DataFrame) -> tuple[str, ...]:

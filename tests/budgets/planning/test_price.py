@@ -13,11 +13,20 @@ from hypothesis import strategies as st
 from budgets.cost.architecture import load_architecture
 from budgets.cost.flops import sample_cost
 from budgets.cost.strategy import find_strategy
+from budgets.declaration.recipe import Recipe
 from budgets.declaration.rules import TrialResources
 from budgets.declaration.sections import Cluster, GridBlock, Resources, Training
 from budgets.devices import find_device, measured_samples_per_s
 from budgets.planning.plan import Charge, Plan
-from budgets.planning.price import Range, device_hours, held_devices, kept_speed, makespan, price_plan
+from budgets.planning.price import (
+    Range,
+    device_hours,
+    held_devices,
+    kept_speed,
+    makespan,
+    price_plan,
+    wall_s,
+)
 from tests.budgets.plans import declare, plan_of
 from tests.root import ROOT
 
@@ -49,10 +58,27 @@ def test_every_measured_throughput_lies_within_the_peak() -> None:
 
 def test_time_is_flops_over_the_peak_at_a_range_of_utilisation() -> None:
     trial = big_plan().trials[0]
-    hours = device_hours(trial, Cluster(device="h100-sxm", utilisation=(0.2, 0.5)))
+    cluster = Cluster(device="h100-sxm", utilisation=(0.2, 0.5))
+    hours = device_hours(trial, cluster)
     at_peak = trial.train_flops / 989e12 / 3600
 
-    assert (hours.low, hours.high) == pytest.approx((at_peak / 0.5, at_peak / 0.2))
+    assert (hours.low, hours.high) == pytest.approx((at_peak / 0.5, at_peak / 0.2), rel=1e-4)
+    # Two declared cores decode 160 to 550 pictures a second each, fewer than the GPU trains on.
+    hours = device_hours(replace(trial, resources=TrialResources(gpus=1, cpus=2)), cluster)
+    assert (hours.low, hours.high) == pytest.approx((13e9 / 1100 / 3600, 13e9 / 320 / 3600), rel=1e-4)
+
+
+def test_start_up_and_evaluation_are_part_of_the_time() -> None:
+    trial = replace(
+        big_plan(gpus=8).trials[0],
+        samples_seen=0,
+        evaluation_flops=8 * 989 * 10**12,
+        recipe=Recipe(compile=True),
+    )
+    span = wall_s(trial, Cluster(device="h100-sxm", utilisation=(0.5,)))
+
+    # A process, a group of GPUs, compilation; evaluation takes two seconds on eight GPUs at half the peak.
+    assert span == Range(low=20 + 10 + 120 + 2, high=20 + 10 + 120 + 2)
 
 
 def test_measured_throughput_is_used_with_its_spread() -> None:
@@ -96,7 +122,7 @@ def test_price_includes_evaluation_and_charges_and_counts_measured_trials() -> N
     assert cost.device_hours.high - without.device_hours.high == pytest.approx(1.1e22 / 312e12 / 3600 / 0.1)
     assert cost.money == Range(low=1.5 * cost.device_hours.low, high=1.5 * cost.device_hours.high)
     # Four trials side by side: the longest decides.
-    longest = max(device_hours(trial, cluster).high for trial in big_plan().trials)
+    longest = max(device_hours(trial, cluster).high for trial in big_plan(gpus=64).trials)
     assert without.makespan_hours.high == pytest.approx(longest / 64)
 
 

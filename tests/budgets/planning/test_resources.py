@@ -16,12 +16,13 @@ from budgets.declaration.rules import ResourceRule, TrainingRule, TrialResources
 from budgets.declaration.sections import Cluster, GridBlock, Limits, Resources, Training
 from budgets.devices import find_device
 from budgets.planning.planned_trial import Trial
-from budgets.planning.price import device_hours, makespan, price_plan, training_hours
+from budgets.planning.price import device_hours, makespan, price_plan, start_s, training_s, wall_s
 from budgets.planning.resources import (
     MEMORY_SHARE,
     Kind,
     Option,
     choose_resources,
+    estimated_memory,
     memory_limit,
     resource_options,
     widths,
@@ -64,8 +65,16 @@ def ways(
     )
 
 
-def option(gpus: int, factor: float) -> Option:
-    return Option(resources=TrialResources(gpus=gpus), recipe=Recipe(), memory_bytes=0, factor=factor)
+def kind(alone: float, factor: float, widths_tried: int, trials: int = 1) -> Kind:
+    """Return trials of some hours on one GPU; each doubling of the GPUs costs a factor of GPU hours."""
+    options = tuple(
+        Option(
+            resources=TrialResources(gpus=2**k), recipe=Recipe(), memory_bytes=0, factor=factor**k,
+            hours=alone * factor**k / 2**k,
+        )
+        for k in range(widths_tried)
+    )  # fmt: skip
+    return Kind(options=options, trials=trials)
 
 
 def test_widths_are_powers_of_two_then_whole_nodes() -> None:
@@ -169,28 +178,28 @@ def test_recomputed_passes_take_a_third_more_time_each_and_no_more_flops() -> No
     trial = trials(declared(resources=Resources(gpus=32)))["ViT-B-32"]
     parts = replace(trial, recipe=Recipe(accumulation=2), evaluation_flops=0)
     both = replace(parts, recipe=Recipe(accumulation=2, gradient_checkpointing=True))
-    plain = training_hours(trial, CLUSTER).high
+    plain = training_s(trial, CLUSTER).high
 
-    assert device_hours(parts, CLUSTER).high == pytest.approx(plain * 4 / 3)
-    assert device_hours(both, CLUSTER).high == pytest.approx(plain * 5 / 3)
+    for recomputing, factor in ((parts, 4 / 3), (both, 5 / 3)):
+        wall = device_hours(recomputing, CLUSTER).high * 3600 / 32
+        assert wall == pytest.approx(start_s(32, trial.recipe) + plain * factor)
     assert both.train_flops == trial.train_flops
 
 
 def test_one_long_trial_is_widened_as_far_as_the_hours_allow() -> None:
     # 100 hours on one GPU of eight; each doubling costs 10 % more hours.
-    kind = Kind(options=tuple(option(2**k, 1.1**k) for k in range(4)), hours=(100.0,))
+    long = kind(100.0, 1.1, 4)
 
-    widths = [
-        choose_resources([kind], Cluster(device="h100", count=8), hours_factor=factor)[0][0].resources.gpus
+    chosen = [
+        choose_resources([long], Cluster(device="h100", count=8), hours_factor=factor)[0][0].resources.gpus
         for factor in (1.0, 1.15, 1.25, 1.4)
     ]
 
-    assert widths == [1, 2, 4, 8]
+    assert chosen == [1, 2, 4, 8]
 
 
 def test_many_short_trials_stay_narrow_beside_a_long_one_that_is_widened() -> None:
-    each = tuple(option(2**k, 1.05**k) for k in range(4))
-    short, long = Kind(options=each, hours=(1.0,) * 80), Kind(options=each, hours=(40.0,))
+    short, long = kind(1.0, 1.05, 4, trials=80), kind(40.0, 1.05, 4)
     chosen = choose_resources([short, long], Cluster(device="h100", count=8), hours_factor=1.25)
 
     # On 8 GPUs the long one ends after 5.8 hours and ten rounds of short ones follow; on 4 it ends after 11,
@@ -201,25 +210,20 @@ def test_many_short_trials_stay_narrow_beside_a_long_one_that_is_widened() -> No
 
 @given(
     st.lists(
-        st.tuples(st.lists(st.floats(0.1, 50), min_size=1, max_size=6), st.integers(1, 4)),
+        st.tuples(st.floats(0.1, 50), st.integers(1, 6), st.integers(1, 4)),
         min_size=1,
         max_size=4,
     ),
     st.floats(1, 2),
 )
 def test_choice_stays_within_its_hours_and_never_ends_later_than_the_cheapest(
-    declared_kinds: list[tuple[list[float], int]], factor: float
+    declared_kinds: list[tuple[float, int, int]], factor: float
 ) -> None:
-    kinds = [
-        Kind(options=tuple(option(2**k, 1.03**k) for k in range(most)), hours=tuple(hours))
-        for hours, most in declared_kinds
-    ]
+    kinds = [kind(hours, 1.03, most, trials) for hours, trials, most in declared_kinds]
 
     def end(of: list[Option]) -> tuple[float, float]:
         spans = [
-            (h * o.factor / o.resources.gpus, o.resources.gpus)
-            for kind, o in zip(kinds, of, strict=True)
-            for h in kind.hours
+            (o.hours, o.resources.gpus) for each, o in zip(kinds, of, strict=True) for _ in range(each.trials)
         ]
         hours = sum(span * gpus for span, gpus in spans)
         return hours, makespan([s for s, _ in spans], [g for _, g in spans], 8)
@@ -228,7 +232,7 @@ def test_choice_stays_within_its_hours_and_never_ends_later_than_the_cheapest(
         option for option, _ in choose_resources(kinds, Cluster(device="h100", count=8), hours_factor=factor)
     ]
     hours, ends = end(chosen)
-    fewest, cheapest_ends = end([kind.cheapest for kind in kinds])
+    fewest, cheapest_ends = end([each.cheapest for each in kinds])
 
     assert hours <= fewest * factor * (1 + 1e-9)
     assert ends <= cheapest_ends * 1.01
@@ -246,3 +250,50 @@ def test_a_study_ends_no_later_than_with_any_one_width_for_all() -> None:
 def test_wide_and_narrow_trials_are_packed() -> None:
     # 8 GPUs: the wide one first, then two of four beside each other, then eight narrow ones.
     assert makespan([1.0] * 8 + [2.0, 2.0, 3.0], [1] * 8 + [4, 4, 8], 8) == 6.0
+
+
+def flip(**changes: object) -> Trial:
+    """Return the trial of 1 EFLOP with FLIP on ViT-B/16, as a plan places it."""
+    grid = GridBlock(architectures=("ViT-B-16",), strategies=("flip-50",))
+    training = Training(lr_peak={"ViT-B-16": 1e-3}, batch_size=16_384)
+    values = {
+        "levels": (10**18,),
+        "training": training,
+        "resources": Resources(auto=True),
+        "cluster": CLUSTER,
+    }
+    return plan_of(declare(grid, **values | changes), pairs=100_000_000).trials[0]
+
+
+def test_a_trial_is_as_wide_as_pays_for_its_start() -> None:
+    for level, gpus in ((10**17, 2), (10**18, 16), (10**20, 64)):
+        trial = flip(levels=(level,))
+        wall = wall_s(trial, CLUSTER).middle
+        assert trial.resources.gpus == gpus
+        assert start_s(gpus, trial.recipe) <= 0.1 * wall
+    compiled = Training(lr_peak={"ViT-B-16": 1e-3}, batch_size=16_384, recipe=Recipe(compile=True))
+    assert flip(training=compiled).resources.gpus < 16
+
+
+def test_trials_below_a_url_are_as_wide_as_others() -> None:
+    assert flip(levels=(10**20,), storage="s3://bucket/clip").resources.nodes == 8
+
+
+def test_chosen_settings_leave_a_margin_of_memory() -> None:
+    limit = find_device("h100-sxm").memory_bytes
+    for strategy in ("clip", "slip"):
+        trial = flip(grid=(GridBlock(architectures=("ViT-B-16",), strategies=(strategy,)),))
+        assert estimated_memory(trial) <= MEMORY_SHARE * limit
+
+
+def test_cores_are_assumed_until_nodes_tell_them_and_a_plan_says_so() -> None:
+    for cluster in (None, replace(CLUSTER, node_cpus=None)):
+        plan = plan_of(declared(resources=Resources(gpus=8), cluster=cluster), pairs=10_000_000)
+        assert {trial.resources.cpus for trial in plan.trials} == {48}
+        assert any(note.startswith("6 cores a GPU are assumed") for note in plan.warnings)
+        on_nodes = plan.on_nodes(24)
+        assert {trial.resources.cpus for trial in on_nodes.trials} == {192}
+        assert [trial.trial_id for trial in on_nodes.trials] == [trial.trial_id for trial in plan.trials]
+    known = plan_of(declared(resources=Resources(gpus=8)), pairs=10_000_000)
+    assert {trial.resources.cpus for trial in known.on_nodes(24).trials} == {128}
+    assert not any("assumed" in note for note in known.warnings)

@@ -5,8 +5,9 @@ import json
 import os
 import re
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -14,18 +15,19 @@ from rich.console import Console
 
 from budgets.ledger import Ledger
 from budgets.planning.plan import Plan
-from budgets.planning.price import Range
-from budgets.quantity import format_flops
+from budgets.planning.price import Ahead, Range, forecast, work_s
+from budgets.quantity import format_flops, format_seconds_range
 from runners.results import write_table
 from runners.store.files import write_json
 from runners.trials.trial_files import Outcome, write_failure, write_outcome
+from study.run.run_tuning import write_tuning
 from study.show.progress import Progress
 from study.show.status_view import show_status, status_json
 from study.show.study_report import report_study
 from study.show.view import PlainConsole, sparkline
 from study.state.bookkeeping import add_event
-from study.state.plan_study import plan_study, plan_tables
-from study.state.running import speed_of, time_left
+from study.state.plan_study import plan_study, plan_tables, planned_row
+from study.state.running import left_of, speed_of
 from study.state.study import Study
 from study.state.trial_states import Stage, TrialState
 from study.state.tuning_table import with_values
@@ -123,7 +125,9 @@ def test_status_of_a_running_study_has_levels_trials_flops_and_time_left(study: 
     assert content["running"][0]["flops_per_s"] == pytest.approx(500 * runs.train_flops_per_sample)
     # Trials of its kind ran at 400 and 500 samples a second; two are too few to trust that range.
     longest = waits.samples_seen
-    assert content["left_s"] == pytest.approx({"low": longest / 500 / 1.25, "high": longest / 400 * 1.25})
+    assert content["left_s"] == pytest.approx(
+        {"low": 1 + longest / 500 / 1.25, "high": 1 + longest / 400 * 1.25}
+    )
 
 
 def test_a_tuning_that_is_no_longer_declared_is_not_shown(study: Study, plan: Plan) -> None:
@@ -375,24 +379,62 @@ def test_a_run_goes_on_in_silence_without_a_reader(
 def test_the_forecast_ranges_over_the_measured_speeds_of_a_kind() -> None:
     row = {
         "architecture": KIND[0], "strategy": KIND[1], "samples_seen": 3_000, "batch_size": 10,
-        "train_flops": 6_000, "paid_flops": 4_000, "train_flops_per_sample": 2, "predicted_s": 10.0,
+        "train_flops": 6_000, "paid_flops": 4_000, "train_flops_per_sample": 2, "predicted_s": 9.0,
     }  # fmt: skip
     rows = dict.fromkeys("abcd", row)
     # A trunk's shorter trial has seen 1,000 samples for each, and 1,000 of its own are in a checkpoint.
     states = dict.fromkeys(rows, TrialState(stage=Stage.INTERRUPTED, kept_steps=200))
 
-    found = time_left(rows, states, (), [speed_of(row, each) for each in (100, 200, 250)], slots=2)
-    assert found is not None
-    assert (found.low, found.high) == pytest.approx((8.0, 20.0))
+    def ends(*speeds: float, of: Mapping[str, Mapping[str, object]] = rows, slots: int = 2) -> Range:
+        left = left_of(of, states, (), start_s=1.0)
+        found = forecast(left, [speed_of(row, speed) for speed in speeds], slots=slots)
+        assert found is not None
+        return found
+
+    # 1,000 samples each at 100 to 250 a second, two after one another, each with a second of start-up.
+    assert ends(100, 200, 250) == Range(low=2 * (4 + 1), high=2 * (10 + 1))
+    assert ends(100).high == pytest.approx(2 * (10 * 1.25 + 1))
     # A rule gives another trial of the kind eight times the devices, so it is planned to be as much faster.
-    wide = {"wide": row | {"predicted_s": 1 + 9 / 8}, "a": row}
-    wide_states = {"wide": states["a"], "a": TrialState(stage=Stage.FINISHED)}
-    left = time_left(wide, wide_states, (), [speed_of(row, 100)] * 3, slots=1)
-    assert left is not None
-    assert left.high == pytest.approx(10 / 8)
-    assert time_left(rows, states, (), (), slots=4) == Range(low=2.5, high=10.0)
+    wide = {"a": row | {"predicted_s": 9 / 8}}
+    assert ends(100, 100, 100, of=wide).high == pytest.approx(1 + 10 / 8)
+    # A kind that has not run takes the speed of the others, less surely; without any, the plan's holds.
+    other = {"a": row | {"architecture": "another", "predicted_s": 4.5}}
+    assert ends(100, of=other) == Range(low=1 + 5 / 1.5, high=1 + 5 * 1.5)
+    assert ends(slots=4) == Range(low=1 + 4.5 / 2, high=1 + 4.5 * 2)
     done = dict.fromkeys(rows, TrialState(stage=Stage.FINISHED))
-    assert time_left(rows, done, (), [speed_of(row, 100)], slots=2) is None
+    assert forecast(left_of(rows, done, (), start_s=1.0), [speed_of(row, 100)], slots=2) is None
+
+
+def test_plan_status_and_live_view_forecast_the_same_time_with_tuning_and_grid(tiny: TinyStudy) -> None:
+    tuning = "tuning: {share: 50%, fields: {lr_peak: [1e-3, 2e-3]}, seeds: [1000], strategies: [clip]}\n"
+    tiny.declare(levels="5 GFLOP, 20 GFLOP", strategies="clip, siglip", more=tuning)
+    study, plan = tiny.study, tiny.plan
+    assert plan.tuning is not None
+    study.folder.mkdir()
+    write_tuning(study, plan)
+    (tuned,) = {trial.cell.combination for trial in plan.tuning.ready}
+    whole = forecast([Ahead.of(trial, None) for trial in plan.all_trials])
+    assert whole is not None
+    words = format_seconds_range(whole.low, whole.high)
+
+    assert f"about {words} of one slot" in " ".join(tiny.says("plan").split())
+    add_event(study, "tuning-started", slots=1)
+    assert status(study)["left_s"] == pytest.approx(asdict(whole), rel=1e-3)
+    text = io.StringIO()
+    with Progress("held-out/top1", terminal(text)) as progress:
+        progress.show_trials(
+            study.folder, plan, plan.tuning.ready, planned_flops=1, spent_flops=0, phase="tuning"
+        )
+        progress.tick((), slots=1)
+    assert f"about {words} to go" in text.getvalue()
+
+    # One trial of the tuning was half as fast as planned; the grid has a strategy that has not run.
+    first, row = plan.tuning.ready[0], planned_row(plan.tuning.ready[0], None)
+    planned = first.samples_seen / float(str(row["predicted_s"]))
+    add_event(study, "trial-finished", trial=first.trial_id, slot=0, wall_s=2.0, samples_per_s=planned / 2)
+    trials = plan.all_trials
+    high = [1 + 2 * work_s(t, None).middle * (1.25 if t.cell.combination == tuned else 1.5) for t in trials]
+    assert status(study)["left_s"]["high"] == pytest.approx(sum(high), rel=1e-3)
 
 
 def test_a_sparkline_goes_from_the_lowest_to_the_highest_value() -> None:
