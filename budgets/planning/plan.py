@@ -83,10 +83,8 @@ class Plan:
 
     def on_nodes(self, cpus_per_gpu: int) -> "Plan":
         """Return the plan with the nodes' cores of each GPU for trials whose cores were assumed."""
-        return replace(
-            self,
-            trials=tuple(replace(t, resources=t.resources.on_nodes(cpus_per_gpu)) for t in self.trials),
-        )
+        placed = (replace(each, resources=each.resources.on_nodes(cpus_per_gpu)) for each in self.trials)
+        return replace(self, trials=tuple(placed))
 
     @property
     def all_trials(self) -> tuple[Trial, ...]:

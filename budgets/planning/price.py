@@ -185,25 +185,27 @@ def relative_hours(
 def price_plan(plan: Plan, cluster: Cluster, *, own_speeds: Speeds = UNMEASURED) -> Price:
     """Price a plan, given the user's own measurements on the cluster's device."""
     trials = plan.all_trials
-    hours = [device_hours(trial, cluster, own_speeds) for trial in trials]
+    resources = [trial.resources for trial in trials]
+    walls = [wall_s(trial, cluster, own_speeds).times(1 / _SECONDS_PER_HOUR) for trial in trials]
+    hours = [wall.times(each.devices) for wall, each in zip(walls, resources, strict=True)]
     charges = _hours(sum(charge.flops for charge in plan.charges), cluster)
     total = Range(
         low=sum(span.low for span in hours) + charges.low,
         high=sum(span.high for span in hours) + charges.high,
     )
+    side_by_side = ends(walls, held_devices(resources, cluster), cluster.count)
 
-    ends = forecast([Ahead.of(trial, cluster, own_speeds) for trial in trials], cluster=cluster)
-    assert ends is not None, "a plan has trials"
     # The later of two ends: of trials that share the devices, and of trials of a trunk, one after the other.
-    walls = [wall_s(trial, cluster, own_speeds) for trial in trials]
-    low = max(ends.low, _longest_trunk(trials, [wall.low for wall in walls])) / _SECONDS_PER_HOUR
-    high = max(ends.high, _longest_trunk(trials, [wall.high for wall in walls])) / _SECONDS_PER_HOUR
-    span = Range(low=low + charges.low / cluster.count, high=high + charges.high / cluster.count)
+    def end(together: float, walls: list[float], of_charges: float) -> float:
+        return max(together, _longest_trunk(trials, walls)) + of_charges / cluster.count
+
+    low = end(side_by_side.low, [wall.low for wall in walls], charges.low)
+    high = end(side_by_side.high, [wall.high for wall in walls], charges.high)
     rate = cluster.price_per_hour
     by_kind = Counter(is_measured(trial, cluster, own_speeds) for trial in trials)
     return Price(
         device_hours=total,
-        makespan_hours=span,
+        makespan_hours=Range(low=low, high=high),
         money=None if rate is None else Range(low=total.low * rate, high=total.high * rate),
         measured=by_kind[True],
         assumed=by_kind[False],
@@ -217,14 +219,13 @@ class Ahead:
     kind: Combination
     start_s: float
     work_s: Range
-    resources: TrialResources | None = None
 
     @staticmethod
     def of(trial: Trial, cluster: Cluster | None, own_speeds: Speeds = UNMEASURED) -> "Ahead":
         """Return all of a trial."""
         return Ahead(
             kind=trial.cell.combination, start_s=start_s(trial.resources.gpus, trial.recipe),
-            work_s=work_s(trial, cluster, own_speeds), resources=trial.resources,
+            work_s=work_s(trial, cluster, own_speeds),
         )  # fmt: skip
 
 
@@ -232,15 +233,12 @@ Speed = tuple[Combination, float]
 """A kind, and a measured speed as a multiple of the planned one."""
 
 
-def forecast(
-    ahead: Sequence[Ahead], measured: Iterable[Speed] = (), *, slots: int = 1, cluster: Cluster | None = None
-) -> Range | None:
-    """Forecast the seconds until the last trial ends, if the longest starts first; None if none is left.
+def forecast(ahead: Iterable[Ahead], measured: Iterable[Speed] = (), *, slots: int = 1) -> Range | None:
+    """Forecast the seconds until the last trial ends, if ``slots`` run at once; None if none is left.
 
-    ``slots`` trials run at once, or with a cluster as many as fit on its devices. The work of a kind that was
-    measured goes from its highest to its lowest speed, widened by a factor of 1.25 each way for one or two
-    measurements. A kind that was not measured takes the speeds of all others, widened by 1.5: machine and
-    load are the same, the model is not. Without any measurement, the planned range holds.
+    The work of a kind that was measured goes from its highest to its lowest speed, widened by a factor of
+    1.25 each way for one or two measurements. A kind that was not takes the speeds of all others, widened by
+    1.5: machine and load are the same, the model is not. Without any measurement, the planned range holds.
     """
     speeds = defaultdict[Combination, list[float]](list)
     for kind, speed in measured:
@@ -257,18 +255,15 @@ def forecast(
         work = Range(low=middle / max(known) / spread, high=middle / min(known) * spread)
         return work.plus(trial.start_s)
 
-    if not ahead:
-        return None
     spans = list(map(left, ahead))
-    held: Sequence[float | Fraction] = [1] * len(spans)
-    if cluster is not None:
-        held, slots = (
-            held_devices([trial.resources for trial in ahead if trial.resources], cluster),
-            cluster.count,
-        )
+    return ends(spans, [1] * len(spans), slots) if spans else None
+
+
+def ends(spans: Sequence[Range], held: Sequence[float | Fraction], count: int) -> Range:
+    """Return when the last of some trials ends, each on so many of ``count`` devices; longest first."""
     return Range(
-        low=makespan([span.low for span in spans], held, slots),
-        high=makespan([span.high for span in spans], held, slots),
+        low=makespan([span.low for span in spans], held, count),
+        high=makespan([span.high for span in spans], held, count),
     )
 
 

@@ -149,9 +149,8 @@ class Execution(Books):
 
     def _take_cores(self, share: int | None) -> None:
         """Give trials whose cores were assumed the nodes' cores of each GPU, which the plan does not know."""
-        for trial in self.trials.values():
-            resources = trial.resources.on_nodes(share)
-            self.trials[trial.trial_id] = replace(trial, resources=resources)
+        for trial_id, trial in self.trials.items():
+            self.trials[trial_id] = replace(trial, resources=trial.resources.on_nodes(share))
         if share is not None and any(trial.resources.assumed for trial in self.trials.values()):
             self.progress.detail(f"cores a GPU: {share}, the nodes' share ({CPUS_PER_GPU} were assumed)")
 
