@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
@@ -139,8 +139,8 @@ class _Position:
             self._record.meets = 0
             self._record.changes += 1
 
-    def outlives_its_child(self) -> None:
-        """Let the process, which waits for a trial's or uploads for it, leave after that one."""
+    def takes_its_time(self) -> None:
+        """Let the process, which waits for a trial's own or uploads for it, leave when that is done."""
         self._record.leave_s = float("inf")
 
 
@@ -214,11 +214,17 @@ def reason_of(late: Sequence[Standing], ranks: Sequence[Standing], stacks: Seque
 class Watchdog:
     """Thread that watches the ranks of a trial on this node, or its only process, until told that it is over.
 
-    ``first`` is the rank of the first process.
+    ``first`` is the rank of the first process; ``elsewhere`` takes where this node's ranks stand, and the
+    seconds since it was last called, and returns where those of other nodes do.
     """
 
-    def __init__(self, processes: Sequence[Watched], first: int = 0) -> None:
-        self._processes, self._first = processes, first
+    def __init__(
+        self,
+        processes: Sequence[Watched],
+        first: int = 0,
+        elsewhere: Callable[[list[Standing], float], list[Standing]] = lambda _ranks, _passed_s: [],
+    ) -> None:
+        self._processes, self._first, self._elsewhere = processes, first, elsewhere
         self._changes = [0] * len(processes)
         self._age_s, self._asked_s = [0.0] * len(processes), [0.0] * len(processes)
         self._over = threading.Event()
@@ -236,9 +242,9 @@ class Watchdog:
             ranks = list(self._look(passed_s))
             if waited_s := max(map(self._overdue_s, range(len(self._processes)))):
                 self._end("left", f"asked to leave, and ended after {waited_s:.0f} s in which it did not", ())
-            elif late := hanging(ranks):
-                stacks = self._dump(ranks)
-                self._end("crashed", reason_of(late, ranks, stacks), [each.rank for each in late])
+            elif late := hanging(everywhere := ranks + self._elsewhere(ranks, passed_s)):
+                reason = reason_of(late, everywhere, self._dump(ranks))
+                self._end("crashed", reason, [each.rank for each in late])
             else:
                 continue
             return
@@ -296,7 +302,9 @@ class Watchdog:
 
     def _end(self, how: Fault, reason: str, late: Sequence[int]) -> None:
         for number, process in enumerate(self._processes):
-            process.end(how, reason, lost_peers=bool(late) and self._first + number not in late)
+            waits = bool(late) and self._first + number not in late
+            why = f"waits for rank {late[0]}, which {reason}" if waits else reason
+            process.end(how, why, lost_peers=waits)
 
 
 def _state_of(pid: int) -> str:

@@ -3,10 +3,14 @@
 Only rank 0 writes files. On each node a process, the trial's own, starts and supervises the ranks.
 """
 
+import itertools
 import os
 import pickle
+import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from math import inf
@@ -28,7 +32,7 @@ from runners.host.process import (
     kill_all,
     load_ahead,
 )
-from runners.host.watchdog import Watchdog, position
+from runners.host.watchdog import Standing, Watchdog, position
 
 GROUP_TIMEOUT_S = 4 * 3600.0
 """Longest time in seconds that a rank waits for the others in one operation.
@@ -39,6 +43,7 @@ others wait. The end of a rank is noticed by its process, long before.
 
 _JOIN_S = 600.0  # in which the ranks of several nodes must meet; a firewall may be between them
 _LOOK_S = 0.1
+_TELL_S, _SILENT_S = 3.0, 30.0
 _ASK_S = 1.0  # between two requests to leave
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
@@ -137,7 +142,7 @@ def run_ranks(  # noqa: PLR0913 - the group's nodes
     # be forked to use one; no trial's process does that before its ranks start.
     fork = not torch.cuda.is_initialized()
     load_ahead(*TRIAL_MODULES)
-    position.outlives_its_child()
+    position.takes_its_time()
     notice = Notice()
     with TemporaryDirectory() as folder, notice.listening():
         join = partial(join_group, address or f"file://{folder}/store", count=count * nodes, gpus=gpus)
@@ -145,7 +150,8 @@ def run_ranks(  # noqa: PLR0913 - the group's nodes
             partial(_take_part, partial(join, node * count + place, place), run) for place in range(count)
         ]
         processes = [FreshProcess(pickle.dumps(part), fork=fork, watched=True) for part in parts]
-        watchdog = Watchdog(processes, first=node * count)
+        elsewhere = {"elsewhere": OtherNodes(address, node, nodes)} if nodes > 1 else {}
+        watchdog = Watchdog(processes, first=node * count, **elsewhere)
         # A request to leave is for rank 0, on the first node; the others end when it is gone.
         ends = wait_for_ends(processes, notice if node == 0 else Notice())
         watchdog.over()
@@ -181,6 +187,50 @@ def wait_for_ends(processes: Sequence[FreshProcess], notice: Notice) -> dict[int
     return ends
 
 
+class OtherNodes:
+    """Where the ranks of a group's other nodes stand; a thread exchanges it through the group's store.
+
+    An object for `Watchdog`; a node that was not heard of for half a minute is silent.
+    """
+
+    def __init__(self, address: str, node: int, nodes: int) -> None:
+        self._address, self._node, self._nodes = address, node, nodes
+        self._told: dict[int, bytes] = {}
+        self._unheard_s: dict[int, float] = {}
+        self._own: list[Standing] = []
+        threading.Thread(target=self._exchange, daemon=True).start()
+
+    def __call__(self, ranks: list[Standing], passed_s: float) -> list[Standing]:
+        """Tell where this node's ranks stand, and return where the others do, as far as is known."""
+        self._own, found = ranks, list[Standing]()
+        for node, told in list(self._told.items()):
+            unheard_s = self._unheard_s[node] = self._unheard_s[node] + passed_s
+            silent = "its node is silent" if unheard_s > _SILENT_S else ""
+            found += [
+                replace(each, age_s=each.age_s + unheard_s, silent=silent or each.silent)
+                for each in pickle.loads(told)  # noqa: S301 - written by our own process
+            ]
+        return found
+
+    def _exchange(self) -> None:
+        store = None
+        for count in itertools.count():
+            time.sleep(_TELL_S)
+            with suppress(RuntimeError):  # torch's; the first rank, which holds the store, may hang
+                store = store or _store(self._address, _SILENT_S, wait_for_workers=False)
+                store.set(f"standing/{self._node}", pickle.dumps(self._own) + b"%d" % count)
+                for node in {*range(self._nodes)} - {self._node}:
+                    if store.check([f"standing/{node}"]):
+                        told = store.get(f"standing/{node}")
+                        if told != self._told.get(node):
+                            self._unheard_s[node], self._told[node] = 0.0, told
+
+
+def _store(address: str, limit_s: float, **group: Any) -> Any:  # noqa: ANN401 - torch's arguments and store
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    return dist.TCPStore(host, int(port), timeout=timedelta(seconds=limit_s), **group)  # type: ignore[attr-defined]  # of its public names
+
+
 def join_group(address: str, number: int, place: int, *, count: int, gpus: bool) -> None:
     """Join the group as rank ``number`` of ``count``, which is rank ``place`` of its node.
 
@@ -192,12 +242,10 @@ def join_group(address: str, number: int, place: int, *, count: int, gpus: bool)
         os.environ.update(dict.fromkeys(INTERFACES, "lo"))
         store: Any = dist.FileStore(address.removeprefix("file://"), count)  # type: ignore[attr-defined]  # of its public names
     else:
-        host, _, port = address.removeprefix("tcp://").rpartition(":")
-        limit = timedelta(seconds=_JOIN_S)
         try:
-            store = dist.TCPStore(host, int(port), count, number == 0, limit)  # type: ignore[attr-defined]  # as above
+            store = _store(address, _JOIN_S, world_size=count, is_master=number == 0)
         except dist.DistError as error:
-            reason = f"the ranks did not meet at {host}:{port} within {_JOIN_S:.0f} s"
+            reason = f"the ranks did not meet at {address.removeprefix('tcp://')} within {_JOIN_S:.0f} s"
             raise TimeoutError(f"{reason}: let all ports through between the nodes") from error
     patience, backend = timedelta(seconds=GROUP_TIMEOUT_S), "nccl" if gpus else "gloo"
     store.set_timeout(patience)

@@ -24,6 +24,7 @@ from typing import TypeVar
 
 from runners.host.faults import Notice, ProcessEnded
 from runners.host.process import FreshProcess
+from runners.host.watchdog import position
 from runners.store.copies import tree_at, trial_copies
 from runners.store.files import locked
 from runners.store.location import Location
@@ -113,6 +114,7 @@ def run_on_copies(copies: Copies, job: TrialJob, run: Callable[[TrialJob], T]) -
         OSError: The storage is unreachable, or another process has taken the trial over.
     """
     notice = Notice()
+    position.takes_its_time()
     with notice.listening():
         local = copies.on_this_node(job)
         with owned(_lock_of(local.folder), notice):
@@ -155,6 +157,7 @@ def take_part_on_copies(copies: Copies, job: TrialJob, run: Callable[[TrialJob],
                 with copy.following(taken=partial(os._exit, 1)):
                     result = run(local)
             finally:
+                position.takes_its_time()
                 notice.patiently(copy.push_last)
             _drop_copies(local)
         return result

@@ -21,11 +21,13 @@ from runners.host.faults import ProcessEnded
 from runners.host.process import FreshProcess
 from runners.host.watchdog import Phase, Standing, hanging, position
 from runners.strategies.clip import Clip
-from runners.training.ranks import rank
-from runners.trials.trial import run_trial
-from runners.trials.trial_files import kept_steps
+from runners.training import ranks
+from runners.training.ranks import rank, run_ranks
+from runners.trials.trial import run_trial, take_part
+from runners.trials.trial_files import Outcome, kept_steps
 from runners.trials.trial_job import TrialJob
 from tests.runners.tiny import RESULT_FILES, tiny_job, tiny_trial
+from tests.waiting import wait_for
 
 HANG_S = 2.0
 
@@ -38,7 +40,7 @@ def standing(rank: int, phase: Phase, step: int, *, late: bool = True, **known: 
 
 
 @pytest.mark.parametrize(
-    ("ranks", "late"),
+    ("standings", "late"),
     [
         # Rank 1 waits for rank 0, which still evaluates, or which still waits for its data.
         ([standing(0, Phase.EVALUATION, 7, late=False), standing(1, Phase.STEP, 8)], []),
@@ -53,8 +55,8 @@ def standing(rank: int, phase: Phase, step: int, *, late: bool = True, **known: 
         ([], []),
     ],
 )  # fmt: skip
-def test_the_rank_that_the_others_wait_for_hangs(ranks: list[Standing], late: list[int]) -> None:
-    assert [each.rank for each in hanging(ranks)] == late
+def test_the_rank_that_the_others_wait_for_hangs(standings: list[Standing], late: list[int]) -> None:
+    assert [each.rank for each in hanging(standings)] == late
 
 
 def _stuck(folder: Path, how: str) -> None:
@@ -84,13 +86,15 @@ def job(pool: Path, tmp_path: Path) -> TrialJob:
     return tiny_job(tiny_trial(), pool, tmp_path / "trial", ranks=2, checkpoint_steps=5)
 
 
-def stop_in_step(monkeypatch: pytest.MonkeyPatch, number: int, folder: Path) -> None:
-    """Let a rank stop in step 18; ranks are forked from this process."""
+def stop_in_step(monkeypatch: pytest.MonkeyPatch, folder: Path, *, node: bool = False) -> None:
+    """Let rank 1 stop in step 18, perhaps with its node; ranks are forked from this process."""
     views = Strategy.views
 
     def stop(self: Strategy, batch: Batch, generator: torch.Generator) -> object:
-        if rank() == number and position._record.step == 18:  # noqa: SLF001
-            (folder / "stopped").touch()
+        if rank() == 1 and position._record.step == 18:  # noqa: SLF001
+            (folder / "stopped").write_text(f"{os.getpid()}")
+            if node:
+                os.kill(os.getppid(), signal.SIGSTOP)
             os.kill(os.getpid(), signal.SIGSTOP)
         return views(self, batch, generator)
 
@@ -102,7 +106,7 @@ def test_a_trial_one_of_whose_ranks_stops_crashes_and_continues_to_the_same_row(
 ) -> None:
     quiet = run_trial(replace(job, folder=job.folder.with_name("quiet")))
     with monkeypatch.context() as patched:
-        stop_in_step(patched, 1, job.folder)
+        stop_in_step(patched, job.folder)
         with pytest.raises(ProcessEnded) as raised:
             run_trial(replace(job, hang_s=5.0))
 
@@ -123,7 +127,7 @@ def test_a_trial_that_can_not_leave_ends_after_the_grace_with_its_checkpoint(
     job: TrialJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watchdog, "GRACE_S", 2.0)
-    stop_in_step(monkeypatch, 1, job.folder)
+    stop_in_step(monkeypatch, job.folder)
 
     def tell() -> None:
         while not (job.folder / "stopped").exists():
@@ -137,3 +141,33 @@ def test_a_trial_that_can_not_leave_ends_after_the_grace_with_its_checkpoint(
         run_trial(job)
     assert raised.value.fault == "left"
     assert kept_steps(job.folder) == 15
+
+
+def _node(job: TrialJob, address: str, node: int) -> Outcome | None:
+    os.environ.update(dict.fromkeys(ranks.INTERFACES, "lo"))
+    return run_ranks(partial(take_part, job), count=1, gpus=False, node=node, nodes=2, address=address)
+
+
+def test_a_node_that_no_longer_answers_is_named_by_the_others(
+    job: TrialJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = replace(job, ranks=1, hang_s=8.0)
+    job.folder.mkdir()
+    monkeypatch.setattr(ranks, "_SILENT_S", 6.0)
+    monkeypatch.setattr(ranks, "_TELL_S", 0.5)
+    stop_in_step(monkeypatch, job.folder, node=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    nodes = [FreshProcess(pickle.dumps(partial(_node, job, address, node)), fork=True) for node in (0, 1)]
+
+    end = nodes[0].wait()
+    nodes[1].kill()
+    nodes[1].wait()
+
+    assert end.how == "crashed"
+    assert end.lost_peers
+    assert end.reason.startswith("rank 0 of 2: waits for rank 1, which hung on ")
+    assert re.search(r" in step 1[78] for \d+ s, its node is silent \(", end.reason)
+    stopped = Path(f"/proc/{(job.folder / 'stopped').read_text()}/cmdline")
+    wait_for(lambda: not (stopped.exists() and stopped.read_bytes()))
