@@ -21,7 +21,7 @@ from runners.evaluate.probe import Probe, few_shot, fit_probe, probe_accuracy
 from runners.models.count_by_torch import ensure_counted
 from runners.models.load_model import Encoder, LoadedModel
 from runners.models.model import compute_context
-from runners.training.ranks import gather_dealt, rank, rank_count
+from runners.training.ranks import dealt, in_turn, rank, rank_count
 
 _CLASSES = 10
 """Classes whose prompts are encoded at once, as open_clip does; weights depend on it in their last bits."""
@@ -61,7 +61,7 @@ def encode_set(encoder: Encoder, data: SetReader, *, probe: bool = False) -> Set
         return SetFeatures(
             images=images,
             truth=labels,
-            texts=_encode_texts(weights, list(data.classnames), _CLASSES).T.contiguous(),
+            texts=_encode_texts(weights, list(data.classnames), _CLASSES, encoder.device).T.contiguous(),
             classnames=data.classnames,
             train=_encode_split(encoder, data, "train") if probe else None,
         )
@@ -69,7 +69,7 @@ def encode_set(encoder: Encoder, data: SetReader, *, probe: bool = False) -> Set
     return SetFeatures(
         images=images,
         truth=torch.tensor([image for image, own in enumerate(captions) for _ in own], device=encoder.device),
-        texts=_encode_texts(encoder.texts, [text for own in captions for text in own], BATCH),
+        texts=_encode_texts(encoder.texts, [text for own in captions for text in own], BATCH, encoder.device),
     )
 
 
@@ -81,22 +81,27 @@ def _encode_split(encoder: Encoder, data: SetReader, split: str) -> tuple[Tensor
 
 def _encode_images(encoder: Encoder, batches: Iterator[tuple[Images, Iterable[T]]]) -> tuple[Tensor, list[T]]:
     """Return the features of all images, of which the batches have this rank's, and the truths."""
-    parts, truths = [], list[T]()
+    own, truths, count = [], list[T](), 0
     for images, some in ahead(batches):
         truths += some
+        count += 1
         if len(images):
-            parts.append(encoder.images(images))
-    return _finite(gather_dealt(parts, len(truths), rows=BATCH)), truths
+            own.append(encoder.images(images).cpu())
+    return _joined(own, count, encoder.device), truths
 
 
-def _encode_texts(encode: Callable[[list[str]], Tensor], texts: list[str], rows: int) -> Tensor:
+def _encode_texts(
+    encode: Callable[[list[str]], Tensor], texts: list[str], rows: int, device: torch.device
+) -> Tensor:
     """Return the features of all texts, some rows of them encoded at once and by a rank."""
-    starts = range(0, len(texts), rows)[rank() :: rank_count()]
-    parts = [encode(texts[start : start + rows]) for start in starts]
-    return _finite(gather_dealt(parts, len(texts), rows=rows))
+    starts = range(0, len(texts), rows)
+    own = [encode(texts[start : start + rows]).cpu() for start in starts[rank() :: rank_count()]]
+    return _joined(own, len(starts), device)
 
 
-def _finite(features: Tensor) -> Tensor:
+def _joined(own: list[Tensor], count: int, device: torch.device) -> Tensor:
+    """Join the features of ``count`` batches, of which this rank has computed its own."""
+    features = torch.cat(dealt(own, count)).to(device)
     if not torch.isfinite(features).all():
         raise NotFiniteError("the model's features are not finite: its weights are NaN or too large")
     return features
@@ -122,7 +127,12 @@ def measure(
     ``context``. Returns ``<set>/<metric>`` → value, its standard error as ``<set>/<metric>_se``.
     """
     metrics: dict[str, float] = {}
-    probes: dict[str, Probe] = {}
+    fits = {
+        name: partial(fit_probe, *data.train, len(data.classnames), seed=0)
+        for name, data in sets.items()
+        if data.train is not None
+    }
+    probes = dict(zip(fits, in_turn([*fits.values()]), strict=True))
     for name, data in sets.items():
         with context():
             if data.classnames:
@@ -130,13 +140,10 @@ def measure(
             else:
                 values = retrieval(data.images, data.texts, data.truth)
         if data.train is not None:
-            classes = len(data.classnames)
-            probes[name] = fit_probe(*data.train, classes, seed=0)
-            values |= few_shot(*data.train, features=data.images, labels=data.truth, classes=classes)
+            known = len(data.classnames)
+            values |= few_shot(*data.train, features=data.images, labels=data.truth, classes=known)
+        values |= _probed(name, sets, probes)
         metrics |= {f"{name}/{metric}": value for metric, value in values.items()}
-    # After the first loop: a probe may be tested on any set, so all must be fitted.
-    for name in sets:
-        metrics |= {f"{name}/{metric}": value for metric, value in _probed(name, sets, probes).items()}
     return metrics
 
 
@@ -146,8 +153,7 @@ def _probed(name: str, sets: Mapping[str, SetFeatures], probes: Mapping[str, Pro
     for fitted in [name] if name in probes else probes if data.classnames else ():
         among = _places(data.classnames, sets[fitted].classnames)
         if among is not None:
-            columns = torch.tensor(among, device=data.truth.device)
-            return probe_accuracy(probes[fitted].classes(data.images, columns) == data.truth)
+            return probe_accuracy(probes[fitted].classes(data.images, torch.tensor(among)) == data.truth)
     return {}
 
 

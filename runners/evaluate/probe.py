@@ -1,11 +1,12 @@
 """Linear and few-shot probes: logistic regression on frozen features by L-BFGS, regularised by a split.
 
 The features are the normalised image embeddings that zero-shot classification uses, so that one forward pass
-serves both and any CLIP model has them (CLIP_benchmark uses the same). The ranks of a trial all call these
-functions, and share the blocks of rows of each evaluation of a loss.
+serves both and any CLIP model has them (CLIP_benchmark uses the same).
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from runners.data.evaluation.evaluation_set import SHOTS
 from runners.evaluate.metrics import error_of_crossed, error_of_mean
-from runners.training.ranks import broadcast, gather_dealt, rank, rank_count
+from runners.training.ranks import in_turn
 
 STRENGTHS = tuple(10.0**-exponent for exponent in range(1, 11))
 """Weights of half the squared norm relative to the mean cross-entropy, strongest first."""
@@ -31,15 +32,15 @@ _ON_CPU, _ON_GPU = (torch.float64,), (torch.float32, torch.float64)  # searches,
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
-    """A linear classifier with its weights, float64 (D + 1, classes), whose last row is the bias."""
+    """A linear classifier with its weights, float64 (D + 1, classes) on the CPU; the last row is the bias."""
 
     weights: Tensor
     strength: float  # of the regulariser, as chosen
 
     def classes(self, features: Tensor, among: Tensor | None = None) -> Tensor:
         """Most likely class of each image, int64 (N,), of all or as an index into ``among``, (few,)."""
-        weights = self.weights if among is None else self.weights[:, among]
-        return torch.cat([(_with_bias(part) @ weights).argmax(1) for part in features.split(_ROWS_AT_ONCE)])
+        weights = (self.weights if among is None else self.weights[:, among]).to(features.device)
+        return torch.cat([(part @ weights).argmax(1) for _, part in _parts(features, weights.dtype)])
 
 
 def fit_probe(features: Tensor, labels: Tensor, classes: int, *, seed: int) -> Probe:
@@ -55,12 +56,12 @@ def fit_probe(features: Tensor, labels: Tensor, classes: int, *, seed: int) -> P
     best, best_loss = STRENGTHS[0], float("inf")
     for strength in STRENGTHS if held_out.any() and not held_out.all() else ():
         weights = _fit(features[~chosen], labels[~chosen], weights, strength)
-        loss, _ = _Loss(features[chosen], labels[chosen], torch.float64)(weights)
+        loss, _ = _loss(_parts(features[chosen], weights.dtype), labels[chosen], weights, gradient=False)
         if loss >= best_loss:
             break
         best, best_loss = strength, loss
     # Start from zero, so that the fit does not depend on the path of the sweep.
-    return Probe(weights=_fit(features, labels, torch.zeros_like(weights), best), strength=best)
+    return Probe(weights=_fit(features, labels, torch.zeros_like(weights), best).cpu(), strength=best)
 
 
 def probe_accuracy(right: Tensor) -> dict[str, float]:
@@ -94,75 +95,54 @@ def _fit(features: Tensor, labels: Tensor, start: Tensor, strength: float) -> Te
     torch.set_float32_matmul_precision("highest")
     try:
         for dtype in _ON_GPU if start.is_cuda else _ON_CPU:
-            start = _search(_Loss(features, labels, dtype), start, strength)
+            start = _search(features, labels, start, strength, dtype)
     finally:
         torch.set_float32_matmul_precision(before)
     return start
 
 
-def _search(loss: "_Loss", start: Tensor, strength: float) -> Tensor:
-    """Search on rank 0, which tells the others the weights to evaluate and, with a last one, the solution."""
-
-    def told(flat: NDArray[np.float64], *, last: bool) -> tuple[Tensor, bool]:
-        message = broadcast(torch.from_numpy(np.append(flat, last)).to(start.device))
-        return message[:-1].view(start.shape), bool(message[-1])
+def _search(features: Tensor, labels: Tensor, start: Tensor, strength: float, dtype: torch.dtype) -> Tensor:
+    shape, device = start.shape, start.device
+    # One part is converted once, not at each of hundreds of steps.
+    only = list(_parts(features, dtype)) if len(features) <= _ROWS_AT_ONCE else None
 
     def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        weights, _ = told(flat, last=False)
-        value, gradient = loss(weights)
+        weights = torch.from_numpy(flat).view(shape).to(device)
+        loss, gradient = _loss(only or _parts(features, dtype), labels, weights, gradient=True)
         slope = weights * strength
         slope[-1] = 0  # the bias is not regularised
-        value += 0.5 * (weights[:-1].square().sum() * strength).item()
+        value = loss + 0.5 * (weights[:-1].square().sum() * strength).item()
         return value, (gradient + slope).cpu().numpy().ravel()
 
-    flat = start.cpu().numpy().ravel()
-    if rank() == 0:
-        # gtol is 1000 times tighter than scikit-learn's default; the remaining error changes one prediction
-        # in several thousand.
-        options = {"maxiter": _STEPS, "maxfun": 2 * _STEPS, "gtol": 1e-7, "ftol": 1e-8}
-        solved = minimize(objective, flat, jac=True, method="L-BFGS-B", options=options)
-        return told(solved.x, last=True)[0]
-    while True:
-        weights, last = told(flat, last=False)
-        if last:
-            return weights
-        loss(weights)
+    # gtol is 1000 times tighter than scikit-learn's default; the remaining error changes one prediction
+    # in several thousand.
+    options = {"maxiter": _STEPS, "maxfun": 2 * _STEPS, "gtol": 1e-7, "ftol": 1e-8}
+    solved = minimize(objective, start.cpu().numpy().ravel(), jac=True, method="L-BFGS-B", options=options)
+    return torch.from_numpy(solved.x).view(shape).to(device)
 
 
-class _Loss:
-    """The mean cross-entropy of images, of which each rank computes a block of rows in turn."""
-
-    def __init__(self, features: Tensor, labels: Tensor, dtype: torch.dtype) -> None:
-        self._features, self._labels, self._dtype = features, labels, dtype
-        self._blocks = range(0, len(features), _ROWS_AT_ONCE)
-        self._own = self._blocks[rank() :: rank_count()]
-        # A single block is converted once, not at each of hundreds of steps.
-        self._kept = [*map(self._block, self._own)] if len(self._own) == 1 else []
-
-    def __call__(self, weights: Tensor) -> tuple[float, Tensor]:
-        """Return the mean cross-entropy and its gradient with respect to the weights, in float64."""
-        own = []
-        for start, block in zip(self._own, self._kept or map(self._block, self._own), strict=True):
-            right = self._labels[start : start + len(block), None]
-            logs = (block @ weights.to(self._dtype)).log_softmax(1)
-            loss = -logs.gather(1, right).sum(dtype=torch.float64)
+def _loss(
+    parts: Iterable[tuple[int, Tensor]], labels: Tensor, weights: Tensor, *, gradient: bool
+) -> tuple[float, Tensor]:
+    """Return the mean cross-entropy and its gradient with respect to the weights."""
+    total, slope = 0.0, torch.zeros_like(weights)
+    for start, part in parts:
+        right = labels[start : start + len(part), None]
+        logs = (part @ weights.to(part.dtype)).log_softmax(1)
+        total -= logs.gather(1, right).sum(dtype=torch.float64).item()
+        if gradient:
             # d(cross-entropy)/d(logits) = softmax - one-hot.
             errors = logs.exp_()
             errors.scatter_add_(1, right, torch.full_like(right, -1, dtype=errors.dtype))
-            own.append(torch.cat([(block.T @ errors).double().flatten(), loss[None]])[None])
-        # In the order of blocks: equal for any number of ranks.
-        blocks = gather_dealt(own, len(self._blocks), rows=1)
-        mean = sum(blocks, blocks.new_zeros(())) / len(self._labels)
-        return mean[-1].item(), mean[:-1].view(weights.shape)
-
-    def _block(self, start: int) -> Tensor:
-        return _with_bias(self._features[start : start + _ROWS_AT_ONCE], self._dtype)
+            slope += part.T @ errors
+    return total / len(labels), slope / len(labels)
 
 
-def _with_bias(rows: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Return rows with a one for the bias; all of ImageNet at once would take 15 GB."""
-    rows = rows.to(dtype)
-    return torch.cat([rows, rows.new_ones(len(rows), 1)], 1)
+def _parts(features: Tensor, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
+    """Yield rows with a one for the bias, in blocks: ImageNet at once would take 15 GB."""
+    for start in range(0, len(features), _ROWS_AT_ONCE):
+        part = features[start : start + _ROWS_AT_ONCE].to(dtype)
+        yield start, torch.cat([part, part.new_ones(len(part), 1)], 1)
 
 
 def few_shot(
@@ -170,20 +150,25 @@ def few_shot(
 ) -> dict[str, float]:
     """Fit probes to five or ten images per class, and test them; every model gets the same images.
 
+    The ranks of a trial take the fits in turn.
+
     Features are normalised, (M, D) of the training images and (N, D) of the test images, with the class of
     each. Returns ``few_shot_<K>_top1``, the mean over draws, and its standard error over draws and test
     images; only for K up to the number of images of the smallest class.
     """
+
+    def right(shots: int, draw: int) -> Tensor:
+        by_class = _shuffled_by_class(train_labels.cpu().numpy(), draw)
+        chosen = torch.from_numpy(np.sort(np.concatenate([mine[:shots] for mine in by_class])))
+        probe = fit_probe(train_features[chosen], train_labels[chosen], classes, seed=draw)
+        return (probe.classes(features) == labels).cpu()
+
     metrics: dict[str, float] = {}
     fewest = int(train_labels.bincount(minlength=classes).min())
-    for shots in (shots for shots in SHOTS if shots <= fewest):
-        right = []
-        for draw in range(DRAWS):
-            by_class = _shuffled_by_class(train_labels.cpu().numpy(), draw)
-            chosen = torch.from_numpy(np.sort(np.concatenate([mine[:shots] for mine in by_class])))
-            probe = fit_probe(train_features[chosen], train_labels[chosen], classes, seed=draw)
-            right.append(probe.classes(features) == labels)
-        hits = torch.stack(right)
+    possible = [shots for shots in SHOTS if shots <= fewest]
+    tests = in_turn([partial(right, shots, draw) for shots in possible for draw in range(DRAWS)])
+    for place, shots in enumerate(possible):
+        hits = torch.stack(tests[DRAWS * place : DRAWS * (place + 1)])
         metrics[f"few_shot_{shots}_top1"] = hits.double().mean().item()
         metrics[f"few_shot_{shots}_top1_se"] = error_of_crossed(hits)
     return metrics

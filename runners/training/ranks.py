@@ -37,8 +37,8 @@ from runners.host.watchdog import Standing, Watchdog, position
 GROUP_TIMEOUT_S = 4 * 3600.0
 """Longest time in seconds that a rank waits for the others in one operation.
 
-NCCL's own limit is ten minutes: while rank 0 fits probes to small sets, which have one block of rows, the
-others wait. The end of a rank is noticed by its process, long before.
+While a rank fits a probe, the others may wait, and NCCL's own limit is ten minutes. The end of a rank is
+noticed by its process, long before.
 """
 
 _JOIN_S = 600.0  # in which the ranks of several nodes must meet; a firewall may be between them
@@ -70,24 +70,6 @@ def gather(part: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def gather_dealt(parts: Sequence[Tensor], count: int, *, rows: int) -> Tensor:
-    """Join tensors that were dealt to the ranks in turn, on every rank and in their order; without a graph.
-
-    This rank has computed its ``parts``, each of ``rows`` rows except perhaps the last of all; together the
-    ranks have ``count`` rows.
-    """
-    if rank_count() == 1:
-        return torch.cat([*parts])
-    # Only rank 0 certainly has a part.
-    like = decided_by_first(lambda: parts[0].new_empty(0, *parts[0].shape[1:], device="cpu"))
-    turns = -(-count // (rows * rank_count()))
-    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
-    mine = like.new_zeros(turns * rows, *like.shape[1:], device=device)
-    torch.cat([like.to(device), *parts], out=mine[: sum(map(len, parts))])
-    by_rank = gather(mine).view(rank_count(), turns, rows, *like.shape[1:])
-    return by_rank.transpose(0, 1).flatten(0, 2)[:count]
-
-
 def gather_objects(part: T) -> list[T]:
     """Return the objects of all ranks, in order of rank; they must be picklable."""
     if rank_count() == 1:
@@ -96,6 +78,20 @@ def gather_objects(part: T) -> list[T]:
     with position.meeting():
         dist.all_gather_object(objects, part)
     return objects
+
+
+def dealt(own: Sequence[T], count: int) -> list[T]:
+    """Return ``count`` values that the ranks computed in turn, of which this one has its ``own``, in order.
+
+    They must be picklable, and tensors on the CPU.
+    """
+    shared = gather_objects(own)
+    return [shared[number % len(shared)][number // len(shared)] for number in range(count)]
+
+
+def in_turn(tasks: Sequence[Callable[[], T]]) -> list[T]:
+    """Return the values of tasks, of which each rank calls one in turn; they are as `dealt` wants them."""
+    return dealt([task() for task in tasks[rank() :: rank_count()]], len(tasks))
 
 
 def broadcast(part: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -129,13 +129,14 @@ def test_probe_equals_scikit_learns_logistic_regression() -> None:
 def test_a_search_in_float32_leaves_a_few_evaluations_to_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = clouds(600, seed=0)
     test, _ = clouds(600, seed=1)
-    evaluate, seen = probe._Loss.__call__, Counter[torch.dtype]()  # noqa: SLF001 - only it shows the precision
+    loss, seen = probe._loss, Counter[torch.dtype]()  # noqa: SLF001 - only it shows the precision
 
-    def counted(loss: Any, weights: Tensor) -> tuple[float, Tensor]:  # noqa: ANN401 - private
-        seen[loss._dtype] += 1  # noqa: SLF001
-        return evaluate(loss, weights)
+    def counted(parts: Iterable[tuple[int, Tensor]], *rest: Tensor, gradient: bool) -> tuple[float, Tensor]:
+        (part,) = parts
+        seen[part[1].dtype] += gradient
+        return loss([part], *rest, gradient=gradient)
 
-    monkeypatch.setattr(probe._Loss, "__call__", counted)  # noqa: SLF001
+    monkeypatch.setattr(probe, "_loss", counted)
     on_cpu = fit_probe(features, labels, CLASSES, seed=0)
     usual = seen.pop(torch.float64)
     monkeypatch.setattr(probe, "_ON_CPU", probe._ON_GPU)  # noqa: SLF001
