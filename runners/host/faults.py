@@ -18,29 +18,41 @@ settings that need less) or ``failed`` (the trial's own fault, would fail again)
 
 T = TypeVar("T")
 
+_SHARED_MEMORY = (
+    "the node's shared memory is full: give its container more (docker run --shm-size; in Kubernetes an "
+    "emptyDir of medium Memory at /dev/shm), or let fewer loader workers run by fewer resources.cpus"
+)
+_OPEN_FILES = "too few files may be open: raise the limit (ulimit -n 65536) where the node's Ray starts"
+_SHORTAGES = {
+    "unable to open shared memory object": _SHARED_MEMORY,
+    "unable to mmap": _SHARED_MEMORY,
+    "Too many open files": _OPEN_FILES,
+    "received 0 items of ancdata": _OPEN_FILES,  # a tensor from a loader worker comes as an open file
+}
+"""Texts of errors of a node that is short of something for now, with advice."""
+
 _PASSING = (
+    *_SHORTAGES,
     "can't allocate memory",  # torch's CPU allocator
     "DataLoader worker (pid",  # killed, for example for memory or by a bus error of full shared memory
     "CUDA error",
+    "CUDA driver",
+    "CUDA unknown error",
+    "No CUDA GPUs are available",
+    "cudaGetDeviceCount",  # a driver or a fabric manager that is not up
     "cuDNN error",
     "NCCL error",
     "Triton Error [CUDA]",
 )
 """Texts in the messages of errors that may pass; torch raises them as plain RuntimeErrors."""
 
-_OF_THE_NODE = (
-    "cudaGetDeviceCount",  # a driver or a fabric manager that is not up
-    "CUDA driver",
-    "CUDA unknown error",
-    "No CUDA GPUs are available",
-    "invalid device ordinal",  # a GPU that fell off the bus
-)
-"""Texts of errors of a node whose GPUs cannot be used; another node may have sound ones."""
-
 _OWN = (
     "device-side assert",  # an index out of range
     "no kernel image",  # a torch that was not built for this GPU
-    "invalid ",  # argument, configuration
+    "invalid argument",
+    "invalid configuration",
+    "invalid device function",
+    "invalid resource handle",
     "_INVALID_VALUE",  # the same of cuBLAS and cuDNN
     "_BAD_PARAM",
     "_NOT_SUPPORTED",
@@ -106,12 +118,7 @@ def fault_of(error: BaseException) -> Fault:
         return "failed"
     said = str(error)
     passing = any(words in said for words in _PASSING) and not any(words in said for words in _OWN)
-    return "crashed" if passing or lacks_device(said) else "failed"
-
-
-def lacks_device(reason: str) -> bool:
-    """Return whether the reason of a crash is that the node's GPUs cannot be used."""
-    return any(words in reason for words in _OF_THE_NODE)
+    return "crashed" if passing else "failed"
 
 
 def lost_its_peers(error: BaseException) -> bool:
@@ -133,7 +140,8 @@ def words_of(error: BaseException) -> str:
         return f"{first}. {_LESS_MEMORY}"
     if isinstance(error, ProcessEnded):
         return without_secrets(str(error))
-    return one_line(f"{name}: {lines[0]}") if lines else name
+    advice = [words for text, words in _SHORTAGES.items() if text in str(error)]
+    return one_line(". ".join([f"{name}: {lines[0]}", *advice[-1:]])) if lines else name
 
 
 def _is_gpu_full(error: BaseException) -> bool:

@@ -11,6 +11,7 @@ gets none for ten minutes, and after each further one, for four times as long.
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import chain
 from statistics import median_low
 
 from runners.scheduling.instructions import LeaveOut
@@ -28,6 +29,7 @@ class _Failures:
     last_s: float = 0.0
     lived_s: float = 0.0  # longest run of a trial that failed
     rests: int = 0
+    told: int = 0  # rests
     rests_until_s: float = float("-inf")
 
 
@@ -44,7 +46,7 @@ class NodeHealth:
         self._failed_on: dict[str, list[set[str]]] = {}  # trial → its nodes each time, less cleared ones
         self._failures: dict[str, _Failures] = {}
         self._finished_s: dict[str, float] = {}  # node → time at which a trial last finished there
-        self._reported: dict[str, int] = {}  # node → number of its rest
+        self._news: list[LeaveOut] = []
         self.suspect: dict[str, float] = {}
         self.resting: set[str] = set()
         self.probed: set[str] = set()
@@ -67,18 +69,11 @@ class NodeHealth:
                 self._clear(node)
 
     def look(self, nodes: Collection[str], running: Collection[Use], now_s: float) -> list[LeaveOut]:
-        """Update the attributes; returns nodes that rest anew, and without failures those in use again."""
+        """Update the attributes; returns nodes that rest anew, and without failures those cleared."""
         for node in self._failures.keys() - nodes:  # it is gone, and another one of that name is sound
+            self._failures[node].told = 0
             self._clear(node)
-        oldest_s: dict[str, float] = {}
-        self.probed = set()
-        for node, since_s in ((node, use.since_s) for use in running for node in use.nodes):
-            oldest_s[node] = min(since_s, oldest_s.get(node, since_s))
-            failures = self._failures.get(node)
-            if failures is not None and since_s >= failures.last_s:
-                self.probed.add(node)
-                if now_s - since_s >= min(max(2 * failures.lived_s, _LEAST_S), _MOST_S):
-                    self._clear(node)
+        oldest_s = self._look_at_probes(running, now_s)
         borne = dict.fromkeys(nodes, 0.0)
         for sets in self._failed_on.values():
             common = set.intersection(*sets)
@@ -102,23 +97,30 @@ class NodeHealth:
             for node, times in self.suspect.items()
             if times >= 2 and now_s < self._failures[node].rests_until_s  # noqa: PLR2004 - as above
         }
-        return self._news(now_s)
-
-    def _news(self, now_s: float) -> list[LeaveOut]:
-        again = self._reported.keys() - self.suspect.keys()
-        news = [LeaveOut(node=node, failures=0, wait_s=0) for node in sorted(again)]
-        for node in again:
-            del self._reported[node]
         for node in sorted(self.resting):
             failures, times = self._failures[node], round(self.suspect[node])
             # Not at once: its peers may be about to fail, too.
-            if self._reported.get(node) != failures.rests and now_s - failures.last_s >= _LEAST_S:
-                self._reported[node] = failures.rests
-                news.append(LeaveOut(node=node, failures=times, wait_s=failures.rests_until_s - now_s))
+            if failures.told < failures.rests and now_s - failures.last_s >= _LEAST_S:
+                failures.told, wait_s = failures.rests, failures.rests_until_s - now_s
+                self._news.append(LeaveOut(node=node, failures=times, wait_s=wait_s))
+        news, self._news = self._news, []
         return news
 
+    def _look_at_probes(self, running: Collection[Use], now_s: float) -> dict[str, float]:
+        """Clear nodes on which a trial has run long enough; returns node → start of its oldest trial."""
+        oldest_s: dict[str, float] = {}
+        self.probed = set()
+        for node, since_s in ((node, use.since_s) for use in running for node in use.nodes):
+            oldest_s[node] = min(since_s, oldest_s.get(node, since_s))
+            failures = self._failures.get(node)
+            if failures is not None and since_s >= failures.last_s:
+                self.probed.add(node)
+                if now_s - since_s >= min(max(2 * failures.lived_s, _LEAST_S), _MOST_S):
+                    self._clear(node)
+        return oldest_s
+
     def _clear(self, node: str) -> None:
-        del self._failures[node]
-        for sets in self._failed_on.values():
-            for nodes in sets:
-                nodes.discard(node)
+        if self._failures.pop(node).told:
+            self._news.append(LeaveOut(node=node, failures=0, wait_s=0))
+        for nodes in chain.from_iterable(self._failed_on.values()):
+            nodes.discard(node)

@@ -121,12 +121,10 @@ class Nodes:
         self.uses[who] = use
         _add(self._free, use, -1)
 
-    def give_back(self, who: str) -> Use | None:
-        """Return everything that ``who`` has taken; None if it has taken nothing."""
-        use = self.uses.pop(who, None)
-        if use is not None:
-            _add(self._free, use, +1)
-        return use
+    def give_back(self, who: str) -> None:
+        """Return everything that ``who`` has taken; does nothing if it has taken nothing."""
+        if who in self.uses:
+            _add(self._free, self.uses.pop(who), +1)
 
 
 def _add(free: dict[str, dict[str, float]], use: Use, sign: int) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from math import inf
 from typing import Any, Protocol
+from uuid import uuid4
 
 import ray
 from ray.exceptions import (
@@ -20,6 +21,7 @@ from ray.exceptions import (
     TaskCancelledError,
     TaskUnschedulableError,
 )
+from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_list, _internal_kv_put
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from runners.host.faults import Notice, fault_of, words_of
@@ -31,6 +33,7 @@ ASK_AGAIN_S = 2.0
 """Seconds after which a request to leave is repeated: one that arrives before a process listens is lost."""
 
 _CANCEL_S = 0.5
+_MEET_S = 600.0  # longest wait for nodes that others hold
 _NODE_LOST = (NodeDiedError, LocalRayletDiedError)
 
 
@@ -113,22 +116,23 @@ class OverNodes:
     ) -> None:  # fmt: skip
         self._ends: dict[int, Exit] = {}
         self._tasks: list[Any] = []
-        self._let_go_at, self._let_go = inf, False
+        self._let_go_at, self._let_go, self._held = inf, False, False
         look: Any = ray.remote(_free_address)
         looked = look.options(**on_node(nodes[0], {})).remote()
+        self._meeting, self._meet_until = f"study-meeting-{uuid4()}-", time.monotonic() + _MEET_S
         try:
             address = ray.get(looked)
         except RayError:  # the node is gone
             self._ends[0] = end_of_task(looked)[0]
             return
-        task: Any = ray.remote(max_retries=0)(run_in_fresh_process)
+        task: Any = ray.remote(max_retries=0)(_run_once_all_are_there)
         for place, node in enumerate(nodes):
             part = partial(
                 _run_ranks, run, count=ranks_per_node, gpus=bool(resources.get("GPU")), node=place,
                 nodes=len(nodes), address=address,
             )  # fmt: skip
             on = task.options(name="ranks", **on_node(node, resources))
-            self._tasks.append(on.remote(pickle.dumps(part), tuple(modules)))
+            self._tasks.append(on.remote(pickle.dumps(part), tuple(modules), self._meeting, len(nodes)))
 
     def ended(self, timeout_s: float) -> bool:
         """Wait at most ``timeout_s`` seconds for the call's end; returns whether it has ended."""
@@ -141,7 +145,10 @@ class OverNodes:
                 self._ends[self._tasks.index(task)] = end
                 if end.how != "finished":
                     self._let_go_at = min(self._let_go_at, time.monotonic() + LET_GO_S)
-        if not self._let_go and time.monotonic() >= self._let_go_at:
+        if time.monotonic() >= self._meet_until:
+            self._meet_until = inf
+            self._held = not self._ends and _count_there(self._meeting) < len(self._tasks)
+        if not self._let_go and (self._held or time.monotonic() >= self._let_go_at):
             self._let_go = True
             for task in running:  # their ranks would wait forever for those that are gone
                 ray.cancel(task, force=True)
@@ -156,6 +163,9 @@ class OverNodes:
         """Wait for the call's end; of several faults, the first cause is returned."""
         while not self.ended(LET_GO_S):
             pass
+        _internal_kv_del(self._meeting, del_by_prefix=True)
+        if self._held:
+            return Exit(how="left", reason=f"others held its nodes for {_MEET_S:.0f} s")
         return first_cause(self._ends.values()) or self._ends[0]
 
 
@@ -168,6 +178,18 @@ def run_over_nodes(
             OverNodes, run, nodes=nodes, ranks_per_node=ranks_per_node, resources=resources, modules=modules
         )
     )
+
+
+def _run_once_all_are_there(run: bytes, modules: Sequence[str], meeting: str, count: int) -> Exit:
+    """Run a job's part on this node once its parts on all ``count`` nodes have their resources."""
+    _internal_kv_put(f"{meeting}{uuid4()}", b"")
+    while _count_there(meeting) < count:
+        time.sleep(_CANCEL_S)
+    return run_in_fresh_process(run, modules)
+
+
+def _count_there(meeting: str) -> int:
+    return len(_internal_kv_list(meeting))
 
 
 def _free_address() -> str:

@@ -2,12 +2,14 @@
 
 import os
 import pickle
+import resource
 import shutil
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -273,7 +275,10 @@ def test_trial_killed_by_the_kernel_for_memory_has_crashed(job: TrialJob) -> Non
         (RuntimeError("No CUDA GPUs are available"), "crashed"),
         (RuntimeError("CUDA error: invalid device ordinal"), "crashed"),
         (RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"), "crashed"),
+        (RuntimeError("unable to mmap 4096 bytes from file <filename not specified>: Cannot"), "crashed"),
+        (RuntimeError("received 0 items of ancdata"), "crashed"),
         (RuntimeError("CUDA error: device-side assert triggered"), "failed"),
+        (RuntimeError("CUDA error: invalid argument"), "failed"),
         (RuntimeError("CUDA error: no kernel image is available for execution on the device"), "failed"),
         (RuntimeError("cuDNN error: CUDNN_STATUS_BAD_PARAM"), "failed"),
         (RuntimeError("Caught ValueError in DataLoader worker process 0."), "failed"),
@@ -299,6 +304,42 @@ def test_gpu_out_of_memory_error_has_advice() -> None:
     advice = words_of(error)
     assert advice.startswith("CUDA out of memory. training.accumulation, training.gradient_checkpointing")
     assert "--retry-failed" in advice
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("unable to open shared memory object </torch_7_1> in read-write mode: No space left", "--shm-size"),
+        ("unable to open shared memory object </torch_7_2>: Too many open files (24)", "ulimit -n"),
+        (
+            "Caught RuntimeError in DataLoader worker process 0.\nOriginal: unable to mmap 8 bytes",
+            "--shm-size",
+        ),
+        ("received 0 items of ancdata", "ulimit -n"),
+    ],
+)
+def test_a_node_that_is_short_of_something_is_tried_again_with_one_line_of_advice(
+    said: str, advice: str
+) -> None:
+    error = RuntimeError(said)
+    assert fault_of(error) == "crashed"
+    assert words_of(error).startswith(f"RuntimeError: {said.splitlines()[0]}. ")
+    assert advice in words_of(error)
+    assert len(words_of(error).splitlines()) == 1
+
+
+def test_a_process_without_files_to_open_is_tried_again_with_advice() -> None:
+    end = FreshProcess(pickle.dumps(open_too_many_files)).wait()
+    assert end.how == "crashed"
+    assert "Too many open files" in end.reason
+    assert "ulimit -n" in end.reason
+
+
+def open_too_many_files() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    with ExitStack() as files:
+        while True:
+            files.enter_context(open(os.devnull))  # noqa: PTH123 - short of files, not of paths
 
 
 def test_patience_ends_and_is_announced_once(tmp_path: Path) -> None:

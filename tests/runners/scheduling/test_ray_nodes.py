@@ -1,6 +1,7 @@
 """Nodes that die and join: a trial is reported as lost and restarts on another; trials over two nodes."""
 
 import json
+import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -17,7 +18,9 @@ from runners.host.workers import VISIBLE_DEVICES
 from runners.scheduling.backend import Backend, Ended, Job
 from runners.scheduling.cluster import LiveCluster
 from runners.scheduling.instructions import ScheduledTrial, Start
+from runners.scheduling.ray_backend import tasks
 from runners.scheduling.ray_backend.core import RayBackend
+from runners.scheduling.ray_backend.tasks import OverNodes
 from runners.scheduling.ray_backend.tune import TuneBackend
 from runners.scheduling.schedule import Schedule
 from runners.scheduling.storage_check import Seen, StorageCheck
@@ -125,8 +128,8 @@ def test_a_node_on_which_each_trial_dies_gets_few_and_all_finish_elsewhere(clust
     bad = cluster.add_node(num_cpus=1, env_vars={jobs.FAULTY: "1"}, **SMALL)
     cluster.add_node(num_cpus=1, **SMALL)
     cluster.wait_for_nodes()
-    tasks = [ScheduledTrial(trial=name, predicted_s=1, resources={"cpus": 1}) for name in "abcdefgh"]
-    schedule = Schedule(tasks, retries=0)
+    trials = [ScheduledTrial(trial=name, predicted_s=1, resources={"cpus": 1}) for name in "abcdefgh"]
+    schedule = Schedule(trials, retries=0)
     with RayBackend(cluster.address, modules=()) as backend:
         live = LiveCluster(backend, schedule, patience_s=0)
         live.look()
@@ -151,6 +154,36 @@ def test_a_node_on_which_each_trial_dies_gets_few_and_all_finish_elsewhere(clust
     assert finished == set("abcdefgh")
     assert 1 <= len(died) <= 3
     assert len(set(died)) == len(died), "none died twice"
+
+
+def test_a_trial_whose_nodes_others_hold_waits_for_them_and_has_then_left(
+    cluster: Any,  # noqa: ANN401 - as above
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    for _ in range(2):
+        cluster.add_node(num_cpus=1, **SMALL)
+    cluster.wait_for_nodes()
+    with RayBackend(cluster.address) as backend:
+        nodes = tuple(backend.nodes())
+        sleep = partial(jobs.sleep, tmp_path)
+        backend.start(Job(trial="other", run=sleep, nodes=nodes[1:], resources={"cpus": 1}))
+        wait_for(lambda: list(tmp_path.glob("began-*")), seconds=60)
+        over = partial(
+            OverNodes, pickle.dumps(jobs.place_among_ranks), nodes=nodes, ranks_per_node=1,
+            resources={"CPU": 1}, modules=(),
+        )  # fmt: skip
+        waits = over()
+        assert not waits.ended(5)
+        backend.ask_to_leave("other")
+        assert end(backend).trial == "other"
+        assert pickle.loads(waits.wait().pickled) == (0, 2)  # noqa: S301 - our own data
+
+        backend.start(Job(trial="other", run=sleep, nodes=nodes[:1], resources={"cpus": 1}))
+        wait_for(lambda: len(list(tmp_path.glob("began-*"))) > 1, seconds=60)
+        monkeypatch.setattr(tasks, "_MEET_S", 3.0)
+        held = over().wait()
+        assert (held.how, held.reason) == ("left", "others held its nodes for 3 s")
 
 
 def test_a_check_of_a_node_sees_its_gpus_although_it_takes_none(cluster: Any) -> None:  # noqa: ANN401 - as above
