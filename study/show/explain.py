@@ -100,7 +100,8 @@ def _sample(setup: Setup, cost: SampleCost) -> Iterator[str]:
         f"{cost.text_macs // how.text_views:,} MACs x {plural(how.text_views, 'view')} = {cost.text_macs:,}"
     )
     if cost.head_macs:
-        yield f"head on {plural(how.image_views - 1, 'augmented view')}: {cost.head_macs:,} MACs"
+        head = f"head on {plural(how.image_views - 1, 'augmented view')}"
+        yield f"{'all else, counted by torch' if how.counted else head}: {cost.head_macs:,} MACs"
     yield f"similarity matrices of the loss, batch {setup.batch_size:,}: {cost.similarity_macs:,} MACs"
     yield (
         f"a sample: {cost.forward_macs:,} MACs forward x 2 FLOPs a MAC x 3 passes = "

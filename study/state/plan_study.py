@@ -239,7 +239,8 @@ def _column_costs(strategy: Strategy, pools: Mapping[str, PoolFacts]) -> list[Sc
             if name not in facts.columns:
                 of = f" of the pool {pool}" if pool else ""
                 problem = unknown("column", name, facts.columns)
-                raise ValueError(f"{strategy.name} reads columns of the index{of}: {problem}")
+                advice = "`python -m study data score POOL --column NAME` adds columns"
+                raise ValueError(f"{strategy.name} reads columns of the index{of}: {problem}; {advice}")
             found += facts.columns[name].costs
     return found
 

@@ -80,6 +80,9 @@ def test_a_column_replaces_an_earlier_one_of_its_name_and_no_other(pools: list[P
     assert after.columns["recaption"].content != before.columns["recaption"].content
     assert after.columns["teacher_image"] == before.columns["teacher_image"]
     assert after.frame["recaption"].tolist() == values.tolist()
+    widths = {name: after.column_facts[name].width for name in ("caption", "recaption", "teacher_image")}
+    assert widths == {"caption": 0, "recaption": 1, "teacher_image": 2}
+    assert before.column_facts["recaption"].width == 0
     parts = [replace(part, added=()) for part in after.index.parts]  # as of shards that came later
     grown = replace(after, index=replace(after.index, parts=parts))
     assert set(after.column_facts) - set(grown.column_facts) == {"recaption", "teacher_image"}
