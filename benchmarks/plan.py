@@ -1,4 +1,4 @@
-"""Time and memory of planning 100,000 cells, the paper's grid, of ``--help``, and of booking 40,000 trials.
+"""Time and memory of planning 100,000 cells, the paper's grid, and of ``--help``.
 
 Run ``python benchmarks/plan.py`` from the root of the checkout. A time is the best of a few runs; processor
 time is shown beside it, because it depends less on other load. The last lines are name, value, upper limit,
@@ -13,7 +13,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measured import Result, at_most, best_of, own_peak, verdict
-from budgets.book import Book, Entry
 from budgets.declaration.data_sections import DeclaredPool
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.sections import Budget, GridBlock, Training
@@ -64,7 +63,7 @@ def main() -> int:
     memory = at_most("plan_100000_cells_mib", float(peak_gib) * 1024, 500.0)
     paper, _ = _timed("plan_paper_s", 2.0, "-m", "study", "plan", "paper")
     helped, _ = _timed("help_s", 0.5, "-m", "study", "--help")
-    return verdict([cells, memory, paper, helped, at_most("booking_growth", _booking_growth(), 2.0)])
+    return verdict([cells, memory, paper, helped])
 
 
 def _timed(name: str, target: float, *words: str) -> tuple[Result, str]:
@@ -72,23 +71,6 @@ def _timed(name: str, target: float, *words: str) -> tuple[Result, str]:
     wall, cpu, output = best_of(RUNS, [sys.executable, *words])
     print(f"{name}: best of {RUNS} {wall:.3f} s wall, {cpu:.3f} s processor")
     return at_most(name, wall, target), output
-
-
-def _booking_growth() -> float:
-    """Return how many times as long booking a trial takes after 40,000 trials as at the start."""
-
-    def seconds(start: int) -> float:
-        began = time.process_time()
-        for number in range(start, start + 2_000):
-            entry = Entry(entry="reserved", what=f"{number}", train_flops=5)
-            book.check([entry])
-            book.add(entry)
-        return time.process_time() - began
-
-    book = Book()
-    times = [seconds(start) for start in range(0, 42_000, 2_000)]
-    print(f"booking 2,000 trials takes {times[0]:.4f} s at the start and {times[-1]:.4f} s after 40,000")
-    return times[-1] / times[0]
 
 
 def _plan_cells() -> int:

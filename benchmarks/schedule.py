@@ -36,7 +36,6 @@ from ray.cluster_utils import Cluster as SimulatedCluster
 
 from benchmarks.measured import Result, at_least, at_most, verdict
 from benchmarks.simulated_schedule import Fate, mixed_widths, on_gpus, share_of_bound, simulate
-from budgets.ledger import Ledger
 from runners.scheduling.backend import Backend, Job
 from runners.scheduling.cluster import LiveCluster
 from runners.scheduling.instructions import ScheduledTrial, Start
@@ -90,19 +89,17 @@ def with_faults() -> list[Result]:
     return [*results, at_most("crash_of_32_gpus_makespan_over_lost_work", slowest, 1.05)]
 
 
-def run(backend: Backend, tasks: list[ScheduledTrial], ledger: Ledger | None = None) -> float:
+def run(backend: Backend, tasks: list[ScheduledTrial]) -> float:
     """Run tasks in the schedule's order, as a study does, and return the seconds taken."""
     began = time.perf_counter()
     schedule = Schedule(tasks, retries=0)
     cluster = LiveCluster(backend, schedule, patience_s=0)
     while True:
         cluster.look()
-        for each in schedule.instructions(ledger.room_flops if ledger else None):
+        for each in schedule.instructions(None):
             match each:
                 case Start(trial=trial, nodes=nodes):
                     task = schedule.task(trial)
-                    if ledger:
-                        ledger.reserve(trial, task.paid_flops)
                     call = partial(time.sleep, task.predicted_s) if task.predicted_s else DO_NOTHING
                     backend.start(Job(trial=trial, run=call, nodes=nodes, resources=task.resources))
         if schedule.over:
@@ -110,8 +107,6 @@ def run(backend: Backend, tasks: list[ScheduledTrial], ledger: Ledger | None = N
         for ended in backend.wait(0.5):
             assert ended.how == "finished", ended.reason
             schedule.finish(ended.trial)
-            if ledger:
-                ledger.settle(ended.trial, train_flops=1, evaluation_flops=0)
 
 
 def run_first_come(backend: Backend, tasks: list[ScheduledTrial]) -> float:
@@ -212,12 +207,9 @@ def over_ray(trials: int) -> list[Result]:
             f"a trial that does nothing: {warm * 1e3:.1f} ms in a warm worker, "
             f"{fresh * 1e3:.1f} ms in a fresh process"
         )
-        with tempfile.TemporaryDirectory() as folder:
-            ledger = Ledger(Path(folder) / "ledger.jsonl", trials)
-            before, cpu = memory_mib(), time.process_time()
-            wall = run(backend, nothing(trials, "nothing"), ledger)
-            cpu, grown = time.process_time() - cpu, memory_mib() - before
-            assert ledger.book.spent_flops == trials, "each is booked once"
+        before, cpu = memory_mib(), time.process_time()
+        wall = run(backend, nothing(trials, "nothing"))
+        cpu, grown = time.process_time() - cpu, memory_mib() - before
         print(f"{trials:,} of them: {wall:.0f} s; the driver takes {cpu:.1f} s of processor time and "
               f"{grown:.0f} MiB more memory")  # fmt: skip
     (cold, own), (train_cold, train) = over_nodes(simulated.address)

@@ -2,8 +2,7 @@
 
 `results.parquet` holds only deterministic values: the same trial on the same kind of hardware gives the same
 bytes. Times and speeds of trials are in `events.jsonl`. FLOPs follow `budgets.cost.flops.CONVENTION`, which
-is stored in each file's metadata; those of a whole trial are float64 in the tables (exact below 2**53) and
-whole numbers in the ledger.
+is stored in each file's metadata; those of a whole trial are float64 (exact below 2**53).
 """
 
 import json
@@ -155,6 +154,22 @@ TABLES: Mapping[str, Mapping[str, TableColumn]] = MappingProxyType(
             "scoring_flops": TableColumn("float64", "FLOPs", "Forward FLOPs of scoring; 0 if not counted"),
             "counted": TableColumn("bool", "", "Whether the study budget pays them (`budget.count_scoring`)"),
         },
+        "spent.parquet": {
+            "what": TableColumn("str", "", "Id of the trial, or name of the charge"),
+            "charge": TableColumn("bool", "", "Whether it is a charge, paid once in addition to the trials"),
+            "spent_flops": TableColumn("float64", "FLOPs", "Training FLOPs that the trial's result paid"),
+            "wasted_flops": TableColumn(
+                "float64", "FLOPs", "Training FLOPs that were lost, to crashes or with a deleted result"
+            ),
+            "kept_flops": TableColumn(
+                "float64", "FLOPs", "Training FLOPs in the newest checkpoint of a trial without a result"
+            ),
+            "evaluation_flops": TableColumn(
+                "float64",
+                "FLOPs",
+                "Forward FLOPs of its evaluations, also of lost ones; not part of the budget",
+            ),
+        },
     }
 )  # after its columns, `results.parquet` has a float64 for each `<evaluation set>/<metric>` and its `…_se`
 
@@ -165,6 +180,7 @@ def _kinds(columns: Mapping[str, TableColumn]) -> dict[str, str]:
 
 (
     RESULT_COLUMNS, CURVE_COLUMNS, MIDWAY_COLUMNS, PLAN_COLUMNS, LEFT_OUT_COLUMNS, SCORE_COLUMNS,
+    SPENT_COLUMNS,
 ) = map(_kinds, TABLES.values())  # fmt: skip
 
 
@@ -330,7 +346,7 @@ def _again(path: Path) -> str:
 
 
 def read_json_lines(path: Path) -> pd.DataFrame:
-    """Read `events.jsonl` or `ledger.jsonl` into a table; a torn last line is left out.
+    """Read `events.jsonl` into a table; a torn last line is left out.
 
     Raises:
         ValueError: Another line is not a JSON object; the message names it.

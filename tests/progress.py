@@ -8,6 +8,7 @@ def progress(samples_seen: int, **changes: object) -> Mapping[str, object]:
     return {
         "samples_seen": samples_seen,
         "samples_planned": 1000,
+        "shared_samples": 0,
         "train_flops": 2000,
         "loss": 1.25,
         "losses": [3.0, 2.0, 1.0],

@@ -1,4 +1,4 @@
-"""The cost of a study: FLOPs by budget level from its plan and ledger, and time from its events."""
+"""The cost of a study: FLOPs by budget level from its plan and its book, and time from its events."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ import pandas as pd
 
 from analysis.cells.table import budgets, records
 from analysis.labels import budget_text, with_regime
-from budgets.book import SPENDING
 from budgets.planning.facts import ScoreCost
 from budgets.planning.plan import AGAIN
 from budgets.quantity import format_flops
 from runners.results import ENDS, STARTS, TUNING_STARTED
 
 _NOTABLE = 0.01  # share of the study's compute
+_PAID = ("spent_flops", "wasted_flops")
 _SPENT_COLUMNS = ("spent", "wasted", "evaluation", "hours")
 TUNING, EARLIER = "tuning", "earlier declarations"
 """Levels of trials that the plan lacks: those of a tuning, and those of the declaration before an edit."""
@@ -74,21 +74,21 @@ class Cost:
 
 def totals(
     plan: pd.DataFrame,
-    ledger: pd.DataFrame,
+    spent: pd.DataFrame,
     events: pd.DataFrame,
     *,
     budget_flops: float | None = None,
     price_per_hour: float | None = None,
 ) -> Cost:
-    """Sum up plan, ledger and events, each of which may be empty; the price is for one device and hour."""
+    """Sum up plan, book and events, each of which may lack rows; the price is for one device and hour."""
     hours = sum(trial_hours(events).values()) if len(events) else float("nan")
     return Cost(
         # What a trunk shares is paid once; as floats, since the sum may not fit into an integer.
-        planned_flops=_beside(plan, ledger)
+        planned_flops=_beside(plan, spent)
         + (float(plan["paid_flops"].to_numpy(np.float64).sum()) if len(plan) else 0.0),
-        spent_flops=_sum(ledger, SPENDING, "train_flops"),
-        wasted_flops=_sum(ledger, ("wasted",), "train_flops"),
-        evaluation_flops=_sum(ledger, ("spent", "wasted"), "evaluation_flops"),
+        spent_flops=_sum(spent, *_PAID),
+        wasted_flops=_sum(spent, "wasted_flops"),
+        evaluation_flops=_sum(spent, "evaluation_flops"),
         budget_flops=float(budget_flops) if budget_flops is not None else float("nan"),
         device_hours=hours,
         price=float("nan") if price_per_hour is None else hours * price_per_hour,
@@ -163,7 +163,7 @@ def tuning_trials(events: pd.DataFrame) -> set[str]:
     }
 
 
-def by_level(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
+def by_level(plan: pd.DataFrame, spent: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
     """Return training FLOPs and hours by budget level.
 
     Charges, tuning trials and trials of earlier declarations, which are not in the plan, have rows of their
@@ -180,11 +180,11 @@ def by_level(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame) -> 
         "trial": plan["trial"].to_numpy(object), "regime": plan["regime"].to_numpy(object),
         "budget": budgets(plan), "planned": plan["paid_flops"].to_numpy(np.float64),
     })  # fmt: skip
-    attempts = ("spent", "wasted")
+    charges, attempts = spent[spent["charge"]], spent[~spent["charge"]]
     of_trial = {
-        "spent": _by_what(ledger, attempts, "train_flops"),
-        "wasted": _by_what(ledger, ("wasted",), "train_flops"),
-        "evaluation": _by_what(ledger, attempts, "evaluation_flops"),
+        "spent": _by_what(attempts, *_PAID),
+        "wasted": _by_what(attempts, "wasted_flops"),
+        "evaluation": _by_what(attempts, "evaluation_flops"),
         "hours": trial_hours(events),
     }
     for kind, known in of_trial.items():
@@ -202,7 +202,7 @@ def by_level(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame) -> 
         if trials:
             sums = {kind: sum(known.get(trial, 0.0) for trial in trials) for kind, known in of_trial.items()}
             rows.append({"level": name, "trials": len(trials), "planned": sums["spent"]} | sums)
-    for what, flops in _by_what(ledger, ("charged",), "train_flops").items():
+    for what, flops in _by_what(charges, "spent_flops").items():
         rows.append({
             "level": str(what), "trials": 0, "planned": flops, "spent": flops, "wasted": 0.0,
             "evaluation": 0.0, "hours": 0.0,
@@ -237,20 +237,16 @@ def notable_score(flops: float, cost: Cost) -> str:
     return f"; its score cost {said}" if said and flops >= _NOTABLE * cost.spent_flops else ""
 
 
-def _beside(plan: pd.DataFrame, ledger: pd.DataFrame) -> float:
-    """Return the training FLOPs in the ledger that are not of planned trials."""
-    if ledger.empty or plan.empty:
-        return _sum(ledger, ("charged",), "train_flops")
-    return _sum(ledger[~ledger["what"].isin(plan["trial"])], SPENDING, "train_flops")
+def _beside(plan: pd.DataFrame, spent: pd.DataFrame) -> float:
+    """Return the training FLOPs that were paid for charges and trials that are not planned."""
+    planned = spent["what"].isin(plan["trial"]) if len(plan) else ~spent["charge"]
+    return _sum(spent[~planned], *_PAID)
 
 
-def _by_what(ledger: pd.DataFrame, entries: tuple[str, ...], column: str) -> dict[str, float]:
-    if ledger.empty:
-        return {}
-    chosen = ledger[ledger["entry"].isin(entries)]
-    sums = chosen[column].astype(np.float64).groupby(chosen["what"], sort=False).sum()
-    return {str(what): float(flops) for what, flops in sums.items()}
+def _by_what(spent: pd.DataFrame, *columns: str) -> dict[str, float]:
+    sums = spent[list(columns)].sum(axis=1)
+    return dict(zip(spent["what"].astype(str), sums, strict=True))
 
 
-def _sum(ledger: pd.DataFrame, entries: tuple[str, ...], column: str) -> float:
-    return float(sum(_by_what(ledger, entries, column).values()))
+def _sum(spent: pd.DataFrame, *columns: str) -> float:
+    return float(sum(_by_what(spent, *columns).values()))

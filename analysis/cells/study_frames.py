@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 
 from analysis.cells.table import CONFIGURATION, Trials, tidy, used_attempts
 from budgets.cost.architecture import Architecture
+from runners.results import SPENT_COLUMNS, to_frame
 
 TUNED_COLUMN = "tuned_"
 """Beginning of the columns that hold the tuned fields of a trial."""
@@ -114,7 +116,7 @@ class StudyFrames:
         unread: For an imported study, the rows of its table that were not read, with ``reason``.
         sweeps: For an imported study, what was tried in each cell, see `sweeps.choose`; empty without.
         scores: Models behind the score of each quality, with what they cost.
-        ledger: FLOPs reserved, spent, wasted and charged, one row per entry.
+        spent: FLOPs spent and wasted, one row per trial, and charges.
         events: Events of the study's runs, in order.
         begun: Trial → its progress in words, for trials that were begun and have no row in ``results``.
         tuned: The study's tuning; None without one.
@@ -142,7 +144,7 @@ class StudyFrames:
     unread: pd.DataFrame = field(default_factory=pd.DataFrame)
     sweeps: pd.DataFrame = field(default_factory=pd.DataFrame)
     scores: pd.DataFrame = field(default_factory=pd.DataFrame)
-    ledger: pd.DataFrame = field(default_factory=pd.DataFrame)
+    spent: pd.DataFrame = field(default_factory=partial(to_frame, (), SPENT_COLUMNS))
     events: pd.DataFrame = field(default_factory=pd.DataFrame)
     begun: Mapping[str, str] = field(default_factory=dict)
     tuned: Tuned | None = None

@@ -1,4 +1,4 @@
-"""Data of the figures of a study's course: training curves, plan, ledger, schedule, choices of a design."""
+"""Data of the figures of a study's course: training curves, plan, spending, schedule, choices of a design."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -127,10 +127,10 @@ def _thin(x: Floats, y: Floats) -> list[tuple[float, float]]:
     ]
 
 
-def ledger_bars(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame) -> FigureData | Missing:
+def spent_bars(plan: pd.DataFrame, spent: pd.DataFrame, events: pd.DataFrame) -> FigureData | Missing:
     """Return the figure of FLOPs planned, spent and wasted by budget level, and of other charges."""
     title = "Compute planned and spent"
-    levels = by_level(plan, ledger, events)
+    levels = by_level(plan, spent, events)
     if levels.empty:
         return Missing(title=title, reason="there is no plan")
     kinds = [kind for kind in ("planned", "spent", "wasted") if levels[kind].any()]
@@ -145,7 +145,7 @@ def ledger_bars(plan: pd.DataFrame, ledger: pd.DataFrame, events: pd.DataFrame) 
     ]  # fmt: skip
     total = levels[["planned", "spent", "wasted"]].sum()
     return FigureData(
-        name="ledger",
+        name="spent",
         title=title,
         kind="bars",
         x_label="training compute (FLOPs)",

@@ -129,12 +129,12 @@ def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
         robustness=robustness(results, metric=trials.metric),
         cost=totals(
             plan,
-            study.ledger,
+            study.spent,
             study.events,
             budget_flops=study.budget_flops,
             price_per_hour=study.price_per_hour,
         ),
-        levels=by_level(plan, study.ledger, study.events),
+        levels=by_level(plan, study.spent, study.events),
         scores=study.scores,
         imported=study.imported,
     )

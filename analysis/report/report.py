@@ -92,7 +92,7 @@ def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Mi
         run_figures.training_loss(found.trials, draws, study.curves, found.outliers["trial"].tolist()),
         *([] if midway.empty else [run_figures.midway_errors(found.trials, draws, midway, study.results)]),
         run_figures.plan_grid(first_attempts(study.plan), study.left_out, study.results),
-        run_figures.ledger_bars(study.plan, study.ledger, study.events),
+        run_figures.spent_bars(study.plan, study.spent, study.events),
         run_figures.schedule(study.plan, study.events),
         *run_figures.design_course(study.events),
     )
@@ -122,12 +122,12 @@ def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Mi
 
 
 def _as_planned(each: FigureData | Missing) -> bool:
-    """Return whether a figure of the plan or the ledger shows only that all was done as planned."""
+    """Return whether a figure of the plan or of what was spent shows only that all was done as planned."""
     if isinstance(each, Missing):
         return False
     if each.name == "plan":
         return set(each.frame["series"]) == {"finished"}
-    if each.name == "ledger":
+    if each.name == "spent":
         spent = each.frame.pivot_table(index="label", columns="series", values="x")
         return set(spent) == {"planned", "spent"} and bool((spent["planned"] == spent["spent"]).all())
     return False

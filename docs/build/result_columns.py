@@ -23,7 +23,7 @@ results.query("status == 'finished'").groupby(["architecture", "level_flops"])["
 - `results.parquet` holds only deterministic values: the same trial on the same kind of hardware gives the
   same bytes. Times and speeds are in [`events.jsonl`](watching.md#for-programs).
 - FLOPs follow the convention in [Method](method.md#compute). Those of a whole trial are float64 in these
-  tables (exact below 2⁵³) and integers in `ledger.jsonl`.
+  tables (exact below 2⁵³).
 - A tuning has the same tables: `tuning-plan.parquet` begins with the columns of `plan.parquet`, and
   `tuning.parquet` with those of `results.parquet`. Both end with a column `tuned_<field>` for each tuned
   field.

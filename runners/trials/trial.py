@@ -298,6 +298,7 @@ class Watch:
                 {
                     "samples_seen": done * batch_size,
                     "samples_planned": self._trial.samples_seen,
+                    "shared_samples": self._trial.shared_samples,
                     "train_flops": self._trial.train_flops_after(done * batch_size),
                     "loss": self._learner.losses[done - 1].item() if done else None,
                     "losses": _outline(losses),
@@ -391,7 +392,7 @@ def _done(trial: Trial, steps: int, metered: int) -> dict[str, float]:
         "samples_seen": samples,
         "epochs": samples / trial.cell.subset_size,
         "train_flops": float(trial.train_flops_after(samples)),
-        # An integer, so that the ledger stays exact. The meter is lower if the trial started from a milestone
+        # An integer, so that the book stays exact. The meter is lower if the trial started from a milestone
         # whose trial is no longer in the plan.
         "paid_flops": min(trial.paid_flops_after(samples), metered),
     }

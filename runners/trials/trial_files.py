@@ -228,7 +228,9 @@ def read_progress(folder: Path, running_ids: Iterable[str]) -> dict[str, dict[st
 
 
 def _is_whole(progress: Mapping[str, Any]) -> bool:
-    counts = (progress.get(key) for key in ("samples_seen", "samples_planned", "train_flops"))
+    counts = (
+        progress.get(key) for key in ("samples_seen", "samples_planned", "shared_samples", "train_flops")
+    )
     measured = (progress.get(key, "missing") for key in ("loss", "samples_per_s"))
     lists = (progress.get(key) for key in ("losses", "curve"))
     return (

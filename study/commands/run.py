@@ -55,9 +55,6 @@ def add_options(parser: ArgumentParser) -> None:
         action="store_true",
         help="run trials again that were paid for, but whose results are gone (default: ask)",
     )
-    parser.add_argument(
-        "--repair", action="store_true", help="first rebuild a damaged ledger from results and meters"
-    )
     parser.add_argument("--dry-run", action="store_true", help="list what would run, and change nothing")
 
 
@@ -74,8 +71,8 @@ def run(options: Namespace) -> int:
     from study.state.plan_study import plan_study
 
     local = without_ray(options)
-    if options.dry_run and (options.repair or options.pay_again):
-        raise ValueError("--dry-run changes nothing: it can't be combined with --repair or --pay-again")
+    if options.dry_run and options.pay_again:
+        raise ValueError("--dry-run changes nothing: it can't be combined with --pay-again")
     study = refreshed_study(options, needed=True)
     plan, only, retry_failed = plan_study(study), options.only, options.retry_failed
     if options.dry_run:
@@ -85,7 +82,7 @@ def run(options: Namespace) -> int:
     view = partial(Progress, study.declaration.metric, console, quiet=options.quiet)
     execute = partial(
         run_study, study, plan, address=options.address, local=local, only=only, again=options.again,
-        retry_failed=retry_failed, repair=options.repair, notice=options.notice,
+        retry_failed=retry_failed, notice=options.notice,
     )  # fmt: skip
     try:
         result = execute(view(), pay_again=options.pay_again)

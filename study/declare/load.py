@@ -68,10 +68,10 @@ def load_declaration(path: Path, folder: Path | None = None) -> Declaration:
 
 def _is_saved(path: Path) -> bool:
     """Return whether a declaration is the copy that a run keeps in the study's folder."""
-    files = ("ledger.jsonl", "plan.parquet", "left-out.parquet")
-    ledger, *tables = (path.with_name(each).is_file() for each in files)
+    files = ("spent.parquet", "plan.parquet", "left-out.parquet")
+    spent, *tables = (path.with_name(each).is_file() for each in files)
     # A user may have written a plan of that name beside a declaration of that name.
-    return path.name == "study.yaml" and (ledger or all(tables))
+    return path.name == "study.yaml" and (spent or all(tables))
 
 
 def _completed(declaration: Declaration) -> Declaration:

@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from budgets.book import Book, left_behind_flops
-from budgets.ledger import read_entries, unpaid_charges
 from budgets.names import unknown
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial, shorter_trials
@@ -14,9 +12,8 @@ from budgets.planning.price import Ahead, forecast
 from budgets.planning.tuning_plan import values_words
 from budgets.quantity import format_flops, format_seconds_range, plural
 from runners.results import cell_row
-from runners.trials.meter import read_meter
 from runners.trials.trial_files import Outcome, kept_steps, read_outcome
-from study.state.bookkeeping import unbooked_flops
+from study.state.book import SPENT, Book, read_book, trial_folders
 from study.state.plan_study import measured_throughput, plan_study, select_trials
 from study.state.study import Study
 from study.state.trial_states import Stage, TrialState, trial_states
@@ -166,12 +163,12 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
     time = forecast([Ahead.of(trial, plan.cluster, speeds) for trial in to_run])
     about = "" if time is None else f", about {format_seconds_range(time.low, time.high)} on one slot"
     yield f"{format_flops(flops)} to run{about}"
-    book = study.book()
-    ended = book.finished.keys() - book.open.keys()
-    if paid := [trial for trial in to_run if trial.trial_id in ended]:
+    book = read_book(study, {trial.trial_id: trial for trial in plan.all_trials})
+    if paid := [trial for trial in to_run if book.of(trial.trial_id).spent_flops]:
         yield f"{paid_again(paid)}: `run` asks first, or needs --pay-again"
-    yield from lost_checkpoints(study, plan, book)
-    charges = unpaid_charges(book, plan)
+    for _, line in lost_checkpoints(study, plan, book):
+        yield line
+    charges = book.unpaid(plan)
     for charge in charges:
         yield f"{format_flops(charge.flops)} to be charged: {charge.what}"
     if plan.study_flops is not None:
@@ -182,21 +179,19 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
             yield "the budget has no room for all of them: those that it has none for will be left out"
 
 
-def lost_checkpoints(study: Study, plan: Plan, book: Book) -> Iterator[str]:
-    """Yield a line for each interrupted trial that the plan lacks, whose work a run gives up."""
+def lost_checkpoints(study: Study, plan: Plan, book: Book) -> Iterator[tuple[Path, str]]:
+    """Yield the folder of each interrupted trial that the plan lacks whose work a run drops, and a line."""
     if plan.grid_waits:
         return
     known = {trial.trial_id for trial in plan.all_trials}
-    for trial_id in sorted(book.open.keys() - known):
-        folder = study.trial_folder(trial_id)
-        if not kept_steps(folder) or (folder / "result.json").exists():
-            continue
-        count = read_meter(folder)
-        flops = book.open[trial_id].left if count is None else count.train_flops
-        yield (
-            f"trial {trial_id} was interrupted and is not in this declaration: its checkpoint is removed and "
-            f"its {format_flops(flops)} are booked as wasted"
-        )
+    for folder in trial_folders(study):
+        if folder.name not in known and kept_steps(folder) and not (folder / "result.json").exists():
+            lost = format_flops(book.of(folder.name).wasted_flops)
+            line = (
+                f"trial {folder.name} was interrupted and is not in this declaration: its checkpoint is "
+                f"removed and its {lost} are booked as wasted"
+            )
+            yield folder, line
 
 
 def _agenda_trials(study: Study, of: str, todo: Agenda, values: Mapping[str, str]) -> Iterator[str]:
@@ -220,47 +215,43 @@ def _agenda_trials(study: Study, of: str, todo: Agenda, values: Mapping[str, str
 
 
 def require_room(study: Study, plan: Plan) -> None:
-    """Refuse a plan that the ledger leaves no room for, as after a change of the declaration.
+    """Refuse a plan for which other trials have left no room, as after a change of the declaration.
 
     Work that crashes of the plan's own trials lost is no reason to refuse it, unless its charges no longer
     fit: a run leaves out the trials without room one by one. Of an adaptive study only the charges and the
     paid trials are counted, because its design chooses further trials within what is left.
 
     Raises:
-        ValueError: There is no room; or the ledger can't be read.
+        ValueError: There is no room; or what the study spent can't be read.
     """
     cap = plan.study_flops
     if cap is None:
         return
-    entries = read_entries(study.ledger)
-    book = Book.of(entries)
     known, grid = plan, tuple[Trial, ...]()
     if plan.tuning is not None and plan.tuning.waiting:
-        # Check and grid get their ids when the tuning has ended. Trials that ended may be among them.
+        # Check and grid get their ids when the tuning has ended. Trials that were begun may be among them.
         grid = (*plan.trials, *plan.tuning.neighbours)
         known = replace(plan, trials=(), tuning=replace(plan.tuning, neighbours=()))
     adaptive = study.declaration.design.adaptive
-    ids = {
-        trial.trial_id: 0 if adaptive and trial.attempt == 1 else trial.paid_flops
-        for trial in known.all_trials
-    }
+    planned = {trial.trial_id: trial for trial in known.all_trials}
+    book = read_book(study, planned)
     needed = sum(charge.flops for charge in plan.charges)
-    needed += sum(book.finished.get(what, ahead) for what, ahead in ids.items())
-    rows = [cell_row(trial.cell) | {"seed": trial.seed} for trial in grid]
-    if grid and not adaptive:
-        ended = sum(
-            flops
-            for what, flops in book.finished.items()
-            if what not in ids and _may_be_of(rows, study.trial_folder(what))
-        )
+    for trial_id, trial in planned.items():
+        ahead = 0 if adaptive and trial.attempt == 1 else trial.paid_flops
+        needed += book.of(trial_id).spent_flops or ahead
+    others = book.besides(known)
+    rows, ended = [cell_row(trial.cell) | {"seed": trial.seed} for trial in grid], 0
+    for trial_id in book.trials.keys() - planned.keys() if grid else ():
+        folder, account = study.trial_folder(trial_id), book.of(trial_id)
+        if account.spent_flops:
+            ended += account.spent_flops if _may_be_of(rows, folder) else 0
+        elif kept_steps(folder):  # the grid may continue it
+            others -= account.wasted_flops
+    if not adaptive:
         needed += max(0, sum(trial.paid_flops for trial in grid) - ended)
-    others = left_behind_flops(known, entries)
-    for what in book.open.keys() - ids.keys():  # interrupted: its work is lost, unless the grid needs it
-        if not (grid and _may_be_of(rows, study.trial_folder(what))):
-            others += unbooked_flops(study.trial_folder(what), book)
-    charges = sum(charge.flops for charge in unpaid_charges(book, plan))
+    charges = sum(charge.flops for charge in book.unpaid(plan))
     if others + needed > cap or (charges and book.spent_flops + charges > cap):
-        besides = f", and {study.ledger} has {format_flops(others)} of other trials" if others else ""
+        besides = f", and {study.folder / SPENT} has {format_flops(others)} of other trials" if others else ""
         lost = "" if others + needed > cap else f"; crashes lost {format_flops(book.wasted_flops)}"
         raise ValueError(
             f"this declaration needs {format_flops(needed)}{besides}{lost}: more than the study budget of "

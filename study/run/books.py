@@ -1,28 +1,33 @@
-"""The books of a run: result, failure and ledger entries of each trial, also from earlier runs."""
+"""The books of a run: result, failure and FLOPs of each trial, also from earlier runs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from budgets.ledger import Ledger
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
+from budgets.quantity import format_flops
 from runners.trials.loggers import Loggers
-from runners.trials.meter import METER
+from runners.trials.meter import METER, FlopCount, read_meter, write_meter
 from runners.trials.trial_files import (
     Outcome,
+    drop_damaged,
     drop_milestone,
     drop_scaffolding,
     forget_failure,
     kept_steps,
     milestone,
+    read_progress,
     write_failure,
 )
 from study.run.agenda import Agenda, paid_again
 from study.run.site import Site
 from study.show.progress import Progress
-from study.state.bookkeeping import Bookkeeper, add_event, paid_by, passed_milestone
+from study.state.book import account, read_book
+from study.state.events import add_event
 from study.state.study import Study
+from study.state.trial_states import passed_milestone
 
 
 class PaidBeforeError(ValueError):
@@ -30,7 +35,7 @@ class PaidBeforeError(ValueError):
 
 
 class Books(ABC):
-    """Results and failures of some trials of a study, with ledger, events and the logs of other tools.
+    """Results, failures and FLOPs of some trials of a study, with events and the logs of other tools.
 
     The study must be locked for this run.
     """
@@ -39,9 +44,9 @@ class Books(ABC):
         self, study: Study, plan: Plan, trials: Sequence[Trial], progress: Progress, site: Site
     ) -> None:
         self.study, self.plan, self.progress, self.site = study, plan, progress, site
-        self.ledger = Ledger(study.ledger, plan.study_flops)
-        self.keeper = Bookkeeper(self.ledger, study, progress.say)
         self.trials = {trial.trial_id: trial for trial in trials}
+        planned = {trial.trial_id: trial for trial in plan.all_trials} | self.trials
+        self.book = read_book(study, planned, running=())
         self.outcomes: dict[str, Outcome] = {}
         self.failures: dict[str, str] = {}
         self.remaining: list[Trial] = []  # trials that the budget had no room for
@@ -52,43 +57,35 @@ class Books(ABC):
         """Return a readable name of a trial."""
 
     def resume(self, todo: Agenda) -> None:
-        """Take over the results of earlier runs, and book what a crashed driver could not book.
-
-        A trial writes its folder before the driver books it, so after a crash of the driver the ledger may
-        lack results that the folders hold.
+        """Take over the results of earlier runs and what they lost, also after a crash of the driver.
 
         Raises:
             PaidBeforeError: Trials would be paid again, and the run may not do that.
-            ValueError: The ledger contradicts a result.
+            ValueError: The study budget has no room for a charge.
         """
-        paid = [trial for trial in todo.to_run if trial.trial_id in self.ledger.book.finished]
+        paid = [trial for trial in todo.to_run if self.book.of(trial.trial_id).spent_flops]
         if paid and not self.site.pay_again:
             raise PaidBeforeError(
                 f"{paid_again(paid)}: their results are no longer in {self.study.folder / 'trials'}. "
                 f"Restore the folders (such as {paid[0].trial_id}), or use --pay-again"
             )
-        self.ledger.charge(self.plan)
-        for trial in self.trials.values():
-            outcome = todo.finished.get(trial.trial_id)
-            if outcome is None:
-                # An earlier run left the reservation open: book the lost work, and reserve the trial's cost
-                # by the present plan.
-                if trial.trial_id in self.ledger.book.open:
-                    self.book_lost(trial)
-                    self.ledger.renew(trial.trial_id, trial.paid_flops)
-                continue
-            drop_scaffolding(self.study.trial_folder(trial.trial_id))
-            # An unbooked result needs a reservation; an open one is kept as it is.
-            if trial.trial_id not in self.ledger.book.finished:
-                self.ledger.reserve(trial.trial_id, max(trial.paid_flops, paid_by(outcome, trial)))
-            self.book_outcome(trial, outcome)
+        if self.book.problem and self.book.spent_flops:
+            self.progress.say(
+                f"note: {self.book.problem}; what the study spent was added up from its trials' folders, so "
+                "deleted trials are not in it"
+            )
+        self.book.charge(self.plan)
+        for trial_id, outcome in todo.finished.items():
+            drop_scaffolding(self.study.trial_folder(trial_id))
+            self.book_outcome(self.trials[trial_id], outcome)
         self.failures.update(todo.failed)
         for trial in todo.to_run:
-            again = trial.trial_id in self.ledger.book.finished
-            if again:  # it is paid again, and its meter counts from 0
-                (self.study.trial_folder(trial.trial_id) / METER).unlink(missing_ok=True)
-            if forget_failure(self.study.trial_folder(trial.trial_id)) or again:
+            folder = self.study.trial_folder(trial.trial_id)
+            if self.book.of(trial.trial_id).computed_flops or folder.exists():
+                self.book_lost(trial)
+                forget_failure(folder)
                 self.publish(trial.trial_id)
+        self.write_book()
 
     def event(self, event: str, **facts: object) -> None:
         """Append a line to ``events.jsonl``."""
@@ -98,13 +95,17 @@ class Books(ABC):
         """Show nodes a decision on a trial: it has failed, or it starts again."""
         self.site.with_storage(self.study.storage.publish, trial_id)
 
+    def write_book(self) -> None:
+        """Write the table of what trials spent."""
+        self.site.with_storage(self.book.write, self.study)
+
     def book_outcome(self, trial: Trial, outcome: Outcome) -> None:
         """Book a trial's result."""
         # It may have been trained under another name of the same pairs (`budgets.planning.planned_trial`).
         outcome = replace(outcome, row={**outcome.row, "quality": trial.cell.quality})
         self.outcomes[trial.trial_id] = outcome
+        self._book(trial, outcome)
         folder = self.study.trial_folder(trial.trial_id)
-        self.site.with_storage(self.keeper.outcome, trial, outcome)
         self.site.with_storage(self.loggers.finish, outcome.row, folder / "curve.parquet")
         # Longer trials continue from this one.
         if trial.previous and self.site.with_storage(milestone, folder) is not None:
@@ -113,18 +114,45 @@ class Books(ABC):
 
     def book_lost(self, trial: Trial) -> None:
         """Book what a trial has lost since its last sound checkpoint."""
-        for path in self.site.with_storage(self.keeper.lost, trial):
+        for path in self.site.with_storage(drop_damaged, self.study.trial_folder(trial.trial_id)):
             self.event("checkpoint-damaged", trial=trial.trial_id, file=path.name)
             self.progress.say(
                 f"{self.title(trial)}: {path} is damaged and was removed; using the checkpoint before it"
             )
+        self._book(trial)
+
+    def _book(self, trial: Trial, outcome: Outcome | None = None) -> None:
+        """Derive a trial's account anew; without a result, write its meter if there is none to count on from.
+
+        An unreadable meter lacks what the last start computed: the most that it can have lost is wasted.
+        """
+        folder, with_storage = self.study.trial_folder(trial.trial_id), self.site.with_storage
+        found = with_storage(account, folder, trial, outcome, self.book.of(trial.trial_id))
+        if outcome is None and with_storage(read_meter, folder) is None:
+            if with_storage(_has_computed, folder):
+                lost = trial.train_flops - found.kept_flops
+                found = replace(found, wasted_flops=found.wasted_flops + lost)
+                self.progress.say(
+                    f"the meter of trial {trial.trial_id} is missing or damaged; {format_flops(lost)} are "
+                    "booked as wasted, the most that it can have lost in its last start"
+                )
+            if found.computed_flops:
+                folder.mkdir(exist_ok=True)
+                count = FlopCount(train_flops=found.computed_flops, evaluation_flops=found.evaluation_flops)
+                with_storage(write_meter, folder, count)
+        self.book.trials[trial.trial_id] = found
+
+    def _drop(self, trial: Trial) -> None:
+        """Remove the checkpoints of a trial: all its work is lost, and nothing is reserved for it."""
+        self.site.with_storage(drop_scaffolding, self.study.trial_folder(trial.trial_id))
+        self._book(trial)
 
     def give_up(self, trial: Trial, span: Mapping[str, object], reason: str, *, keep: bool) -> None:
         """Book a trial as failed; with ``keep``, its checkpoint stays for a later ``--retry-failed``."""
-        # Close the reservation first: if the driver dies before the failure is written, the trial runs again;
-        # in the other order a failed trial would hold its reservation for good.
-        if not keep:
-            self.site.with_storage(self.keeper.given_up, trial.trial_id)
+        if keep:
+            self._book(trial)
+        else:
+            self._drop(trial)
         self.site.with_storage(write_failure, self.study.trial_folder(trial.trial_id), reason)
         self.publish(trial.trial_id)
         self.event("trial-failed", **span, reason=reason)
@@ -133,8 +161,8 @@ class Books(ABC):
         self.progress.failed(trial, reason)
 
     def set_back(self, trial: Trial) -> None:
-        """Book all work of a waiting trial as lost, and release its reservation."""
-        self.site.with_storage(self.keeper.given_up, trial.trial_id)
+        """Book all work of a waiting trial as lost, and release what is reserved for it."""
+        self._drop(trial)
         self.publish(trial.trial_id)
         self.event("trial-set-back", trial=trial.trial_id)
         self.progress.say(
@@ -144,7 +172,7 @@ class Books(ABC):
 
     def leave_out(self, trial: Trial, reason: str) -> None:
         """Book a trial that the budget has no room for; a later run with a larger budget starts it."""
-        self.site.with_storage(self.keeper.given_up, trial.trial_id)
+        self._drop(trial)
         self.publish(trial.trial_id)
         reason = f"{reason}; the budget has no room for it"
         self.event("trial-left-out", trial=trial.trial_id, reason=reason)
@@ -165,3 +193,10 @@ class Books(ABC):
                 and passed_milestone(previous, self.outcomes[previous.trial_id])
             )
         )
+
+
+def _has_computed(folder: Path) -> bool:
+    """Return whether a trial without a readable meter has computed something, as its files show."""
+    meter = folder / METER  # it is empty until the first step
+    progress = read_progress(folder.parents[1], [folder.name]).get(folder.name, {"samples_seen": 0})
+    return bool(kept_steps(folder) or progress["samples_seen"] or (meter.exists() and meter.stat().st_size))

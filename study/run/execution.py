@@ -36,9 +36,9 @@ from runners.trials.trial_files import Outcome, kept_steps, milestone
 from study.run.books import Books
 from study.run.site import Site
 from study.show.progress import Progress
-from study.state.bookkeeping import passed_milestone
 from study.state.plan_study import device_name, measured_throughput, plan_study
 from study.state.study import Study, needs, trial_job
+from study.state.trial_states import passed_milestone
 
 _WAIT_S = 0.5
 _END_S = 20.0  # before the limit of a request to stop, trials are ended, and the run then ends itself
@@ -164,7 +164,7 @@ class Execution(Books):
                 resources=needs(self.study, trial),
                 nodes=trial.resources.nodes,
                 paid_flops=trial.paid_flops,
-                reserved=trial.trial_id in self.ledger.book.open,
+                reserved=self.book.of(trial.trial_id).reserved_flops > 0,
                 after="" if self.can_start(trial) or trial.previous not in self._run_ids else trial.previous,
             )
             for trial in (self.trials[trial.trial_id] for trial in trials)
@@ -294,9 +294,7 @@ class Execution(Books):
 
     def _start(self, trial_id: str, nodes: tuple[str, ...], backend: Backend) -> None:
         trial = self.trials[trial_id]
-        # Reserve before the start: if the driver dies in between, the next run finds the reservation and
-        # books the trial's FLOPs, so that no computed FLOP is missing from the ledger.
-        self.site.with_storage(self.ledger.reserve, trial_id, trial.paid_flops)
+        self._reserve(trial)
         self.site.with_storage(self.study.storage.announce, trial_id)
         # The lowest free number: events use it to show which trials ran one after the other.
         taken = {slot for slot, _ in self._started_at.values()}
@@ -318,6 +316,10 @@ class Execution(Books):
         )
         self._started_at[trial_id] = (slot, time.monotonic())
         self._nodes[trial_id] = nodes
+
+    def _reserve(self, trial: Trial) -> None:
+        account = self.book.of(trial.trial_id)
+        self.book.trials[trial.trial_id] = replace(account, reserved_flops=trial.paid_flops)
 
     def _end(self, ended: Ended) -> None:
         if ended.trial not in self._started_at:  # it was not waited for any longer
@@ -342,6 +344,8 @@ class Execution(Books):
             self._link_again(trial)
             return
         self.book_lost(trial)
+        self._reserve(trial)  # until it is given up or set back
+        self.write_book()
         if ended.how == "full" and self._with_less_memory(trial, span):
             return
         if ended.how in {"failed", "full"}:
@@ -405,5 +409,6 @@ class Execution(Books):
     def _write_tables(self) -> None:
         began = time.monotonic()
         self.site.with_storage(self.write_tables)
+        self.write_book()
         took_s = time.monotonic() - began
         self._tables_due = time.monotonic() + max(_WRITE_TABLES_S, _TABLES_PAUSE * took_s)

@@ -10,8 +10,6 @@ import pandas as pd
 from analysis.cells.table import records, tidy, used_attempts
 from analysis.design.adaptive import Decision, decide
 from analysis.design.course import CHOSEN, COURSE
-from budgets.book import left_behind_flops, reconcile
-from budgets.ledger import read_entries, unpaid_charges
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial, share_trunks
 from budgets.quantity import format_flops
@@ -24,12 +22,13 @@ from runners.results import (
     to_frame,
 )
 from runners.store.files import write_sealed
-from runners.trials.trial_files import MIDWAY, Outcome, drop_milestone, milestone
+from runners.trials.trial_files import MIDWAY, Outcome, drop_milestone, drop_scaffolding, milestone
 from study.run.agenda import Agenda, agenda, lost_checkpoints, require_room
 from study.run.execution import Execution, RunSummary
-from study.state.bookkeeping import trials_of_event
+from study.state.book import read_book
 from study.state.design import ALL_SLOTS, choices_of, questions
 from study.state.environment import environment
+from study.state.events import trials_of_event
 from study.state.plan_study import plan_tables, results_by_version, with_kept_trunks
 from study.state.study import Study
 from study.state.study_facts import keep_rankings
@@ -90,12 +89,12 @@ def next_of_design(study: Study, plan: Plan, todo: Agenda) -> tuple[Agenda, str]
     chooser = Chooser(study, plan, todo)
     first, follows = chooser.begun, "the design chooses further trials by the results of these"
     if not first:
-        book = study.book()
-        charges = sum(charge.flops for charge in unpaid_charges(book, plan))
-        held = book.spent_flops + book.reserved_flops + charges
+        book = read_book(study, {trial.trial_id: trial for trial in plan.all_trials})
+        charges = sum(charge.flops for charge in book.unpaid(plan))
+        room = book.room_flops(plan.study_flops)
         decision = chooser.choose(
             todo.finished, todo.failed, (), slots=chooser.first_slots,
-            room_flops=None if plan.study_flops is None else plan.study_flops - held,
+            room_flops=None if room is None else room - charges,
         )  # fmt: skip
         assert decision is not None, "the first decision of a chooser"
         first = [chooser.trials[pick.trial] for pick in decision.picks]
@@ -129,7 +128,7 @@ class Run(Execution):
             known = todo.finished.keys() | todo.failed
             ended = [trial for trial in self.plan.trials if trial.trial_id in known]
             chosen = [*ended, *self._chooser.begun]
-        spent = self.ledger.book.spent_flops
+        spent = self.book.spent_flops
         self.progress.begin(self.study.folder, self.plan, spent_flops=spent, chosen=chosen)
         if todo.failed_of_selected:
             self.progress.say(
@@ -142,20 +141,24 @@ class Run(Execution):
         if to_run:
             self.run(to_run, self.site.backend)
         self.site.with_storage(self.write_tables)
-        self.site.with_storage(self._say_differences)
+        self.write_book()
+        if elsewhere := self.book.besides(self.plan):
+            self.progress.say(
+                f"note: {format_flops(elsewhere)} were spent on trials that are not in this declaration; "
+                "they count against the study budget"
+            )
         # The exit code tells of the selected trials, the tables of all.
         failures = {trial: why for trial, why in self.failures.items() if trial in todo.selected}
         return replace(self.result, failures=failures)
 
     def resume(self, todo: Agenda) -> None:
         """Take over the results of earlier runs, also of trials that are no longer in the plan."""
-        for line in lost_checkpoints(self.study, self.plan, self.ledger.book):
+        for folder, line in lost_checkpoints(self.study, self.plan, self.book):
             self.progress.say(f"note: {line}")
-        known = {trial.trial_id for trial in self.plan.all_trials}
-        for trial_id in sorted(self.ledger.book.open.keys() - known):
-            self.keeper.left_behind(trial_id)
-            self.publish(trial_id)
+            self.site.with_storage(drop_scaffolding, folder)
+            self.publish(folder.name)
         super().resume(todo)
+        known = {trial.trial_id for trial in self.plan.all_trials}
         # Values that lost the tuning are not trained any further: their milestones are not needed.
         for trial_id in known - self.trials.keys():
             if milestone(self.study.trial_folder(trial_id)) is not None:
@@ -188,7 +191,7 @@ class Run(Execution):
         for pick in decision.picks:
             self.event(CHOSEN, trial=pick.trial, cost_flops=pick.cost_flops, reason=pick.reason)
         if decision.answers:
-            spent, answers = self.ledger.book.spent_flops, [asdict(answer) for answer in decision.answers]
+            spent, answers = self.book.spent_flops, [asdict(answer) for answer in decision.answers]
             grid = self.plan.train_flops
             self.event(COURSE, spent_flops=spent, grid_flops=grid, answers=answers, stop=decision.stop)
         if decision.stop:
@@ -200,7 +203,7 @@ class Run(Execution):
     @property
     def room_flops(self) -> int | None:
         """Training FLOPs of the study budget neither spent nor reserved; None without a study budget."""
-        return self.ledger.room_flops
+        return self.book.room_flops(self.plan.study_flops)
 
     def title(self, trial: Trial) -> str:
         """Return the trial's cell."""
@@ -208,7 +211,7 @@ class Run(Execution):
 
     def show_result(self, trial: Trial, outcome: Outcome) -> None:
         """Show a trial that has just ended with a result."""
-        self.progress.finished(trial, outcome, spent_flops=self.ledger.book.spent_flops)
+        self.progress.finished(trial, outcome, spent_flops=self.book.spent_flops)
 
     def write_tables(self) -> None:
         """Rewrite results and curves in the plan's order, so that the same trials give the same bytes.
@@ -238,16 +241,6 @@ class Run(Execution):
     def _of_former_versions(self) -> list[dict[str, Any]]:
         """The rows of trials whose strategy is in the plan in another version, the newest version first."""
         return records(results_by_version(self.study, self.plan)[1])
-
-    def _say_differences(self) -> None:
-        entries = read_entries(self.ledger.path)
-        if elsewhere := left_behind_flops(self.plan, entries):
-            self.progress.say(
-                f"note: {format_flops(elsewhere)} in the ledger belong to trials that are not in "
-                "this declaration; they count against the study budget"
-            )
-        for difference in reconcile(self.plan, entries):
-            self.progress.say(f"note: the ledger and the plan differ: {difference}")
 
     def _write_inputs(self) -> None:
         folder = self.study.folder

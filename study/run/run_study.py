@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import cast
 
 from budgets.declaration.declaration import require_runnable
-from budgets.ledger import drop_torn_line
 from budgets.planning.plan import AGAIN, Plan
 from runners.host.faults import Notice
 from runners.scheduling.ray_backend.address import cluster_address
@@ -21,8 +20,9 @@ from study.run.pipeline import Run, next_of_design
 from study.run.run_tuning import tune_study, write_tuning
 from study.run.site import Site
 from study.show.progress import Guarded, Progress
-from study.state.bookkeeping import add_event, repair_ledger, require_booked, trial_folders
-from study.state.plan_study import plan_study, select_trials
+from study.state.book import trial_folders
+from study.state.events import add_event, drop_torn_event
+from study.state.plan_study import select_trials
 from study.state.study import Study
 from study.state.study_facts import keep_pool_versions, keep_strategy_files
 
@@ -40,7 +40,6 @@ def run_study(  # noqa: PLR0913 - the options of a command
     again: Sequence[str] = (),
     retry_failed: bool = False,
     pay_again: bool = False,
-    repair: bool = False,
     notice: Notice | None = None,
 ) -> RunSummary:
     """Run every trial that has no result yet; the options are those of the command.
@@ -59,8 +58,7 @@ def run_study(  # noqa: PLR0913 - the options of a command
     select_trials(plan.trials, only)
     _require_tuned(plan, only=only)
     Loggers(study.declaration.loggers, study.folder, progress.say)  # one that is not installed is refused
-    if not repair:
-        require_room(study, plan)
+    require_room(study, plan)
     study.folder.mkdir(parents=True, exist_ok=True)
     # The order matters: take the lock before anything is written; build the pool before nodes read it;
     # let the workers of a dead driver exit before their trials' files are read and booked.
@@ -79,12 +77,8 @@ def run_study(  # noqa: PLR0913 - the options of a command
             materialise(study, plan, workers, progress)
         share_data(study, plan.all_trials, progress.say)
         (study.folder / "trials").mkdir(exist_ok=True)
-        _outlast_workers(study, every=repair)
-        if repair:
-            repair_ledger(study, plan, progress.detail)
-            plan = plan_study(study)  # what trunks share depends on the ledger
-        require_booked(study)
-        drop_torn_line(study.folder / "events.jsonl")
+        _outlast_workers(study)
+        drop_torn_event(study)
         plan, attempts, lines = with_again(study, plan, again)
         for attempt in attempts:  # from here on each run has them in its plan
             add_event(study, AGAIN, trial=attempt.trial_id)
@@ -113,7 +107,6 @@ def would_run(
     require_runnable(study.declaration)
     _require_tuned(plan, only=only)
     require_room(study, plan)
-    require_booked(study)
     plan, _, lines = with_again(study, plan, again)
     yield from lines
     tuning = None
@@ -132,15 +125,11 @@ def _tunes(plan: Plan, only: Sequence[str]) -> bool:
     return plan.tuning is not None and plan.tuning.unfinished and not only
 
 
-def _outlast_workers(study: Study, *, every: bool) -> None:
-    """Wait until the workers of a killed driver have exited, so that their FLOPs can be booked.
-
-    With ``every``, wait for every trial, because a damaged ledger may not name those that were running.
-    """
+def _outlast_workers(study: Study) -> None:
+    """Wait until the workers of a killed driver have exited, so that their FLOPs can be booked."""
     deadline = time.monotonic() + _DYING_S
-    held = () if every else study.book().open
-    for folder in trial_folders(study) if every else map(study.trial_folder, held):
-        if (lock := folder / ".lock").exists():
+    for folder in trial_folders(study):
+        if (lock := folder / ".lock").exists() and not (folder / "result.json").exists():
             with locked(lock, wait_s=deadline - time.monotonic()):
                 pass
 

@@ -114,7 +114,7 @@ class Round(Execution):
         """
         self.resume(todo)
         trials = self._tuning.ready
-        planned, spent = sum(trial.paid_flops for trial in trials), self.ledger.book.spent_flops
+        planned, spent = sum(trial.paid_flops for trial in trials), self.book.spent_flops
         self.progress.show_trials(
             self.study.folder, self.plan, trials, planned_flops=planned, spent_flops=spent, phase="tuning"
         )
@@ -124,17 +124,8 @@ class Round(Execution):
             self.progress.detail(f"{self._what}: {size}; {self._tuning.metric} selects")
             self.run(todo.to_run, open_backend())
         self.site.with_storage(self.write_tables)
+        self.write_book()
         return self.result
-
-    def resume(self, todo: Agenda) -> None:
-        """Take over the results of earlier runs; return what trials of an earlier declaration reserved."""
-        super().resume(todo)
-        if not self._tuning.waiting:
-            return
-        # The grid may contain them: what they have computed stays reserved, and the grid reserves the rest
-        # again. Until then the tuning may use it, since grid and tuning fit in the budget together.
-        for trial_id in sorted(self.ledger.book.open.keys() - self.trials.keys()):
-            self.site.with_storage(self.keeper.set_aside, trial_id)
 
     @property
     def room_flops(self) -> int:
@@ -143,8 +134,8 @@ class Round(Execution):
         share, trials = tuning.reserve_flops, tuning.trials
         if not tuning.waiting:
             share, trials = tuning.check_flops, tuning.neighbours
-        share -= sum(self.ledger.book.taken[trial.trial_id] for trial in trials)
-        room = self.ledger.room_flops
+        share -= sum(self.book.of(trial.trial_id).taken_flops for trial in trials)
+        room = self.book.room_flops(self.plan.study_flops)
         return share if room is None else min(share, room)
 
     def title(self, trial: Trial) -> str:
@@ -153,7 +144,7 @@ class Round(Execution):
 
     def show_result(self, trial: Trial, outcome: Outcome) -> None:
         """Show a trial that has just ended with a result."""
-        self.progress.count(trial, outcome, spent_flops=self.ledger.book.spent_flops)
+        self.progress.count(trial, outcome, spent_flops=self.book.spent_flops)
         value = outcome.row.get(self._tuning.metric)
         result = outcome.row["status"] if value is None else f"{self._tuning.metric} {value:.1%}"
         done = f"{len(self.outcomes)}/{len(self.trials)}"

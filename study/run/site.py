@@ -15,7 +15,7 @@ from runners.scheduling.schedule import Schedule
 from runners.scheduling.storage_check import StorageCheck
 from study.run.pool_site import PoolSite
 from study.show.progress import Progress
-from study.state.bookkeeping import add_event
+from study.state.events import add_event
 from study.state.study import Study
 
 _PATIENCE_S = 300.0  # longest wait for storage that can't be reached

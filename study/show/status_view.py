@@ -103,9 +103,6 @@ def _lines(status: StudyStatus) -> Iterator[str]:
 
 def _next_run(status: StudyStatus, left: str) -> Iterator[str]:
     """Yield lines on the trials of the next run; ``left`` is the remaining time in words."""
-    if status.unbooked:
-        yield f"no run is active, and the next one is refused: {status.unbooked}"
-        return
     if status.ranked_anew:
         yield (
             "a score has changed the pool's ranking since the last run: the next run replaces "

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,12 +16,10 @@ from analysis.report.comparison import write_comparison
 from analysis.report.paper import READERS, paper_figures, write_paper_page
 from analysis.report.report import write_report
 from analysis.report.tables import attempts
-from budgets.book import Book
 from budgets.cost.architecture import own_architectures
 from budgets.cost.flops import CONVENTION
 from budgets.declaration.data_sections import MixedPool
 from budgets.declaration.declaration import Declaration
-from budgets.ledger import read_entries
 from budgets.names import without_secrets
 from budgets.quantity import format_flops, plural
 from runners.data.build.table_file import read_any_table
@@ -38,11 +36,12 @@ from runners.store.files import read_bytes, read_sealed
 from runners.trials.trial_files import MIDWAY
 from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map
 from study.declare.dump import plain
-from study.state.bookkeeping import unbooked
+from study.state.book import planned_rows, read_book
 from study.state.design import declared_confidence, not_chosen
 from study.state.environment import own_version
 from study.state.study import RECORD, Imported, Study
 from study.state.study_facts import counted_models
+from study.state.study_status import planned_trials
 from study.state.trial_states import NOT_ADDED, begun
 from study.state.tuning_table import read_winners
 from study.storage.lock import active_run
@@ -88,8 +87,6 @@ def report_study(
     page = study.folder / "report" / "report.html"
     if target_flops is not None and not (page.parent / "figures" / "scaling-model-size.svg").exists():
         yield "--target has no effect: no scaling panel could be drawn; the report says why"
-    if isinstance(study, Study) and (reason := unbooked(study, study.book())):
-        yield f"note: the report lacks costs, since {reason}"
     lacking = sum(words.endswith(NOT_ADDED) for words in frames.begun.values())
     if lacking and active_run(study.folder) is None:
         yield f"note: the report lacks {plural(lacking, 'trial')} without a row in the results; {NOT_ADDED}"
@@ -140,6 +137,7 @@ def study_frames(study: Study | Imported) -> StudyFrames:
     results, missing = used_attempts(every, every), first_attempts(plan)
     missing = missing[~missing["trial"].isin(results["trial"])]
     cluster = study.declaration.cluster
+    spent = read_book(study, planned_rows(planned_trials(study))).frame()
     return StudyFrames(
         name=study.declaration.name,
         metric=study.declaration.metric,
@@ -157,10 +155,10 @@ def study_frames(study: Study | Imported) -> StudyFrames:
         not_chosen=planned[apart],
         left_out=study.read_table("left-out.parquet"),
         scores=_table_or_empty(study, "scores.parquet", SCORE_COLUMNS),
-        ledger=pd.DataFrame(map(asdict, read_entries(study.ledger))),
+        spent=spent,
         events=read_json_lines(folder / "events.jsonl"),
         begun=begun(folder, dict(zip(missing["trial"], missing["steps"], strict=True))),
-        tuned=_tuned(study),
+        tuned=_tuned(study, spent),
     )
 
 
@@ -315,18 +313,18 @@ def _environment(path: Path) -> dict[str, str]:
     return {name: str(value) for name, value in facts.items()}
 
 
-def _tuned(study: Study) -> Tuned | None:
+def _tuned(study: Study, spent: pd.DataFrame) -> Tuned | None:
     """Return the results of the study's tuning so far, with the winners once ``tuning.json`` has them."""
     if study.declaration.tuning is None or not study.has(["tuning.parquet"]):
         return None
     tried, known = study.read_table("tuning.parquet"), read_winners(study.folder / "tuning.json")
     metric = known.get("metric", study.declaration.tuning_metric(tried.columns))
     checked = {*known.get("neighbours", ())}
-    paid = [entry for entry in read_entries(study.ledger) if entry.what in checked]
+    paid = spent.loc[spent["what"].isin(checked), ["spent_flops", "wasted_flops"]]
     listed = {name: known.get(name, ()) for name in ("winners", "at_chance", "carried", "checks", "left_out")}
     return Tuned(
         tried=tried, metric=metric, **listed, check_flops=known.get("check_flops", 0),
-        check_paid=Book.of(paid).spent_flops,
+        check_paid=int(paid.to_numpy().sum()),
     )  # fmt: skip
 
 

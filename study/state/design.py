@@ -26,7 +26,7 @@ from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops, plural
 from runners.results import RESULT_COLUMNS, plan_row, to_frame
 from runners.store.files import read_sealed, write_sealed
-from study.state.bookkeeping import trials_of_event
+from study.state.events import trials_of_event
 from study.state.study import Study
 
 ALL_SLOTS = 10**9

@@ -38,11 +38,13 @@ from runners.results import (
     to_frame,
 )
 from runners.trials.throughput import read_calibration, slow_loading
-from runners.trials.trial_files import kept_steps, milestone, read_failure, read_outcome
+from runners.trials.trial_files import kept_steps, milestone, read_failure, read_outcome, read_progress
 from study.declare.yaml_reader import errors_with_line
-from study.state.bookkeeping import passed_milestone, trials_of_event
+from study.state.book import read_book
+from study.state.events import trials_of_event
 from study.state.study import Study
 from study.state.study_facts import count_models, own_strategies, study_facts
+from study.state.trial_states import passed_milestone
 from study.state.tuning_table import scores_of
 
 T = TypeVar("T")
@@ -286,19 +288,20 @@ def with_kept_trunks(study: Study, plan: Plan) -> Plan:
     A trial continues from the longest shorter one that did not end before its milestone. A milestone is
     removed when the next longer trial of its trunk has reached its own. So a trial that is declared later,
     between two that have ended, trains all of its steps, as does a further attempt that finds none. A trial
-    that has been paid keeps the cost in the ledger: it may have continued from a shorter trial than the plan
-    now has before it, or from one that is no longer declared.
+    that has been paid keeps its cost: it may have continued from a shorter trial than the plan now has before
+    it, or from one that is no longer declared.
     """
     if not any(trial.milestone_step for trial in plan.trials):
         return plan
-    try:
-        book = study.book()
-    except ValueError:  # a damaged ledger: `run` refuses or repairs it
-        return plan
+    accounts = read_book(study, {}, running=()).trials
     trials = {trial.trial_id: trial for trial in plan.trials}
-    paid = {what: held.reserved for what, held in book.open.items() if kept_steps(study.trial_folder(what))}
-    paid |= book.finished
-    finished = book.finished.keys() & trials
+    paid = {what: account.spent_flops for what, account in accounts.items() if account.spent_flops}
+    finished = paid.keys() & trials
+    begun = trials.keys() - paid.keys()
+    for what, progress in read_progress(study.folder, begun).items():
+        if kept_steps(study.trial_folder(what)):
+            shared = trials[what].train_flops_after(progress["shared_samples"])
+            paid[what] = trials[what].train_flops - shared
     between = {
         shorter.trial_id for what in finished for shorter in shorter_trials(trials[what], trials)
     } - paid.keys()
@@ -330,8 +333,8 @@ def with_kept_trunks(study: Study, plan: Plan) -> Plan:
 def _from_undeclared(study: Study, trial: Trial, flops: int) -> Trial:
     """Return a trial that continued from one that is no longer declared, if the paid FLOPs show that.
 
-    Its result or checkpoint must lie beyond the shared steps. A trial that ended early, or whose reservation
-    was rebuilt from its meter, was paid less for another reason.
+    Its result or checkpoint must lie beyond the shared steps. A trial that ended early was paid less for
+    another reason.
     """
     folder = study.trial_folder(trial.trial_id)
     outcome = read_outcome(folder)

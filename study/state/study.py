@@ -16,9 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from budgets.book import Book
 from budgets.declaration.declaration import Declaration
-from budgets.ledger import read_entries
 from budgets.names import one_line
 from budgets.planning.facts import Component
 from budgets.planning.planned_trial import Trial, shorter_trials
@@ -113,24 +111,11 @@ class Study:
         }
 
     @property
-    def ledger(self) -> Path:
-        """The file of the FLOP book."""
-        return self.folder / "ledger.jsonl"
-
-    @property
     def plan_tables(self) -> dict[str, str]:
         """Phase of the study by table of its planned trials: ``tuning`` if one is declared, then ``grid``."""
         # An earlier declaration may have had a tuning, whose table stays.
         tuning = {} if self.declaration.tuning is None else {"tuning-plan.parquet": "tuning"}
         return tuning | {"plan.parquet": "grid"}
-
-    def book(self) -> Book:
-        """Return the FLOP book so far.
-
-        Raises:
-            ValueError: A line of the ledger can't be read; the message names it.
-        """
-        return Book.of(read_entries(self.ledger))
 
     def write_declaration(self) -> None:
         """Write the declaration, from which the folder's tables are derived; the plan of another one goes."""

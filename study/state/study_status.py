@@ -14,12 +14,11 @@ from analysis.belief.family import families
 from analysis.cells.table import first_attempts
 from analysis.error_unit import ErrorUnit
 from analysis.labels import call_strategies
-from budgets.book import Book
 from budgets.planning.price import Ahead, Range, Speed, forecast, planned_range, start_s
 from budgets.planning.tuning import tuning_reserves
 from budgets.quantity import format_flops
 from runners.results import STARTS, read_json_lines
-from study.state.bookkeeping import unbooked
+from study.state.book import Book, planned_rows, read_book
 from study.state.design import answer_lines, answers, not_chosen, trials_so_far
 from study.state.running import (
     Level,
@@ -68,8 +67,6 @@ class StudyStatus:
         left_s: Forecast of the remaining seconds; None if no trial is left.
         ranked_anew: Number of trials of the last run's plan that the next run replaces by others, because a
             score of their pool has changed.
-        unbooked: The reason why the next run is refused, if the ledger lacks trials that have begun;
-            empty otherwise.
         design: Answers of an adaptive design so far and its open questions, one per line. Trials that it has
             not chosen are not counted in ``levels``.
         outliers: Results that stand out from all others, one per line.
@@ -92,7 +89,6 @@ class StudyStatus:
     slots_busy: float | None
     left_s: Range | None
     ranked_anew: int
-    unbooked: str
     design: tuple[str, ...]
     outliers: tuple[str, ...]
     copying: str
@@ -105,12 +101,12 @@ def read_status(study: Study) -> StudyStatus:
         ValueError: The study has not been run, or one of its files is damaged.
     """
     folder = study.folder
-    planned = _planned_trials(study)
+    planned = planned_trials(study)
     events = read_json_lines(folder / "events.jsonl")
     apart = (planned["phase"] == "grid") & not_chosen(study.declaration, folder, planned)
     plan = planned[~apart].reset_index(drop=True)
-    book = study.book()
     holder = active_run(folder)
+    book = read_book(study, planned_rows(plan))
     rows: dict[str, dict[str, Any]] = {str(row["trial"]): row for row in plan.to_dict("records")}  # type: ignore[misc]
     states = trial_states(folder, rows) | _decided_tuning(folder, rows)
     running = running_trials(rows, states)
@@ -155,7 +151,6 @@ def read_status(study: Study) -> StudyStatus:
             slots=slots or 1,
         ),
         ranked_anew=int(plan["quality"].isin(ranked_anew(study)).sum()),
-        unbooked=unbooked(study, book) if holder is None else "",
         design=_design(study, planned, apart, events),
         outliers=_outliers(study, planned),
         copying=study.copying,
@@ -186,7 +181,7 @@ def _outliers(study: Study, planned: pd.DataFrame) -> tuple[str, ...]:
     return outlier_lines(outliers(families(trials, grid), trials), ErrorUnit.of(trials.metric))
 
 
-def _planned_trials(study: Study) -> pd.DataFrame:
+def planned_trials(study: Study) -> pd.DataFrame:
     """Return the planned trials, tuning first; the column ``phase`` is ``tuning`` or ``grid``."""
     tables = study.plan_tables
     study.require_run(*tables)
@@ -219,11 +214,11 @@ def _without_room(
     tuned = {trial for trial, row in rows.items() if row["phase"] == "tuning"} - near
     rooms = dict.fromkeys(rows, room)
     for trials, share in zip((tuned, near), tuning_reserves(study.declaration), strict=True):
-        rooms |= dict.fromkeys(trials, min(room, share - sum(book.taken[trial] for trial in trials)))
+        rooms |= dict.fromkeys(trials, min(room, share - sum(book.of(trial).taken_flops for trial in trials)))
     # By length, because a trial also has no room if a shorter one of its trunk has none.
     without, ended = set(), set()
     for trial, row in sorted(rows.items(), key=lambda item: item[1]["train_flops"]):
-        open_ = states[trial].column in {"waiting", "left_out"} and trial not in book.open
+        open_ = states[trial].column in {"waiting", "left_out"} and not book.of(trial).reserved_flops
         if open_ and (row["paid_flops"] > rooms[trial] or row["trunk"] in ended):
             without.add(trial)
             ended |= {row["trunk"]} - {""}  # longer trials continue from this one

@@ -1,7 +1,7 @@
 """State of each trial of a study, from the files on disk; all commands use this module.
 
-A trial's own folder comes first, because the ledger, the events and the tables are written after it: if the
-driver dies in between, they are out of date. Only the events show which trials are running, and which were
+A trial's own folder comes first, because the events and the tables are written after it: if the driver dies
+in between, they are out of date. Only the events show which trials are running, and which were
 left out for lack of budget. A study without trial folders, such as a published one, is read from its results.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from budgets.planning.planned_trial import Trial
 from runners.results import STARTS, read_json_lines, read_table
 from runners.trials.trial_files import Outcome, kept_steps, read_failure, read_outcome, read_progress
 from study.storage.lock import active_run
@@ -82,7 +83,7 @@ def trial_states(
     if not (folder / "trials").is_dir():
         return table_states(folder / "results.parquet", trials)
     if running is None:
-        running, left_out = _from_events(folder)
+        running, left_out = running_or_left_out(folder)
     return {
         trial: _state(folder, trial, runs=trial in running, left_out=left_out.get(trial)) for trial in trials
     }
@@ -103,7 +104,12 @@ def _state(folder: Path, trial: str, *, runs: bool, left_out: str | None) -> Tri
     return TrialState(stage=stage, kept_steps=kept, progress=progress, reason=failure or "")
 
 
-def _from_events(folder: Path) -> tuple[set[str], dict[str, str]]:
+def passed_milestone(trial: Trial, outcome: Outcome) -> bool:
+    """Return whether a trial with a result reached its milestone."""
+    return int(outcome.row["steps"]) >= trial.milestone_step
+
+
+def running_or_left_out(folder: Path) -> tuple[set[str], dict[str, str]]:
     """Return the trials that the active run is running, and the trials left out with the reason."""
     events = read_json_lines(folder / "events.jsonl")
     if "trial" not in events:

@@ -1,7 +1,7 @@
 """Location of a study in a bucket, for nodes and drivers that share no folder.
 
 A driver works in a local folder of the study. A background thread uploads the files that the driver writes
-there (ledger, events, tables) within seconds. Nodes upload their trials (`runners.trials.run_on_node`);
+there (events, tables) within seconds. Nodes upload their trials (`runners.trials.run_on_node`);
 the driver downloads the small files of each trial.
 """
 
@@ -42,7 +42,6 @@ from runners.trials.trial_job import TrialJob
 from study.storage.folder_storage import FolderStorage
 from study.storage.lock import LEASE, LEAVE, Holder, Lease, live_holder, only_run, running_here, stop_limit
 
-LEDGER = "ledger.jsonl"
 _HERE_ALONE = {"throughput.json", LEASE}  # about this machine only; never uploaded
 _WEIGHTS, _REQUESTS = "weights.pt", 16
 _PATIENCE_S = 300.0  # longest wait for an unreachable bucket at the end of a run
@@ -133,7 +132,7 @@ class BucketStorage(FolderStorage):
                 say(f"uploaded {folder} to {self._objects / name}")
 
     def announce(self, trial_id: str) -> None:
-        """Upload the ledger and the run's other files, with the trial's name."""
+        """Upload the run's files and the trial's name, by which other drivers find its meter."""
         self._watched = {*self._watched, trial_id}
         self._push()
 
@@ -147,7 +146,7 @@ class BucketStorage(FolderStorage):
         _bring_trial(place, folder, objects_of(place))
 
     def publish(self, trial_id: str) -> None:
-        """Upload a trial's failure, and delete from the bucket the trial's files that were deleted here."""
+        """Upload a trial's failure and count, and delete from the bucket what was deleted of it here."""
         folder, place = self._trial(trial_id)
         left = {each for each in (FAILURE, METER) if not (folder / each).exists()}
         found = objects_of(place)
@@ -156,8 +155,8 @@ class BucketStorage(FolderStorage):
         if milestone(folder) is None:
             left.update(filter(is_milestone, found))
         drop_objects(place, left)
-        if (folder / FAILURE).exists():
-            place.put(folder / FAILURE, FAILURE)
+        for file in {FAILURE, METER} - left:
+            place.put(folder / file, file)
 
     def stop_requested(self) -> float | None:
         """Return the seconds in which the run is to stop, as of the last look at the bucket."""
@@ -199,9 +198,9 @@ class BucketStorage(FolderStorage):
                 (folder / stand_in(each)).touch()
 
     def _push(self) -> None:
-        """Upload the driver's files that have changed since their last upload; the ledger first."""
+        """Upload the driver's files that have changed since their last upload."""
         with self._pushing:
-            for path in sorted(self._folder.iterdir(), key=lambda path: path.name != LEDGER):
+            for path in self._folder.iterdir():
                 if path.is_file() and not path.name.startswith(".") and path.name not in _HERE_ALONE:
                     facts = path.stat()
                     version = facts.st_mtime_ns, facts.st_size

@@ -111,7 +111,7 @@ class FolderStorage:
         """Make the data that a trial reads visible to all nodes."""
 
     def announce(self, trial_id: str) -> None:
-        """Show a trial and its reservation in the ledger to drivers elsewhere, before it computes."""
+        """Show drivers elsewhere that a trial starts, before it computes."""
 
     def watch(self, trials: Collection[str], milestones: Collection[str] = ()) -> None:
         """Set the trials whose progress, or whose milestone, is kept up to date in the study's folder."""

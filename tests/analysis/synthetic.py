@@ -79,17 +79,26 @@ def study(*, seeds: int = 3, noise: float = 0.012, levels: tuple[float, ...] = L
     return frames_around(pd.DataFrame(rows))
 
 
+def paid(
+    what: str, spent: float = 0.0, wasted: float = 0.0, evaluation: float = 0.0, *, charge: bool = False
+) -> dict[str, object]:
+    """Return a row of a study's book."""
+    return {
+        "what": what, "charge": charge, "spent_flops": spent, "wasted_flops": wasted, "kept_flops": 0.0,
+        "evaluation_flops": evaluation,
+    }  # fmt: skip
+
+
 def frames_around(results: pd.DataFrame) -> StudyFrames:
-    """Plan, curves, ledger and events that fit a results table."""
+    """Plan, curves, book and events that fit a results table."""
     plan = results.drop(
         columns=[name for name in results if "/" in str(name)] + ["status", "reason", "train_loss"]
     )
     plan = plan.assign(predicted_s=plan["train_flops"] / 100e9, paid_flops=plan["train_flops"])
-    ledger = [{"entry": "charged", "what": "quality scorer", "train_flops": 1e12, "evaluation_flops": 0.0}]
+    book = [paid("quality scorer", 1e12, charge=True)]
     curves, events = [], [{"time": 1000.0, "event": "study-started", "slots": 2}]
     for place, row in enumerate(results.to_dict("records")):
-        flops = {"train_flops": row["train_flops"], "evaluation_flops": row["evaluation_flops"]}
-        ledger += [{"entry": entry, "what": row["trial"], **flops} for entry in ("reserved", "spent")]
+        book.append(paid(row["trial"], row["train_flops"], evaluation=row["evaluation_flops"]))
         steps = np.unique(np.linspace(1, max(int(row["steps"]), 2), 40).astype(int))
         curves.append(
             pd.DataFrame({
@@ -119,5 +128,5 @@ def frames_around(results: pd.DataFrame) -> StudyFrames:
     return StudyFrames(
         name="made-up", metric="held-out/top1", results=results, midway=midway,
         curves=pd.concat(curves, ignore_index=True), plan=plan, left_out=left_out,
-        ledger=pd.DataFrame(ledger), events=pd.DataFrame(events),
+        spent=pd.DataFrame(book), events=pd.DataFrame(events),
     )  # fmt: skip

@@ -2,12 +2,11 @@
 
 import pytest
 
-from budgets.book import Book, left_behind_flops, reconcile
-from budgets.ledger import read_entries
 from budgets.planning.plan import Plan
 from runners.results import TABLES, read_json_lines, read_table
 from study.declare.dump import dump_declaration
 from study.declare.load import load_declaration
+from study.state.book import read_book
 from study.state.plan_study import plan_study, plan_tables
 from study.state.study import Study, find_study
 from tests.root import ROOT
@@ -61,14 +60,13 @@ def test_results_curves_and_events_are_those_of_planned_trials(shipped: tuple[St
     assert (events.loc[events["event"] == "trial-started", "devices"] == 1).all()
 
 
-def test_ledger_is_whole_and_has_paid_for_the_results(shipped: tuple[Study, Plan]) -> None:
+def test_book_has_paid_for_the_results_and_nothing_else(shipped: tuple[Study, Plan]) -> None:
     study, plan = shipped
-    entries = read_entries(study.ledger)
-    book, results = Book.of(entries), read_table(study.folder / "results.parquet").set_index("trial")
+    book = read_book(study, {trial.trial_id: trial for trial in plan.all_trials})
+    results = read_table(study.folder / "results.parquet").set_index("trial")
 
-    assert reconcile(plan, entries) == []
-    assert left_behind_flops(plan, entries) == 0
+    assert not book.problem
     assert book.charged.keys() == {charge.what for charge in plan.charges}
-    assert book.finished == results["paid_flops"].astype(int).to_dict()
-    assert not book.open
-    assert not book.wasted
+    spent = {trial: account.spent_flops for trial, account in book.trials.items()}
+    assert spent == results["paid_flops"].astype(int).to_dict()
+    assert (book.besides(plan), book.wasted_flops, book.reserved_flops) == (0, 0, 0)

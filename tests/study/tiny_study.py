@@ -13,12 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from budgets.book import Book, Entry
-from budgets.ledger import read_entries
 from budgets.planning.plan import Plan
 from runners.trials.trial_files import checkpoints
 from study.cli import main
 from study.declare.load import load_declaration
+from study.state.book import Book, read_book
 from study.state.plan_study import plan_study
 from study.state.study import Study, find_study
 from tests.child_processes import shared_server
@@ -159,20 +158,23 @@ class TinyStudy:
         """Return the content of the tables that must not depend on how it was run."""
         return {name: (self.folder / name).read_bytes() for name in ("results.parquet", "curves.parquet")}
 
-    def entries(self) -> list[Entry]:
-        return read_entries(self.folder / "ledger.jsonl")
+    def book(self) -> Book:
+        """Return its book, by the trials of its plan."""
+        return read_book(self.study, {trial.trial_id: trial for trial in self.plan.all_trials})
 
     def booked(self, kind: str) -> int:
-        """Return the training FLOPs in the ledger: those ``spent`` or ``wasted``."""
-        return sum(entry.train_flops for entry in self.entries() if entry.entry == kind)
+        """Return the training FLOPs of its trials that are ``spent`` or ``wasted``."""
+        return sum(getattr(account, f"{kind}_flops") for account in self.book().trials.values())
 
     def reserved(self) -> set[str]:
-        """Return what has an open reservation."""
-        return set(Book.of(self.entries()).open)
+        """Return the trials that FLOPs are set aside for."""
+        return {trial for trial, account in self.book().trials.items() if account.reserved_flops}
 
     def settled(self) -> dict[str, int]:
-        """Return what was spent and wasted, once no reservation is open."""
+        """Return what was spent and wasted, once nothing is set aside; its table must have the same."""
+        book = self.book()
         assert not self.reserved()
+        pd.testing.assert_frame_equal(self.table("spent"), book.frame())
         return {kind: self.booked(kind) for kind in ("spent", "wasted")}
 
     def planned_flops(self) -> int:

@@ -1,4 +1,4 @@
-"""Figures of the plan, the ledger and the slots show the course of a run."""
+"""Figures of the plan, of what was spent and of the slots show the course of a run."""
 
 import numpy as np
 import pandas as pd
@@ -7,9 +7,9 @@ import pytest
 from analysis.answers.cost import by_level
 from analysis.cells.study_frames import StudyFrames
 from analysis.charts.figure_data import Missing
-from analysis.charts.run_figures import design_course, ledger_bars, plan_grid, schedule
+from analysis.charts.run_figures import design_course, plan_grid, schedule, spent_bars
 from analysis.drawing.draw import draw
-from tests.analysis.synthetic import figure_of
+from tests.analysis.synthetic import figure_of, paid
 
 
 def test_the_plan_shows_what_finished_failed_waits_and_was_left_out(frames: StudyFrames) -> None:
@@ -47,14 +47,14 @@ def test_trials_of_equal_samples_are_one_level_whatever_their_whole_batches(fram
     grid = figure_of(plan_grid(plan, frames.left_out.head(0), frames.results))
     assert set(grid.frame["line"]) == {"10,560 samples"}
     assert set(figure_of(schedule(plan, frames.events)).frame["series"]) == {"10,560 samples"}
-    levels = by_level(plan, frames.ledger, frames.events)
+    levels = by_level(plan, frames.spent, frames.events)
     assert levels["level"].tolist() == ["10,560 samples", "quality scorer"]
 
 
 def test_levels_of_two_regimes_have_bars_and_labels_of_their_own(frames: StudyFrames) -> None:
     plan = frames.plan.assign(level_flops=np.nan, batch_size=64, samples_seen=10_560.0)
     plan["regime"] = np.where(plan["seed"] == 0, "one-epoch", "equal-samples")
-    data = figure_of(ledger_bars(plan, frames.ledger, frames.events))
+    data = figure_of(spent_bars(plan, frames.spent, frames.events))
     labels = [text.get_text().replace("\n", " ") for text in draw(data).axes[0].get_yticklabels()]
     assert labels == ["10,560 samples (equal samples)", "10,560 samples (one epoch)", "quality scorer"]
 
@@ -90,15 +90,12 @@ def test_a_slot_shows_attempts_one_after_the_other_and_which_were_lost(frames: S
 
 
 def test_what_earlier_declarations_cost_has_its_own_row(frames: StudyFrames) -> None:
-    extra = [
-        {"entry": "spent", "what": "removed-1", "train_flops": 5e11, "evaluation_flops": 0.0},
-        {"entry": "wasted", "what": "removed-2", "train_flops": 1e11, "evaluation_flops": 0.0},
-    ]
-    ledger = pd.concat([frames.ledger, pd.DataFrame(extra)], ignore_index=True)
-    levels = by_level(frames.plan, ledger, frames.events).set_index("level")
+    extra = pd.DataFrame([paid("removed-1", 5e11), paid("removed-2", wasted=1e11)])
+    spent = pd.concat([frames.spent, extra], ignore_index=True)
+    levels = by_level(frames.plan, spent, frames.events).set_index("level")
     assert [levels[name]["earlier declarations"] for name in ("trials", "spent", "wasted")] == [2, 6e11, 1e11]
-    gone = ledger[ledger["entry"] != "reserved"]
-    assert levels["spent"].sum() == pytest.approx(gone["train_flops"].to_numpy(float).sum())
+    gone = spent[["spent_flops", "wasted_flops"]]
+    assert levels["spent"].sum() == pytest.approx(gone.to_numpy(float).sum())
 
 
 def test_no_time_is_shown_before_a_trial_has_ended(frames: StudyFrames) -> None:

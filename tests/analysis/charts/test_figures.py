@@ -17,18 +17,18 @@ from analysis.drawing.save import helpers, save, save_all
 from analysis.drawing.style import COLUMN_IN, looks
 from analysis.report.analyse import Analysis, analyse
 from analysis.report.report import report_figures
-from tests.analysis.synthetic import study
+from tests.analysis.synthetic import paid, study
 
 pytestmark = pytest.mark.slow
 
 NAMES = [
     "error-compute-architecture", "error-compute-strategy", "pareto", "error-data",
     "error-epochs", "quality", "equivalence-compute", "shift", "isoflop", "forecasts",
-    "training-loss", "midway", "plan", "ledger", "schedule",
+    "training-loss", "midway", "plan", "spent", "schedule",
 ]  # fmt: skip
 
 
-LOST = {"entry": "wasted", "what": "lost", "train_flops": 1e11, "evaluation_flops": 0.0}
+LOST = paid("lost", wasted=1e11)
 
 
 def blank(*marks: dict[str, Any]) -> FigureData:
@@ -49,8 +49,8 @@ def supported(figures: Iterable[FigureData | Missing]) -> dict[str, FigureData]:
 
 @pytest.fixture(scope="module")
 def drawn(frames: StudyFrames, analysed: Analysis) -> dict[str, FigureData]:
-    ledger = pd.concat([frames.ledger, pd.DataFrame([LOST])], ignore_index=True)
-    return supported(report_figures(analysed, replace(frames, ledger=ledger)))
+    spent = pd.concat([frames.spent, pd.DataFrame([LOST])], ignore_index=True)
+    return supported(report_figures(analysed, replace(frames, spent=spent)))
 
 
 def test_a_full_study_supports_every_figure(drawn: dict[str, FigureData]) -> None:
@@ -68,7 +68,7 @@ def test_error_during_training_ends_at_the_result(drawn: dict[str, FigureData], 
         assert line["y"].tolist() == pytest.approx([100 * (1 - top1 / over) for over in (4, 2, 1)])
 
 
-_BARS = ("quality", "plan", "ledger", "schedule")
+_BARS = ("quality", "plan", "spent", "schedule")
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in _BARS])
@@ -124,7 +124,7 @@ def test_names_of_any_text_and_number_fit_a_figure_of_a_columns_width(
         assert f'data-series="{escape(name)}" aria-label="{escape(name)}: show"' in svg
 
 
-@pytest.mark.parametrize(("name", "length"), [("ledger", "x"), ("quality", "y")])
+@pytest.mark.parametrize(("name", "length"), [("spent", "x"), ("quality", "y")])
 def test_bars_are_as_long_as_the_csv_says(
     name: str, length: str, drawn: dict[str, FigureData], tmp_path: Path
 ) -> None:
@@ -176,11 +176,11 @@ def test_a_half_finished_study_has_no_filled_star(frames: StudyFrames) -> None:
     assert "best" not in set(data.frame["mark"])
 
 
-def test_plan_and_ledger_are_drawn_only_if_the_run_differed_from_the_plan(
+def test_plan_and_spending_are_drawn_only_if_the_run_differed_from_the_plan(
     frames: StudyFrames, analysed: Analysis
 ) -> None:
     names = set(supported(report_figures(analysed, replace(frames, left_out=frames.left_out[:0]))))
-    assert not names & {"plan", "ledger"}
+    assert not names & {"plan", "spent"}
     assert "schedule" in names
 
 
@@ -202,7 +202,7 @@ def test_the_frontier_steps_down_through_the_lowest_cells_at_their_levels(
 def test_the_same_data_give_the_same_files_in_any_process(
     drawn: dict[str, FigureData], tmp_path: Path
 ) -> None:
-    names = ["ledger", "schedule", "quality", "error-data"]
+    names = ["spent", "schedule", "quality", "error-data"]
     texts = []
     for count in (0, 1):
         folder = tmp_path / str(count)

@@ -181,8 +181,8 @@ def test_the_answers_come_before_everything_else(written: tuple[Written, Element
     assert main == sorted(main)
 
 
-def test_the_cost_agrees_with_the_ledger(written: tuple[Written, Elements], frames: StudyFrames) -> None:
-    gone = totals(frames.plan, frames.ledger, frames.events).spent_flops
+def test_the_cost_agrees_with_the_book(written: tuple[Written, Elements], frames: StudyFrames) -> None:
+    gone = totals(frames.plan, frames.spent, frames.events).spent_flops
     assert gone == pytest.approx(156.04e12, rel=1e-3)
     text = written[1].text
     assert "156 TFLOP of training, 39\u00a0% of the study budget of 400 TFLOP" in text
@@ -197,7 +197,7 @@ def test_trials_show_their_settings_with_the_error_first(written: tuple[Written,
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_half_finished_study_says_what_is_missing(tmp_path: Path, frames: StudyFrames) -> None:
-    half = replace(frames, results=frames.results.iloc[:30], ledger=frames.ledger.iloc[:61])
+    half = replace(frames, results=frames.results.iloc[:30], spent=frames.spent.iloc[:31])
     summary = write(tmp_path / "report", half)
     assert summary.lines[0].startswith("30 of 99 trials finished; ")
     text = Elements(summary.page.read_text(encoding="utf-8")).text
@@ -218,7 +218,7 @@ def test_a_study_without_a_finished_trial_has_a_report(tmp_path: Path, frames: S
     none = pd.DataFrame()
     summary = write(
         tmp_path / "report",
-        replace(frames, results=none, curves=none, ledger=none, events=none, left_out=none),
+        replace(frames, results=none, curves=none, spent=frames.spent[:0], events=none, left_out=none),
     )
     levels = ("200 GFLOP", "900 GFLOP", "3.6 TFLOP")
     assert summary.lines == (

@@ -10,6 +10,7 @@ from analysis.answers.cost import by_level, run_time, totals, trial_hours
 from analysis.cells.study_frames import StudyFrames
 from analysis.report.table_files import latex, markdown, save
 from analysis.report.tables import Table
+from tests.analysis.synthetic import paid
 
 ODD = Table(
     name="odd",
@@ -44,12 +45,11 @@ def test_the_csv_holds_the_texts(tmp_path: Path) -> None:
     assert pd.read_csv(tmp_path / "odd.csv", dtype=str).equals(ODD.frame.astype("str"))
 
 
-def test_levels_sum_to_the_ledger(frames: StudyFrames) -> None:
-    levels = by_level(frames.plan, frames.ledger, frames.events)
-    cost = totals(frames.plan, frames.ledger, frames.events, budget_flops=4e14, price_per_hour=2.0)
-    spent = frames.ledger[frames.ledger["entry"].isin(["spent", "charged"])]
-    assert levels["spent"].sum() == cost.spent_flops == spent["train_flops"].sum()
-    assert levels["evaluation"].sum() == cost.evaluation_flops == spent["evaluation_flops"].sum()
+def test_levels_sum_to_the_book(frames: StudyFrames) -> None:
+    levels = by_level(frames.plan, frames.spent, frames.events)
+    cost = totals(frames.plan, frames.spent, frames.events, budget_flops=4e14, price_per_hour=2.0)
+    assert levels["spent"].sum() == cost.spent_flops == frames.spent["spent_flops"].sum()
+    assert levels["evaluation"].sum() == cost.evaluation_flops == frames.spent["evaluation_flops"].sum()
     assert levels["hours"].sum() == pytest.approx(cost.device_hours) == pytest.approx(99 * 5 / 3600)
     assert cost.price == 2 * cost.device_hours
     assert levels["level"].tolist() == ["200 GFLOP", "900 GFLOP", "3.6 TFLOP", "quality scorer"]
@@ -59,12 +59,8 @@ def test_levels_sum_to_the_ledger(frames: StudyFrames) -> None:
 def test_what_a_tuning_and_earlier_declarations_paid_is_planned_in_the_levels_and_in_all(
     frames: StudyFrames,
 ) -> None:
-    paid = [
-        {"entry": entry, "what": what, "train_flops": flops, "evaluation_flops": 0.0}
-        for what, flops in (("tuned", 7e12), ("removed", 3e12))
-        for entry in ("reserved", "spent")
-    ]
-    ledger = pd.concat([frames.ledger, pd.DataFrame(paid)], ignore_index=True)
+    others = pd.DataFrame([paid("tuned", 7e12), paid("removed", 3e12)])
+    spent = pd.concat([frames.spent, others], ignore_index=True)
     tuning = pd.DataFrame([
         {"time": -9.0, "event": "tuning-started", "slots": 1},
         {"time": -9.0, "event": "trial-started", "trial": "tuned", "slot": 0},
@@ -72,7 +68,7 @@ def test_what_a_tuning_and_earlier_declarations_paid_is_planned_in_the_levels_an
     ])  # fmt: skip
     events = pd.concat([tuning, frames.events], ignore_index=True)
 
-    levels, cost = by_level(frames.plan, ledger, events), totals(frames.plan, ledger, events)
+    levels, cost = by_level(frames.plan, spent, events), totals(frames.plan, spent, events)
 
     assert levels["planned"].sum() == cost.planned_flops == cost.spent_flops
     planned = levels.set_index("level")["planned"]
@@ -80,7 +76,7 @@ def test_what_a_tuning_and_earlier_declarations_paid_is_planned_in_the_levels_an
 
 
 def test_time_is_read_from_the_events(frames: StudyFrames) -> None:
-    time = totals(frames.plan, frames.ledger, frames.events).time
+    time = totals(frames.plan, frames.spent, frames.events).time
     assert (time.slots, time.busy_s, time.wall_s) == (2, 99 * 5.0, 10.0 + 3 * 99)
 
 

@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from budgets.ledger import Ledger
 from budgets.planning.plan import Plan
 from budgets.planning.price import Ahead, Range, forecast, work_s
 from budgets.quantity import format_flops, format_seconds_range
-from runners.results import write_table
+from runners.results import plan_row, write_table
 from runners.store.files import write_json
 from runners.trials.trial_files import Outcome, write_failure, write_outcome
 from study.run.run_tuning import write_tuning
@@ -25,7 +24,7 @@ from study.show.progress import Progress
 from study.show.status_view import show_status, status_json
 from study.show.study_report import report_study
 from study.show.view import PlainConsole, sparkline
-from study.state.bookkeeping import add_event
+from study.state.events import add_event
 from study.state.plan_study import plan_study, plan_tables, planned_row
 from study.state.running import left_of, speed_of
 from study.state.study import Study
@@ -47,16 +46,12 @@ def study(tiny: TinyStudy) -> Study:
     study.folder.mkdir()
     write_table(study.folder / "plan.parquet", plan_tables(plan)[0])
     done, failed, runs, _ = plan.trials
-    ledger = Ledger(study.folder / "ledger.jsonl", plan.study_flops)
     add_event(study, "study-started", slots=2)
     for slot, trial in enumerate((done, failed, runs)):
         add_event(study, "trial-started", trial=trial.trial_id, slot=slot)
-        ledger.reserve(trial.trial_id, trial.train_flops)
-    ledger.settle(done.trial_id, train_flops=done.train_flops, evaluation_flops=0)
-    ledger.settle(failed.trial_id, train_flops=0, evaluation_flops=0)
     add_event(study, "trial-finished", trial=done.trial_id, slot=0, wall_s=2.0, samples_per_s=400.0)
     add_event(study, "trial-failed", trial=failed.trial_id, slot=1, wall_s=1.0, reason="ValueError: no image")
-    row = {"trial": done.trial_id, "status": "finished", "reason": "", "samples_seen": done.samples_seen}
+    row = plan_row(done) | {"status": "finished", "reason": ""}
     for trial in (done, failed, runs):
         study.trial_folder(trial.trial_id).mkdir(parents=True)
     (study.trial_folder(done.trial_id) / "curve.parquet").touch()
@@ -187,6 +182,7 @@ def within(study: Study, study_flops: int) -> Study:
 
 def test_status_separates_trials_without_room_from_those_that_continue(study: Study, plan: Plan) -> None:
     done, _, begun, _ = plan.trials
+    (study.trial_folder(begun.trial_id) / "checkpoint-0000000040-abc.pt").touch()
 
     text = shown(within(study, done.train_flops + begun.train_flops))
     assert "no room for 1 of 2" in text

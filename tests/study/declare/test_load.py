@@ -205,7 +205,7 @@ def test_paths_are_relative_to_the_file_and_in_a_runs_copy_to_the_working_direct
     monkeypatch.chdir(project)
     saved.mkdir(parents=True)
     (saved / "study.yaml").write_text(dump_declaration(load_declaration(Path("study.yaml"))))
-    (saved / "ledger.jsonl").touch()
+    (saved / "spent.parquet").touch()
 
     declaration = load_declaration(Path("results/full/study.yaml"))
 

@@ -17,7 +17,7 @@ from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
 from runners.trials.trial_files import Outcome, write_outcome
 from runners.trials.trial_job import TrialJob
 from study.run import execution, site
-from study.state.bookkeeping import trials_of_event
+from study.state.events import trials_of_event
 from tests.study.one_slot import OneSlot
 from tests.study.tiny_study import TinyStudy
 

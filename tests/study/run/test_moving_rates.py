@@ -216,9 +216,8 @@ def near(tiny: TinyStudy) -> set[str]:
 
 def booked_of(tiny: TinyStudy, ids: set[str]) -> dict[str, int]:
     """Return the training FLOPs that some trials spent and wasted."""
-    entries = [each for each in tiny.entries() if each.what in ids]
-    kinds = ("spent", "wasted")
-    return {kind: sum(each.train_flops for each in entries if each.entry == kind) for kind in kinds}
+    accounts = [account for trial, account in tiny.book().trials.items() if trial in ids]
+    return {kind: sum(getattr(each, f"{kind}_flops") for each in accounts) for kind in ("spent", "wasted")}
 
 
 def test_rates_tuned_per_level_train_and_pay_each_level_without_a_trunk(
@@ -237,7 +236,7 @@ def test_rates_tuned_per_level_train_and_pay_each_level_without_a_trunk(
     assert (both["paid_flops"] == both["train_flops"]).all()
     assert both["trunk"].ne("").all()
     assert results["trunk"].nunique() == 3, "each level has its own rate"
-    spent = {each.what: each.train_flops for each in tiny.entries() if each.entry == "spent"}
+    spent = {trial: account.spent_flops for trial, account in tiny.book().trials.items()}
     assert spent == dict(zip(both["trial"], both["train_flops"].astype(int), strict=True))
     counted = {name: read_meter(tiny.folder / "trials" / name) for name in spent}
     assert {name: count and count.train_flops for name, count in counted.items()} == spent

@@ -3,25 +3,20 @@
 import io
 import re
 import shutil
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from budgets.book import Book, Entry
-from budgets.ledger import Ledger, read_entries
-from budgets.planning.plan import Charge
+from budgets.quantity import format_flops
 from runners.store.files import write_json
-from runners.trials.meter import FlopCount, read_meter
+from runners.trials.meter import read_meter
 from study.cli import main
-from study.state.bookkeeping import Bookkeeper, repair_ledger
+from study.state.book import Account
 from tests.progress import progress
-from tests.study.conftest import waiting_tuning
 from tests.study.tiny_study import TinyStudy
 
 pytestmark = pytest.mark.slow
@@ -46,139 +41,68 @@ def tiny(done: TinyStudy, tmp_path: Path) -> TinyStudy:
     return copied(done, tmp_path / "copy")
 
 
-def spent_on(tiny: TinyStudy, trial: str) -> int:
-    """Return how often a trial's cost stands in the ledger."""
-    return [entry.what for entry in tiny.entries() if entry.entry == "spent"].count(trial)
-
-
 def test_finished_trials_without_results_are_paid_again_only_on_request(tiny: TinyStudy) -> None:
     before, (trial, other) = tiny.tables(), sorted(tiny.trials())
-    spent = tiny.booked("spent")
+    spent, metered = tiny.booked("spent"), read_meter(trial)
     shutil.rmtree(trial)
     (other / "result.json").unlink()
 
     assert re.search(r"\b2 trials .*finished before.* 5\.8", tiny.run(code=2))
     assert "--pay-again" in tiny.run("--dry-run")
-    for option in ("--pay-again", "--repair"):
-        tiny.run(f"--dry-run {option}", code=2)
+    tiny.run("--dry-run --pay-again", code=2)
+    assert tiny.settled() == {"spent": spent, "wasted": 0}
 
     tiny.run("--pay-again")
     assert tiny.tables() == before
-    assert spent_on(tiny, trial.name) == 2
-    assert tiny.booked("spent") == 2 * spent
+    assert tiny.settled() == {"spent": spent, "wasted": spent}
+    counted = read_meter(trial)
+    assert metered is not None
+    assert counted is not None
+    assert counted.train_flops == 2 * metered.train_flops, "it counts on from what the book has"
 
 
-@pytest.mark.parametrize("damage", ["half", "digit", "gone"])
-def test_a_damaged_ledger_is_rebuilt_from_results_and_meters(tiny: TinyStudy, damage: str) -> None:
-    path = tiny.study.ledger
-    sound, lines = tiny.settled(), path.read_text().splitlines(keepends=True)
-    text = {
-        "half": "".join(lines[len(lines) // 2 :]),
-        "digit": "".join(lines).replace('"spent", "what"', '"spent",  "what"').replace(": 29", ": 28"),
-        "gone": "",
-    }[damage]
-    path.write_text(text)
-    said = tiny.run(code=2)
-    assert "ledger.jsonl" in said
-    assert "`run --repair`" in said
-    assert tiny.run("--dry-run", code=2) == said
-    assert "`run --repair`" in tiny.says("status", code=0 if damage == "gone" else 2)
+@pytest.mark.parametrize("damage", ["half", "gone", "empty"])
+def test_a_damaged_book_is_derived_anew_from_results_and_meters(tiny: TinyStudy, damage: str) -> None:
+    path, book = tiny.folder / "spent.parquet", tiny.book()
+    content, before = path.read_bytes(), tiny.tables()
+    path.write_bytes(content[: len(content) // 2] if damage == "half" else b"")
     if damage == "gone":
-        said = tiny.says("report")
-        assert f"{path} was deleted or cut: it lacks 2 of" in said
+        path.unlink()
 
-    before = tiny.tables()
-    said = tiny.run("--repair")
-
-    assert "rebuilt" in said
+    assert " 0 to run" in tiny.run("--dry-run")
+    assert tiny.status()["spent_flops"] == book.spent_flops
+    assert "spent.parquet is" in tiny.run()
     assert tiny.tables() == before
-    assert tiny.settled() == sound
-    assert path.with_name("ledger.jsonl.damaged-1").read_text() == text
-    assert "the ledger is sound" in tiny.run("--repair")
+    assert path.read_bytes() == content
+    assert "spent.parquet" not in tiny.run()
 
 
-def test_a_deleted_ledger_is_rebuilt_with_trials_that_are_no_longer_declared(tiny: TinyStudy) -> None:
-    sound = tiny.settled()
-    tiny.declare(seeds="0")
-    tiny.study.ledger.unlink()
+def test_trials_and_charges_that_are_no_longer_declared_stay_in_the_book(tiny: TinyStudy) -> None:
+    book, (first, second) = tiny.book(), sorted(tiny.trials())
+    tiny.declare(seeds="7")
+    shutil.rmtree(first)
+    book.charged["scores of a pool that is no longer declared"] = 11
+    book.write(tiny.study)
 
-    assert "it lacks 2 of" in tiny.run(code=2)
-    tiny.run("--repair")
-    assert tiny.settled() == sound
+    assert f"{format_flops(book.spent_flops)} were spent on trials that are not in this" in tiny.run()
 
-
-def test_a_repair_keeps_a_checkpoint_that_the_grid_of_a_waiting_tuning_may_need(tiny: TinyStudy) -> None:
-    (interrupted, _), study, plan = sorted(tiny.trials()), tiny.study, tiny.plan
-    (interrupted / "result.json").unlink()
-    checkpoint = interrupted / "checkpoint-0000000040-abc.pt"
-    checkpoint.touch()
-    study.ledger.write_text("damage\n", encoding="utf-8")
-
-    repair_ledger(study, replace(plan, trials=(), tuning=waiting_tuning()), lambda _: None)
-
-    meter, book = read_meter(interrupted), study.book()
-    assert checkpoint.exists()
-    assert meter is not None
-    assert {what: held.left for what, held in book.open.items()} == {interrupted.name: meter.train_flops}
-    study.ledger.write_text("damage\n", encoding="utf-8")
-    repair_ledger(study, replace(plan, trials=()), lambda _: None)
-    assert not checkpoint.exists(), "no cell of the plan needs it"
-    assert study.book().wasted[interrupted.name][0] == meter.train_flops
-
-
-def test_a_rebuilt_ledger_keeps_facts_that_only_its_old_lines_hold(tiny: TinyStudy) -> None:
-    path, (again, gone) = tiny.study.ledger, sorted(tiny.trials())
-    shutil.rmtree(again)
-    tiny.run("--pay-again")
-    charge = Charge(what="scores of a pool that is no longer declared", flops=11)
-    Ledger(path, None).charge(replace(tiny.plan, charges=(charge,)))
-    sound = read_entries(path)
-    shutil.rmtree(gone)
-    path.write_text(path.read_text() + "damage\n")
-
-    tiny.run(f"--repair --only {again.name}")
-
-    entries = read_entries(path)
-    assert sums(entries) == sums(sound)
-    assert spent_on(tiny, again.name) == 2
-    assert not Book.of(entries).open
-
-
-def sums(entries: Sequence[Entry]) -> Counter[tuple[str, str]]:
-    """Return the FLOPs of each kind of entry that a repair must keep."""
-    flops: Counter[tuple[str, str]] = Counter()
-    for entry in entries:
-        if entry.entry in {"charged", "spent", "wasted"}:
-            flops[entry.entry, "training"] += entry.train_flops
-            flops[entry.entry, "evaluation"] += entry.evaluation_flops
-    return flops
-
-
-def test_a_ledger_that_contradicts_a_result_is_refused(tiny: TinyStudy) -> None:
-    path = tiny.study.ledger
-    entries = read_entries(path)
-    path.unlink()
-    forged = Ledger(path, None)  # with digests that fit
-    for entry in entries:
-        change = {"spent": -1000, "released": 1000}.get(entry.entry, 0)
-        forged._append(replace(entry, train_flops=entry.train_flops + change))  # noqa: SLF001
-
-    assert "FLOP spent by trial" in tiny.run(code=2)
-    assert "rebuilt" in tiny.run("--repair")
-    tiny.run()
+    after = tiny.book()
+    assert after.charged == book.charged
+    assert {name: after.of(name) for name in (first.name, second.name)} == book.trials
+    assert len(after.trials) == 3
 
 
 @pytest.mark.parametrize("meter", [None, b"", b"\0" * 62, b"garbage", "digit"], ids=str)
 def test_without_its_meter_a_trial_is_charged_the_most_that_it_can_have_lost(
     tiny: TinyStudy, meter: bytes | str | None
 ) -> None:
-    trial, study = tiny.plan.trials[0], tiny.study
-    folder, said = study.trial_folder(trial.trial_id), list[str]()
+    trial, before = tiny.plan.trials[0], tiny.tables()
+    folder = tiny.study.trial_folder(trial.trial_id)
     (folder / "result.json").unlink()
     write_json(folder / "progress.json", progress(16))
-    ledger = Ledger(tiny.place / "new.jsonl", None)
-    ledger.reserve(trial.trial_id, trial.train_flops)
-    ledger.waste(trial.trial_id, 77)  # of an earlier start
+    book = tiny.book()
+    book.trials[trial.trial_id] = Account(wasted_flops=77)  # of an earlier start
+    book.write(tiny.study)
     path = folder / "meter"
     if meter is None:
         path.unlink()
@@ -188,25 +112,32 @@ def test_without_its_meter_a_trial_is_charged_the_most_that_it_can_have_lost(
         path.write_text(path.read_text().replace("4", "5", 1))
     assert read_meter(folder) is None
 
-    for _ in range(2):
-        Bookkeeper(ledger, study, said.append).lost(trial)
+    said = tiny.run()
 
-    assert ledger.book.wasted[trial.trial_id][0] == 77 + trial.train_flops
-    assert read_meter(folder) == FlopCount(train_flops=77 + trial.train_flops)
-    (line,) = said
-    assert trial.trial_id in line
-    assert "2.904 GFLOP" in line
+    assert f"the meter of trial {trial.trial_id} is missing or damaged; 2.904 GFLOP are booked as" in said
+    assert tiny.tables() == before
+    assert tiny.book().of(trial.trial_id).wasted_flops == 77 + trial.train_flops
+    counted = read_meter(folder)
+    assert counted is not None
+    assert counted.train_flops == 77 + 2 * trial.train_flops
 
 
 def test_an_empty_meter_of_a_trial_that_did_nothing_books_nothing(tiny: TinyStudy) -> None:
-    trial, study = tiny.plan.trials[0], replace(tiny.study, folder=tiny.place / "new")
-    folder = study.trial_folder(trial.trial_id)
+    shutil.rmtree(tiny.folder)
+    folder = tiny.study.trial_folder(tiny.plan.trials[0].trial_id)
     folder.mkdir(parents=True)
     (folder / "meter").touch()
-    ledger = Ledger(tiny.place / "new.jsonl", None)
-    ledger.reserve(trial.trial_id, trial.train_flops)
-    Bookkeeper(ledger, study, pytest.fail).lost(trial)
-    assert ledger.book.spent_flops == 0
+    assert "the meter of" not in tiny.run()
+    assert tiny.settled()["wasted"] == 0
+
+
+def test_a_shipped_study_without_its_book_is_refused(tiny: TinyStudy) -> None:
+    shutil.rmtree(tiny.folder / "trials")
+    spent = tiny.status()["spent_flops"]
+    assert spent == tiny.planned_flops()
+    (tiny.folder / "spent.parquet").unlink()
+    for command in ("status", "report"):
+        assert "spent.parquet is missing" in tiny.says(command, code=2)
 
 
 def _flip(content: bytes, at: int, bit: int) -> bytes:
@@ -263,7 +194,7 @@ def test_an_edit_of_any_file_leaves_the_right_tables_or_a_refusal_that_names_a_f
 
     if code == 0:
         assert tiny.tables() == done.tables()
-        assert Book.of(tiny.entries()).spent_flops >= Book.of(done.entries()).spent_flops
+        assert tiny.book().spent_flops >= done.book().spent_flops
     else:
         said = errors.getvalue()
         assert code == 2

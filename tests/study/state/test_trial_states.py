@@ -8,8 +8,6 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from budgets.book import Book
-from budgets.ledger import Ledger, readable_entries
 from runners.results import write_table
 from runners.store.files import write_json
 from runners.trials.trial_files import Outcome, write_failure, write_outcome
@@ -30,20 +28,17 @@ EVENTS = (
 )
 
 
-def unbook(folder: Path, trial: str) -> None:
+def unbook(tiny: TinyStudy, trial: str) -> None:
     """Restore a study's files to the moment between a trial's result and the driver's booking."""
-    for name, key in (("ledger.jsonl", "what"), ("events.jsonl", "trial")):
-        lines = (folder / name).read_text().splitlines(keepends=True)
-        last = max(number for number, line in enumerate(lines) if json.loads(line).get(key) == trial)
-        began = min(number for number, line in enumerate(lines[: last + 1]) if trial in line)
-        kept = [line for number, line in enumerate(lines) if number <= began or trial not in line]
-        (folder / name).write_text("".join(line for line in kept if "study-ended" not in line))
-    ledger = folder / "ledger.jsonl"
-    entries = readable_entries(ledger)
-    ledger.unlink()
-    Ledger(ledger, None)._append(*entries)  # noqa: SLF001 - digests of the lines that are left
-    results = pd.read_parquet(folder / "results.parquet")
-    write_table(folder / "results.parquet", results[results["trial"] != trial])
+    path, book = tiny.folder / "events.jsonl", tiny.book()
+    lines = path.read_text().splitlines(keepends=True)
+    began = min(number for number, line in enumerate(lines) if trial in line)
+    kept = [line for number, line in enumerate(lines) if number <= began or trial not in line]
+    path.write_text("".join(line for line in kept if "study-ended" not in line))
+    del book.trials[trial]
+    book.write(tiny.study)
+    results = tiny.table()
+    tiny.study.write_table("results.parquet", results[results["trial"] != trial])
 
 
 @pytest.mark.slow
@@ -51,10 +46,9 @@ def unbook(folder: Path, trial: str) -> None:
 def test_an_unbooked_result_is_finished_for_every_command(tiny: TinyStudy) -> None:
     tiny.declare(seeds="0, 1")
     tiny.run()
-    before, plan = tiny.tables(), tiny.plan
-    first, second = plan.trials
-    unbook(tiny.folder, second.trial_id)
-    assert list(Book.of(tiny.entries()).open) == [second.trial_id]
+    before, book, plan = tiny.tables(), tiny.book(), tiny.plan
+    unbook(tiny, plan.trials[1].trial_id)
+    assert tiny.book() == book
 
     assert tiny.says("run --dry-run").startswith("2 trials: 2 finished, 0 to run")
     (level,) = tiny.status()["levels"]
@@ -69,9 +63,7 @@ def test_an_unbooked_result_is_finished_for_every_command(tiny: TinyStudy) -> No
 
     tiny.run()
     assert tiny.tables() == before
-    assert not tiny.reserved()
-    spent = {entry.what: entry.train_flops for entry in tiny.entries() if entry.entry == "spent"}
-    assert spent == {trial.trial_id: trial.train_flops for trial in (first, second)}
+    assert sum(tiny.settled().values()) == sum(trial.train_flops for trial in plan.trials)
 
 
 def test_every_stage_is_recognised(tmp_path: Path) -> None:

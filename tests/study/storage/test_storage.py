@@ -112,20 +112,20 @@ def test_a_storage_that_no_other_process_reads_is_refused_before_anything_is_spe
     study = TinyStudy(tmp_path, pool, more="storage: memory://clip\n")
     said = study.run(code=2)
     assert "memory://clip/results/tiny is another storage than the driver's, or one that no other" in said
-    assert not (study.folder / "ledger.jsonl").exists()
+    assert not (study.folder / "spent.parquet").exists()
 
 
-def test_the_first_trial_starts_when_its_reservation_is_in_the_bucket(
+def test_a_trial_starts_when_its_name_is_in_the_bucket(
     machine: Machine, tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lock, "_BEAT_S", 600)  # no upload beside the run
     monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
-    reserved = list[bool]()
+    named = list[bool]()
 
     def start(backend: LocalBackend, job: Job) -> None:
-        ledger = Location(bucket.url).read("results/tiny/ledger.jsonl") or b""
+        names = json.loads(Location(bucket.url).read(f"results/tiny/{FILES}") or b"{}")
         if job.resources:  # a trial, not a look at the storage
-            reserved.append(job.trial in ledger.decode())
+            named.append(job.trial in names["trials"])
         start_job(backend, job)
 
     start_job = LocalBackend.start
@@ -133,35 +133,19 @@ def test_the_first_trial_starts_when_its_reservation_is_in_the_bucket(
 
     machine().run()
 
-    assert reserved == [True]
-
-
-def test_the_first_reservation_is_uploaded_though_the_ledger_was_before_with_charges_alone(
-    bucket: Bucket, tmp_path: Path
-) -> None:
-    study = BucketStorage(Location(bucket.url), "results/charged", tmp_path)
-    (tmp_path / "ledger.jsonl").write_text("charged\n")
-    study._push()  # noqa: SLF001 - as beside the run, every few seconds
-    (tmp_path / "ledger.jsonl").write_text("charged\nreserved\n")
-
-    study.announce("0123456789ab")
-
-    uploaded = Location(bucket.url) / "results/charged"
-    assert uploaded.read("ledger.jsonl") == b"charged\nreserved\n"
-    names = json.loads(uploaded.read(FILES) or b"")
-    assert names["trials"] == ["0123456789ab"], "found elsewhere although its driver dies now"
+    assert named == [True], "found elsewhere although its driver dies now"
 
 
 def test_lines_that_a_killed_run_had_not_uploaded_stay_and_those_of_another_machine_come(
     bucket: Bucket, tmp_path: Path
 ) -> None:
-    study, ledger = Location(bucket.url) / "results/tiny", tmp_path / "ledger.jsonl"
-    study.write("ledger.jsonl", b"1\n2\n")
-    study.write(FILES, b'{"files": ["ledger.jsonl"], "trials": []}')
+    study, events = Location(bucket.url) / "results/tiny", tmp_path / "events.jsonl"
+    study.write("events.jsonl", b"1\n2\n")
+    study.write(FILES, b'{"files": ["events.jsonl"], "trials": []}')
     for here, kept in ((b"1\n", b"1\n2\n"), (b"1\n2\n3\n", b"1\n2\n3\n"), (b"1\n4\n5\n", b"1\n2\n")):
-        ledger.write_bytes(here)
+        events.write_bytes(here)
         bring(study, tmp_path)
-        assert ledger.read_bytes() == kept
+        assert events.read_bytes() == kept
 
 
 def test_pool_and_evaluation_set_below_a_url_give_the_rows_of_a_folder(

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from budgets.book import Book
 from runners.host.workers import usable_cores
 from runners.trials.run_on_node import run_trial
 from runners.trials.trial_files import Outcome, kept_steps
@@ -64,10 +63,10 @@ def test_a_failed_and_a_diverged_trial_do_not_stop_the_others(tiny: TinyStudy) -
     assert "TypeError" in reasons["buggy"]
     assert "not finite" in reasons["mini-ViT-XXS-8"]
     assert not tiny.reserved()
-    first, entries = tiny.finished(), tiny.entries()
+    first, book = tiny.finished(), tiny.book()
 
     assert re.search("1 failed .*--retry-failed", tiny.run(code=1))
-    assert tiny.entries() == entries
+    assert tiny.book() == book
 
     assert "--retry-failed" not in tiny.run("--only mini-ViT-XS-8"), "the failed trial is not selected"
     assert tiny.statuses() == expected
@@ -90,15 +89,14 @@ def test_a_trial_without_retries_left_keeps_checkpoint_and_log_for_retry_failed(
         ended(process, code=1)
 
     assert tiny.statuses() == {"mini-ViT-XXS-8": "failed"}
-    lost, entries = tiny.booked("wasted"), tiny.entries()
-    assert list(Book.of(entries).open) == [trial.name]
+    lost = tiny.booked("wasted")
+    assert tiny.reserved() == {trial.name}
     kept = logged(tiny.folder)
 
     let_go(tiny.folder)
     tiny.run("--retry-failed")
     assert tiny.statuses() == {"mini-ViT-XXS-8": "finished"}
-    assert tiny.booked("wasted") == lost
-    assert tiny.booked("spent") == Book.of(entries).open[trial.name].left
+    assert tiny.settled() == {"spent": tiny.planned_flops(), "wasted": lost}
     curve = tiny.table("curves")
     assert logged(tiny.folder) == pytest.approx(dict(zip(curve["samples_seen"], curve["loss"], strict=True)))
     assert kept.items() <= logged(tiny.folder).items()
@@ -159,8 +157,8 @@ def test_a_trial_out_of_gpu_memory_goes_on_from_its_checkpoint_with_accumulation
     assert tiny.statuses() == {"mini-ViT-XXS-8": "failed"}
     (trial,) = tiny.at_work()
     assert kept_steps(trial) == 10
-    lost, entries = tiny.booked("wasted"), tiny.entries()
-    assert list(Book.of(entries).open) == [trial.name]
+    lost = tiny.booked("wasted")
+    assert tiny.reserved() == {trial.name}
     assert lost > 0
 
     tiny.edit(("batch_size: 16", "batch_size: 16\n  accumulation: 2"))
