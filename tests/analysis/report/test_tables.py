@@ -133,7 +133,7 @@ def test_each_attempt_has_its_own_devices_and_one_without_an_end_counts_to_the_l
 
 
 def test_a_study_that_has_not_begun_costs_nothing(frames: StudyFrames) -> None:
-    cost = totals(frames.plan, pd.DataFrame(), pd.DataFrame())
+    cost = totals(frames.plan, frames.spent[:0], pd.DataFrame())
     assert cost.spent_flops == 0
     assert cost.planned_flops > 0
 

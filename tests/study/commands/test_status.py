@@ -186,10 +186,10 @@ def test_status_separates_trials_without_room_from_those_that_continue(study: St
 
     text = shown(within(study, done.train_flops + begun.train_flops))
     assert "no room for 1 of 2" in text
-    assert "with 1 trial, about" in text
+    assert "with 1 trial, 1 of them from its checkpoint, about" in text
     text = shown(within(study, done.train_flops + 3 * begun.train_flops))
     assert "no room" not in text
-    assert "with 2 trials, about" in text
+    assert "with 2 trials, 1 of them from its checkpoint, about" in text
 
 
 def test_a_trial_that_was_left_out_waits_again_once_the_study_budget_has_room(
