@@ -77,6 +77,8 @@ evaluation before the end, whose metrics follow as in `results.parquet`. Written
     "scores.parquet": """What the [quality scores cost](data.md#what-a-score-costs): a row for each quality or
 mixture with each model behind its score, and for each strategy with each model behind the columns that
 it reads.""",
+    "spent.parquet": """What the study [spent](faults.md#how-lost-work-is-measured): a row for each charge and
+for each trial that has computed something, also of earlier declarations and of deleted folders.""",
 }
 
 

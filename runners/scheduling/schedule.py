@@ -262,7 +262,7 @@ class Schedule:
         idle = [record for record in records if record.state in {State.WAITING, State.DELAYED}]
         set_aside = [record for record in idle if record.set_aside]
         if room_flops < 0 and set_aside:
-            # The shortest; one at a time, because the ledger then knows how much room that makes.
+            # The shortest; one at a time, because the book then knows how much room that makes.
             self._set_back(min(set_aside, key=lambda record: record.ahead_s))
         elif not set_aside:
             for record in idle:

@@ -1,1 +1,1 @@
-"""A study's files, its plan, the states of its trials and its bookkeeping."""
+"""A study's files, its plan, the states of its trials and its book."""

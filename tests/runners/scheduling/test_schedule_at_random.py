@@ -11,7 +11,7 @@ from runners.scheduling.schedule import Schedule
 
 
 class Chance:
-    """A cluster and a ledger on which events happen in a random order."""
+    """A cluster and a budget on which events happen in a random order."""
 
     def __init__(self, seed: int) -> None:
         self.draw = random.Random(seed)
