@@ -32,7 +32,7 @@ def main() -> int:
         )
         tables = ("results.parquet", "curves.parquet")
         quiet, tortured = folder / "quiet", folder / "tortured"
-        same = sum((tortured / each).read_bytes() == (quiet / each).read_bytes() for each in tables)
+        same = sum(pd.read_parquet(tortured / each).equals(pd.read_parquet(quiet / each)) for each in tables)
         plan = pd.read_parquet(tortured / "plan.parquet")
         book = pd.read_parquet(tortured / "spent.parquet")
     step_flops = int((plan["batch_size"] * plan["train_flops_per_sample"]).unique().item())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from budgets.planning.plan import Plan
 from runners.trials.trial_files import checkpoints
@@ -155,8 +156,9 @@ class TinyStudy:
         return pd.read_parquet(self.folder / f"{name}.parquet")
 
     def tables(self) -> dict[str, bytes]:
-        """Return the content of the tables that must not depend on how it was run."""
-        return {name: (self.folder / name).read_bytes() for name in ("results.parquet", "curves.parquet")}
+        """Return the rows of the tables that must not depend on how it was run."""
+        names = ("results.parquet", "curves.parquet")
+        return {name: repr(pq.read_table(self.folder / name).to_pydict()).encode() for name in names}
 
     def book(self) -> Book:
         """Return its book, by the trials of its plan."""
