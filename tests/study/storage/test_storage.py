@@ -112,7 +112,7 @@ def test_a_storage_that_no_other_process_reads_is_refused_before_anything_is_spe
     study = TinyStudy(tmp_path, pool, more="storage: memory://clip\n")
     said = study.run(code=2)
     assert "memory://clip/results/tiny is another storage than the driver's, or one that no other" in said
-    assert not (study.folder / "spent.parquet").exists()
+    assert study.table("spent").empty
 
 
 def test_a_trial_starts_when_its_name_is_in_the_bucket(
