@@ -42,8 +42,8 @@ def test_a_tortured_study_gives_the_rows_of_the_quiet_one_bit_for_bit(
     assert sum(killed.values()) >= KILLS
     assert killed["driver"] >= 1
     for table in ("results.parquet", "curves.parquet"):
-        tortured, quiet = (pd.read_parquet(folder / name / table) for name in ("tortured", "quiet"))
-        assert tortured.equals(quiet)
+        rows = [pd.read_parquet(folder / name / table) for name in ("tortured", "quiet")]
+        assert rows[0].equals(rows[1])
     assert output["left_behind"] == []
 
 
