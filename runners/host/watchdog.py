@@ -17,9 +17,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from runners.host.faults import Fault
+
+if TYPE_CHECKING:
+    from runners.host.process import FreshProcess
 
 GRACE_S = 30.0
 """Seconds in which a trial has to leave when asked to; spot machines give no more."""
@@ -30,52 +33,45 @@ _LONG = 18
 _STEPS, _LAST = 20, 50
 """A step may take so many times the mean of the last ones, even if that is more than declared."""
 
+_WRITES = 10
+"""Times as long as otherwise that a trial may take to leave while it writes its checkpoint."""
+
 _LOOK_S = 1.0
-_DUMP_S, _WRITE_S = 1.0, 5.0  # in which stacks are dumped, and written
+_DUMP_S = 1.0  # in which stacks are dumped
 _STACKS = "stacks-{rank}.txt"
 
 
 class Phase(IntEnum):
     """Where a rank stands, in the order in which it passes through them."""
 
-    START = 0
-    SET_UP = 1
-    STEP = 2
-    BETWEEN = 3
-    EVALUATION = 4
-    DATA = 5
+    SET_UP = 0
+    STEP = 1
+    BETWEEN = 2  # two steps, where files are written
+    EVALUATION = 3
+    DATA = 4
 
 
-_WORDS = {
-    Phase.START: "at its start",
-    Phase.SET_UP: "in its set-up",
-    Phase.STEP: "in step {step}",
-    Phase.BETWEEN: "after step {step}, where files are written",
-    Phase.EVALUATION: "in the evaluation after step {step}",
-    Phase.DATA: "waiting for data after step {step}",
-}
+_WORDS = (
+    "in its set-up", "in step {}", "writing files after step {}", "in the evaluation after step {}",
+    "waiting for data after step {}",
+)  # fmt: skip
 
 
 class Record(ctypes.Structure):
     """A process's place, in memory that it shares with its parent; all zero before it is known."""
 
     phase: int
-    step: int
+    step: int  # from 1; that is computed, or was
     changes: int
-    meets: int
-    limit_s: float
-    leave_s: float
-    stacks: int
-    folder: bytes
+    meets: int  # 1 in an operation that waits for the other ranks
+    stacks: int  # descriptor of the file to which SIGUSR2 dumps the stacks of its threads
+    limit_s: float  # that it may stay here; 0 for no limit
+    leave_s: float  # in which it leaves when asked to; 0 for `GRACE_S`
+    folder: bytes  # for a file with the stacks
     _fields_ = (
-        ("phase", ctypes.c_long),
-        ("step", ctypes.c_long),  # from 1; that is computed, or was
-        ("changes", ctypes.c_long),
-        ("meets", ctypes.c_long),  # 1 in an operation that waits for the other ranks
-        ("limit_s", ctypes.c_double),  # seconds that it may stay here; 0 for no limit
-        ("leave_s", ctypes.c_double),  # seconds in which it leaves when asked to; 0 for `GRACE_S`
-        ("stacks", ctypes.c_long),  # descriptor of the file to which SIGUSR2 dumps the stacks of its threads
-        ("folder", ctypes.c_char * 4096),  # for a file with them
+        *((name, ctypes.c_long) for name in ("phase", "step", "changes", "meets", "stacks")),
+        *((name, ctypes.c_double) for name in ("limit_s", "leave_s")),
+        ("folder", ctypes.c_char * 4096),
     )
 
 
@@ -85,7 +81,6 @@ class _Position:
     def __init__(self) -> None:
         self._record = Record()
         self._floor_s, self._began, self._took = 0.0, 0.0, deque[float](maxlen=_LAST)
-        self._longest_between_s = 0.0
 
     def share(self, record: Record) -> None:
         """Note places in memory that the parent reads, and dump stacks when it asks for them."""
@@ -105,18 +100,15 @@ class _Position:
     def at(self, phase: Phase, step: int) -> None:
         """Note that the process has come to a place, in or after a step, counted from 1."""
         record, now = self._record, time.monotonic()
-        if (record.phase, phase) == (Phase.STEP, Phase.BETWEEN):
-            self._took.append(now - self._began)
-        elif (record.phase, phase) == (Phase.BETWEEN, Phase.DATA):
-            self._longest_between_s = max(self._longest_between_s, now - self._began)
-        if phase in {Phase.DATA, Phase.BETWEEN}:
+        if phase is Phase.DATA:
             self._began = now
-        usual_s = sum(self._took) / len(self._took) if self._took else 0.0
-        in_step = phase in {Phase.DATA, Phase.STEP} and usual_s > 0
-        record.limit_s = (
-            max(self._floor_s, _STEPS * usual_s) if in_step and self._floor_s else _LONG * self._floor_s
-        )
-        record.leave_s = max(GRACE_S, 3 * usual_s + 2 * self._longest_between_s)
+        elif (record.phase, phase) == (Phase.STEP, Phase.BETWEEN):
+            self._took.append(now - self._began)
+        usual_s = sum(self._took) / max(1, len(self._took))
+        record.limit_s = _LONG * self._floor_s
+        if self._floor_s and usual_s and phase in {Phase.DATA, Phase.STEP}:
+            record.limit_s = max(self._floor_s, _STEPS * usual_s)
+        record.leave_s = max(GRACE_S, 3 * usual_s)
         record.phase, record.step = phase, step
         record.changes += 1
 
@@ -148,20 +140,6 @@ position = _Position()
 """The position of this process."""
 
 
-class Watched(Protocol):
-    """A process that notes its place."""
-
-    record: Record
-    asked: bool  # to leave
-
-    @property
-    def pid(self) -> int:
-        """Its id; 0 if it could not be started."""
-
-    def end(self, how: Fault, reason: str, *, lost_peers: bool) -> None:
-        """Kill the process; it ended for a reason."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Standing:
     """Where a rank stands, and for how long."""
@@ -176,7 +154,7 @@ class Standing:
     silent: str = ""  # why it can't get on, if known
 
     def __str__(self) -> str:
-        return _WORDS[self.phase].format(step=self.step)
+        return _WORDS[self.phase].format(self.step)
 
     @property
     def late(self) -> bool:
@@ -220,7 +198,7 @@ class Watchdog:
 
     def __init__(
         self,
-        processes: Sequence[Watched],
+        processes: "Sequence[FreshProcess]",
         first: int = 0,
         elsewhere: Callable[[list[Standing], float], list[Standing]] = lambda _ranks, _passed_s: [],
     ) -> None:
@@ -258,7 +236,10 @@ class Watchdog:
             changed = record.changes != self._changes[number]
             self._changes[number] = record.changes
             self._age_s[number] = 0.0 if changed else self._age_s[number] + passed_s
-            self._asked_s[number] += passed_s if process.asked else 0.0
+            stopped = state in {"T", "t"}
+            if process.asked:
+                writes = record.phase == Phase.BETWEEN and not stopped
+                self._asked_s[number] += passed_s / (_WRITES if writes else 1)
             yield Standing(
                 rank=self._first + number,
                 host=socket.gethostname(),
@@ -267,7 +248,7 @@ class Watchdog:
                 meets=bool(record.meets) or record.phase == Phase.STEP,
                 age_s=self._age_s[number],
                 limit_s=record.limit_s,
-                silent="stopped by a signal" if state in {"T", "t"} else "",
+                silent="stopped by a signal" if stopped else "",
             )
 
     def _overdue_s(self, number: int) -> float:
@@ -277,28 +258,21 @@ class Watchdog:
 
     def _dump(self, ranks: Sequence[Standing]) -> list[Path]:
         """Write the stacks of the ranks that can still answer; return the files."""
-        written: list[Path] = []
-
-        def write() -> None:
-            for each in ranks:
-                process = self._processes[each.rank - self._first]
-                file = Path(os.fsdecode(process.record.folder)) / _STACKS.format(rank=each.rank)
-                with suppress(OSError):
-                    text = Path(f"/proc/{process.pid}/fd/{process.record.stacks}").read_text(errors="replace")
-                    if text:
-                        file.write_text(text, encoding="utf-8")
-                        written.append(file)
-
-        for each in ranks:
-            process = self._processes[each.rank - self._first]
-            if process.record.stacks:
-                with suppress(OSError):
-                    os.kill(process.pid, signal.SIGUSR2)
+        written = []
+        processes = {each.rank: self._processes[each.rank - self._first] for each in ranks}
+        processes = {rank: process for rank, process in processes.items() if process.record.stacks}
+        for process in processes.values():
+            with suppress(OSError):
+                os.kill(process.pid, signal.SIGUSR2)
         time.sleep(_DUMP_S)
-        writing = threading.Thread(target=write, daemon=True)  # the storage may be why it hangs
-        writing.start()
-        writing.join(_WRITE_S)
-        return list(written)
+        for rank, process in processes.items():
+            with suppress(OSError):
+                stacks = Path(f"/proc/{process.pid}/fd/{process.record.stacks}").read_bytes()
+                file = Path(os.fsdecode(process.record.folder)) / _STACKS.format(rank=rank)
+                if stacks:
+                    file.write_bytes(stacks)
+                    written.append(file)
+        return written
 
     def _end(self, how: Fault, reason: str, late: Sequence[int]) -> None:
         for number, process in enumerate(self._processes):

@@ -26,10 +26,9 @@ from runners.training.ranks import rank, run_ranks
 from runners.trials.trial import run_trial, take_part
 from runners.trials.trial_files import Outcome, kept_steps
 from runners.trials.trial_job import TrialJob
+from tests.runners.scheduling import jobs
 from tests.runners.tiny import RESULT_FILES, tiny_job, tiny_trial
 from tests.waiting import wait_for
-
-HANG_S = 2.0
 
 
 def standing(rank: int, phase: Phase, step: int, *, late: bool = True, **known: object) -> Standing:
@@ -51,7 +50,7 @@ def standing(rank: int, phase: Phase, step: int, *, late: bool = True, **known: 
         ([standing(0, Phase.STEP, 8), standing(1, Phase.STEP, 8, silent="stopped")], [1]),
         ([standing(0, Phase.SET_UP, 0, meets=True), standing(1, Phase.SET_UP, 0)], [1]),
         ([standing(0, Phase.STEP, 8, meets=True), standing(1, Phase.STEP, 8, meets=True)], [0, 1]),
-        ([standing(0, Phase.START, 0, limit_s=0.0)], []),
+        ([standing(0, Phase.SET_UP, 0, limit_s=0.0), standing(1, Phase.STEP, 8)], []),
         ([], []),
     ],
 )  # fmt: skip
@@ -59,18 +58,11 @@ def test_the_rank_that_the_others_wait_for_hangs(standings: list[Standing], late
     assert [each.rank for each in hanging(standings)] == late
 
 
-def _stuck(folder: Path, how: str) -> None:
-    position.watch(HANG_S / 18, folder)
-    if how == "stopped":
-        os.kill(os.getpid(), signal.SIGSTOP)
-    threading.Event().wait(120)
-
-
 @pytest.mark.parametrize("how", ["stopped", "waits"])
 def test_a_process_that_hangs_is_a_crash_with_its_stacks(tmp_path: Path, how: str) -> None:
     began = time.monotonic()
 
-    end = FreshProcess(pickle.dumps(partial(_stuck, tmp_path, how))).wait()
+    end = FreshProcess(pickle.dumps(partial(jobs.hang, tmp_path, how))).wait()
 
     assert time.monotonic() - began < 60
     assert (end.how, end.lost_peers) == ("crashed", False)
@@ -78,7 +70,7 @@ def test_a_process_that_hangs_is_a_crash_with_its_stacks(tmp_path: Path, how: st
     assert ("stopped by a signal" in end.reason) == (how == "stopped")
     stacks = tmp_path / "stacks-0.txt"
     assert stacks.exists() == (how == "waits")
-    assert how == "stopped" or ("_stuck" in stacks.read_text() and f"{stacks}" in end.reason)
+    assert how == "stopped" or ("in hang" in stacks.read_text() and f"{stacks}" in end.reason)
 
 
 @pytest.fixture

@@ -64,6 +64,16 @@ def sleep(folder: Path, seconds: float = 60) -> None:
     time.sleep(seconds)
 
 
+def hang(folder: Path, how: str = "stopped") -> None:
+    """Stop, or wait for ever, in a set-up that may take two seconds."""
+    from runners.host.watchdog import position  # noqa: PLC0415 - few jobs need it
+
+    position.watch(0.11, folder)
+    if how == "stopped":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    time.sleep(120)
+
+
 def leave_politely(folder: Path, requests: int = 1) -> int:
     """Return, as after writing a checkpoint, once SIGTERM has come so often; returns how often it came."""
     left: list[int] = []

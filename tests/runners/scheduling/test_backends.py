@@ -1,6 +1,7 @@
 """All backends run, end, fail, crash and leave in the same way, each job in a fresh process."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -167,6 +168,13 @@ def test_job_asked_to_leave_ends_with_its_own_result(backend: Backend, tmp_path:
     assert ended.how == "finished"
     assert isinstance(ended.value, int)
     assert ended.value >= requests
+
+
+def test_job_that_hangs_is_a_crash_that_says_where(backend: Backend, tmp_path: Path) -> None:
+    start(backend, partial(jobs.hang, tmp_path))
+    (ended,) = wait(backend)
+    assert ended.how == "crashed"
+    assert re.search(r"^hung on .* in its set-up for \d+ s, stopped by a signal", ended.reason)
 
 
 def test_job_that_is_stopped_is_ended_at_once(backend: Backend, tmp_path: Path) -> None:
