@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -234,10 +235,15 @@ def _is_whole(progress: Mapping[str, Any]) -> bool:
     measured = (progress.get(key, "missing") for key in ("loss", "samples_per_s"))
     lists = (progress.get(key) for key in ("losses", "curve"))
     return (
-        all(isinstance(count, int) for count in counts)
-        and all(isinstance(value, int | float | None) for value in measured)
-        and all(isinstance(each, list) and all(isinstance(x, int | float) for x in each) for each in lists)
+        all(isinstance(count, int) and count >= 0 for count in counts)
+        and progress["samples_planned"] > 0
+        and all(value is None or _is_finite(value) for value in measured)
+        and all(isinstance(each, list) and all(map(_is_finite, each)) for each in lists)
     )
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) < inf
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from threading import Lock
 from runners.data.pool.pool import tree_name
 from runners.host.faults import patiently
 from runners.store.copies import fetch_tree, share_tree, tree_at, trial_copies
-from runners.store.files import locked, new_file
+from runners.store.files import locked, new_file, read_bytes
 from runners.store.location import Location
 from runners.trials.meter import METER
 from runners.trials.run_on_node import (
@@ -261,7 +261,7 @@ def _bring_by_name(place: Location, folder: Path, file: str) -> bool:
     content, here = place.read(file), folder / file
     if content is None:
         return False
-    if folder.is_dir() and not (here.exists() and here.read_bytes().startswith(content)):
+    if folder.is_dir() and not (here.exists() and read_bytes(here).startswith(content)):
         with new_file(here) as new:
             new.write_bytes(content)
     return True

@@ -74,7 +74,7 @@ def holder_of(content: str | bytes) -> Holder:
     try:
         found = json.loads(content)
         return Holder(host=found["host"], pid=found["pid"], since=found["since"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return UNKNOWN
 
 
@@ -96,7 +96,7 @@ def only_run(folder: Path, refusal: str = _RUNS, where: object = None) -> Iterat
         holder = Holder(host=socket.gethostname(), pid=os.getpid(), since=now)
         # The file is overwritten in place: the lock belongs to this open file, so it can't be replaced by a
         # rename. A reader that finds it half written tries again (`_read`).
-        before = holder_of(lock.read_bytes())
+        before = holder_of(read_bytes(lock))
         file.truncate(0)
         json.dump(asdict(holder), file)
         file.flush()
@@ -130,7 +130,7 @@ def running_here(folder: Path) -> Holder | None:
 
 def _read(lock: Path) -> Holder:
     for _ in range(_LOOKS):
-        if (found := holder_of(lock.read_bytes())) != UNKNOWN:
+        if (found := holder_of(read_bytes(lock))) != UNKNOWN:
             return found
         time.sleep(0.1)  # the holder has not finished writing it
     return UNKNOWN
@@ -247,7 +247,7 @@ def live_holder(lease: bytes | None) -> Holder | None:
     A run has died if its process on this machine has ended, or if it has not renewed the lease for a minute,
     by its clock and this machine's.
     """
-    with suppress(ValueError, TypeError, KeyError):
+    with suppress(ValueError, TypeError, KeyError, RecursionError):
         if lease is not None and time.time() - json.loads(lease)["renewed"] < _DEAD_S:
             holder = holder_of(lease)
             return None if holder.has_died else holder

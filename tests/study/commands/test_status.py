@@ -153,10 +153,17 @@ def test_a_first_run_without_a_plan_is_preparing(study: Study) -> None:
         status_json(study)
 
 
-@pytest.mark.parametrize("key", ["samples_planned", "train_flops", "loss", "losses", "curve"])
-def test_a_damaged_progress_file_is_left_aside(study: Study, plan: Plan, key: str) -> None:
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("samples_planned", ...), ("train_flops", ...), ("loss", ...), ("losses", ...), ("curve", ...),
+        ("samples_planned", 0), ("samples_seen", -1), ("loss", float("inf")), ("losses", [float("nan")]),
+    ],
+)  # fmt: skip
+def test_a_damaged_progress_file_is_left_aside(study: Study, plan: Plan, key: str, value: object) -> None:
     path = study.trial_folder(plan.trials[2].trial_id) / "progress.json"
-    write_json(path, {name: value for name, value in read_json(path).items() if name != key})
+    content = {**read_json(path), key: value}
+    write_json(path, {name: value for name, value in content.items() if value is not ...})
     with only_run(study.folder):
         assert "1 trial just started" in shown(study)
 
