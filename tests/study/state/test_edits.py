@@ -291,3 +291,27 @@ def test_an_edit_leaves_the_right_answer_or_a_refusal_that_names_a_file(
             assert code == 2, what
             assert len(error.splitlines()) == 1, what
             assert path.name in error or path.parent.name in error, what
+
+
+def test_rows_and_weights_of_others_are_refused_also_where_digests_fit(
+    done: TinyStudy, tmp_path: Path
+) -> None:
+    edited = copied(done, tmp_path / "edited")
+    (one, two), results = sorted(edited.trials()), edited.folder / "results.parquet"
+    edited.study.write_table(results.name, edited.table().assign(**{"held-out/top1": 0.99}))
+    for command in ("status", "report", "recommend", "compare"):
+        code, _, error = answer(edited, command)
+        assert code == 2
+        assert f"{results} has held-out/top1 0.99 of trial" in error
+    for name in ("results.parquet", "plan.parquet"):
+        _swap(edited.folder / name, edited.place / "other" / name)
+        code, _, error = answer(edited, "report")
+        assert code == 2
+        assert re.search(rf"{name} was derived from study.yaml of other .*not from study.yaml of tiny", error)
+
+    _swap(one / "weights.pt", two / "weights.pt")
+    assert f"{one / 'weights.pt'} has other weights" in answer(edited, "export")[2]
+    words = ["evaluate", str(one / "weights.pt"), "--model", "mini-ViT-XXS-8"]
+    with redirect_stderr(errors := io.StringIO()):
+        assert main([*words, "--sets", str(edited.study.evaluation["retrieval"])]) == 2
+    assert f"{one / 'weights.pt'} has other weights" in errors.getvalue()
