@@ -29,7 +29,7 @@ from tests.study.tiny_study import TinyStudy
 pytestmark = pytest.mark.slow
 
 COMMANDS = ("status", "plan", "report", "recommend", "compare", "export", "run")
-_MOST_S = 60
+_MOST_S = 300
 _VALUES: tuple[Any, ...] = (
     None,
     -1,
