@@ -84,7 +84,8 @@ class FreshProcess:
         except (EOFError, OSError) as error:  # the fork server was killed; the next start finds a new one
             self._not_begun = f"no process could be started for the trial ({words_of(error)})"
         sender.close()
-        self._watchdog = None if watched or self._not_begun else Watchdog([self])
+        if not (watched or self._not_begun):
+            Watchdog([self])
 
     @property
     def pid(self) -> int:
@@ -110,8 +111,6 @@ class FreshProcess:
         if self._not_begun:
             return Exit(how="crashed", reason=self._not_begun)
         self._process.join()
-        if self._watchdog is not None:
-            self._watchdog.over()
         if ended is None and self._ended_by is not None:
             return self._ended_by
         code = self._process.exitcode or 0

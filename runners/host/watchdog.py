@@ -190,7 +190,7 @@ def reason_of(late: Sequence[Standing], ranks: Sequence[Standing], stacks: Seque
 
 
 class Watchdog:
-    """Thread that watches the ranks of a trial on this node, or its only process, until told that it is over.
+    """Thread that watches the ranks of a trial on this node, or its only process, until they have ended.
 
     ``first`` is the rank of the first process; ``elsewhere`` takes where this node's ranks stand, and the
     seconds since it was last called, and returns where those of other nodes do.
@@ -205,27 +205,19 @@ class Watchdog:
         self._processes, self._first, self._elsewhere = processes, first, elsewhere
         self._changes = [0] * len(processes)
         self._age_s, self._asked_s = [0.0] * len(processes), [0.0] * len(processes)
-        self._over = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
 
-    def over(self) -> None:
-        """Stop watching."""
-        self._over.set()
-
     def _watch(self) -> None:
-        looked = time.monotonic()
-        while not self._over.wait(_LOOK_S):
-            now = time.monotonic()
-            passed_s, looked = min(now - looked, 2 * _LOOK_S), now
-            ranks = list(self._look(passed_s))
+        looked, passed_s = time.monotonic(), 0.0
+        while ranks := list(self._look(passed_s)):
             if waited_s := max(map(self._overdue_s, range(len(self._processes)))):
                 self._end("left", f"asked to leave, and ended after {waited_s:.0f} s in which it did not", ())
             elif late := hanging(everywhere := ranks + self._elsewhere(ranks, passed_s)):
                 reason = reason_of(late, everywhere, self._dump(ranks))
                 self._end("crashed", reason, [each.rank for each in late])
-            else:
-                continue
-            return
+            time.sleep(_LOOK_S)
+            now = time.monotonic()
+            passed_s, looked = min(now - looked, 2 * _LOOK_S), now
 
     def _look(self, passed_s: float) -> Iterator[Standing]:
         for number, process in enumerate(self._processes):

@@ -147,10 +147,9 @@ def run_ranks(  # noqa: PLR0913 - the group's nodes
         ]
         processes = [FreshProcess(pickle.dumps(part), fork=fork, watched=True) for part in parts]
         elsewhere = {"elsewhere": OtherNodes(address, node, nodes)} if nodes > 1 else {}
-        watchdog = Watchdog(processes, first=node * count, **elsewhere)
+        Watchdog(processes, first=node * count, **elsewhere)
         # A request to leave is for rank 0, on the first node; the others end when it is gone.
         ends = wait_for_ends(processes, notice if node == 0 else Notice())
-        watchdog.over()
     cause = first_cause(ends.values())
     if cause is not None and cause.how != "finished":
         (place,) = (place for place, end in ends.items() if end is cause)
