@@ -9,7 +9,7 @@ from budgets.planning.grid import Grid
 from budgets.planning.plan import Chosen, Plan
 from budgets.planning.planned_trial import Trial
 from budgets.planning.price import Speeds, relative_hours, wall_s
-from budgets.planning.resources import Kind, Option, choose_resources, lasting
+from budgets.planning.resources import Kind, Option, choose_resources, lasting, words_of_settings
 
 _Key = tuple[str, str, int | None, int, int, int]
 
@@ -42,7 +42,7 @@ def allocate(plan: Plan, grid: Grid, own_speeds: Speeds) -> Plan:
         # A trial that recomputes nothing and has the option's resources stays as it is, without a copy.
         if (trial.resources, trial.recipe.passes) != (option.resources, PLAIN_PASSES):
             trial = _with_option(trial, option)
-        chosen[trial.trial_id] = Chosen(words=option.words, why=why)
+        chosen[trial.trial_id] = Chosen(words=words_of_settings(option), why=why)
         return trial
 
     trials, tuning = tuple(map(allocated, plan.trials)), plan.tuning

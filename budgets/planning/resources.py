@@ -57,14 +57,9 @@ class Option:
         """GPU hours of a trial, its start-up included."""
         return self.hours * self.resources.devices
 
-    @property
-    def words(self) -> str:
-        """The settings in a few words, such as ``8, recomputed, 4 parts``."""
-        return words_of_settings(self)
-
 
 def words_of_settings(of: Option | Trial) -> str:
-    """Return the GPUs, recomputation and accumulation of an option or a trial in a few words."""
+    """Return the settings of an option or a trial in a few words, such as ``8, recomputed, 4 parts``."""
     parts, nodes = of.recipe.accumulation, of.resources.nodes
     texts = (
         f"{of.resources.devices:,}",

@@ -13,7 +13,7 @@ from budgets.planning.grid import Grid, GridCell, Setup
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial, evaluated_steps
 from budgets.planning.price import Speeds, device_hours, is_measured, kept_speed, utilisation
-from budgets.planning.resources import MEMORY_SHARE
+from budgets.planning.resources import MEMORY_SHARE, words_of_settings
 from budgets.quality import MIXTURE
 from budgets.quantity import format_flops, plural
 from study.show.plan_view import figure_range, share_range
@@ -188,9 +188,9 @@ def _chosen(grid: Grid, plan: Plan, trial: Trial, cluster: Cluster, own: Speeds)
     options = grid.setup(*cell.combination, cell.level_flops).options
     for option in priced_options(options, trial, cluster, own):
         kept = kept_speed(cell.combination, option.resources.devices, cluster, own)
-        mark = f", chosen ({chosen.why})" if option.words == chosen.words else ""
+        mark = f", chosen ({chosen.why})" if (words := words_of_settings(option)) == chosen.words else ""
         yield (
-            f"  GPUs {option.words}: about {option.memory_bytes / 1e9:,.1f} GB on each; "
+            f"  GPUs {words}: about {option.memory_bytes / 1e9:,.1f} GB on each; "
             f"{option.recipe.passes} / {PLAIN_PASSES} / {kept:.3f} = {option.factor:.2f}, "
             f"relative wall time {option.factor / option.resources.devices:.3f}{mark}"
         )

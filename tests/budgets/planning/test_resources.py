@@ -27,6 +27,7 @@ from budgets.planning.resources import (
     resource_options,
     widths,
 )
+from runners.scheduling.nodes import cores_per_gpu
 from tests.budgets.plans import declare, plan_of
 
 NAMES = ("ViT-B-32", "ViT-L-14", "RN50")
@@ -297,3 +298,9 @@ def test_cores_are_assumed_until_nodes_tell_them_and_a_plan_says_so() -> None:
     known = plan_of(declared(resources=Resources(gpus=8)), pairs=10_000_000)
     assert {trial.resources.cpus for trial in known.on_nodes(24).trials} == {128}
     assert not any("assumed" in note for note in known.warnings)
+
+
+def test_the_share_of_a_gpu_is_that_of_the_node_with_the_fewest_cores_by_gpu() -> None:
+    nodes = [{"cpus": 96.0, "gpus": 8.0}, {"cpus": 40.0, "gpus": 4.0}, {"cpus": 4.0}]
+    assert cores_per_gpu(nodes) == 10
+    assert cores_per_gpu([{"cpus": 4.0}]) is None
