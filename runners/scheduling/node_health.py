@@ -110,7 +110,8 @@ class NodeHealth:
         """Clear nodes on which a trial has run long enough; returns node → start of its oldest trial."""
         oldest_s: dict[str, float] = {}
         self.probed = set()
-        for node, since_s in ((node, use.since_s) for use in running for node in use.nodes):
+        uses = running if self._failures else ()
+        for node, since_s in ((node, use.since_s) for use in uses for node in use.nodes):
             oldest_s[node] = min(since_s, oldest_s.get(node, since_s))
             failures = self._failures.get(node)
             if failures is not None and since_s >= failures.last_s:
