@@ -75,6 +75,7 @@ class Books(ABC):
                 "deleted trials are not in it"
             )
         self.book.charge(self.plan)
+        self.outcomes.update(todo.finished)
         for trial_id, outcome in todo.finished.items():
             drop_scaffolding(self.study.trial_folder(trial_id))
             self.book_outcome(self.trials[trial_id], outcome)
@@ -107,8 +108,11 @@ class Books(ABC):
         self._book(trial, outcome)
         folder = self.study.trial_folder(trial.trial_id)
         self.site.with_storage(self.loggers.finish, outcome.row, folder / "curve.parquet")
-        # Longer trials continue from this one.
-        if trial.previous and self.site.with_storage(milestone, folder) is not None:
+        # Longer trials continue from this one, or from the one that has made its milestone needless.
+        if trial.previous and (
+            self.site.with_storage(milestone, folder) is not None
+            or any(self.trials[longer].previous == trial.trial_id for longer in self.outcomes)
+        ):
             self.site.with_storage(drop_milestone, self.study.trial_folder(trial.previous))
             self.publish(trial.previous)
 

@@ -11,9 +11,9 @@ from budgets.quantity import format_flops
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
 from runners.store.files import write_json
 from runners.trials.meter import read_meter
-from runners.trials.trial_files import Outcome, milestone, write_outcome
+from runners.trials.trial_files import Outcome, drop_milestone, milestone, write_outcome
 from runners.trials.trial_job import TrialJob
-from study.run import execution, site
+from study.run import books, execution, site
 from tests.progress import progress
 from tests.study.one_slot import OneSlot
 from tests.study.tiny_study import TRUNK, TinyStudy
@@ -96,6 +96,21 @@ def test_a_study_with_trunks_has_the_results_of_its_levels_run_alone_and_pays_le
     (tiny.folder / "spent.parquet").unlink()
     tiny.run()
     assert tiny.settled() == book
+
+
+def test_a_milestone_goes_when_a_longer_trial_ended_before_the_next_one(
+    tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as kept:
+        kept.setattr(books, "drop_milestone", lambda _folder: None)
+        tiny.run()
+    shortest, between, longest = (tiny.folder / "trials" / trial for trial in tiny.table()["trial"])
+    drop_milestone(between)  # by the longest one, which ended first
+
+    tiny.run()
+
+    assert milestone(shortest) is None
+    assert milestone(longest) is not None
 
 
 def test_levels_added_above_cost_what_they_add_and_a_lost_milestone_is_waste(
