@@ -210,9 +210,9 @@ def by_level(plan: pd.DataFrame, spent: pd.DataFrame, events: pd.DataFrame) -> p
     return pd.DataFrame(rows)
 
 
-def score_costs(scores: pd.DataFrame, quality: str | None = None) -> list[ScoreCost]:
-    """Return the costs in a table of scores, of all qualities or of one."""
-    rows = scores if quality is None or scores.empty else scores[scores["quality"] == quality]
+def score_costs(scores: pd.DataFrame, *of: str) -> list[ScoreCost]:
+    """Return the costs in a table of scores, all or those of a quality and of a strategy with columns."""
+    rows = scores[scores["quality"].isin(of)] if of and not scores.empty else scores
     costs = (
         ScoreCost(
             score=row["score"], model=row["model"], pool=row["pool"], pairs=row["pairs"],

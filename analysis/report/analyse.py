@@ -92,7 +92,9 @@ def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
         own=study.architectures,
     )  # fmt: skip
     best = best.assign(
-        score_flops=[score_flops(score_costs(study.scores, row["quality"])) for row in records(best)]
+        score_flops=[
+            score_flops(score_costs(study.scores, row["quality"], row["strategy"])) for row in records(best)
+        ]
     )
     progress("analysis", 1, _STEPS)
     table = contrasts(draws, planned)

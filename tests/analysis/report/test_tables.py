@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.answers.cost import by_level, run_time, totals, trial_hours
+from analysis.answers.cost import by_level, run_time, score_costs, totals, trial_hours
 from analysis.cells.study_frames import StudyFrames
 from analysis.report.table_files import latex, markdown, save
 from analysis.report.tables import Table
@@ -163,3 +163,15 @@ def test_a_wide_table_says_once_what_all_rows_share() -> None:
     assert r"c8 & $\alpha$ \\" in text
     one = latex(replace(ODD, frame=frame.iloc[:1]))
     assert r"Along & compute \\" in one
+
+
+def test_a_winner_has_the_costs_of_its_quality_and_of_its_strategys_columns() -> None:
+    what = {"pool": "web", "pairs": 8, "train_flops": 5, "scoring_flops": 1}
+    scores = pd.DataFrame([
+        {"quality": quality, "score": score, "model": score, **what}
+        for quality, score in (("top40", "mine"), ("all by other", "other"), ("reinforced", "teacher"))
+    ])  # fmt: skip
+
+    assert [cost.score for cost in score_costs(scores, "top40", "reinforced")] == ["mine", "teacher"]
+    assert [cost.score for cost in score_costs(scores, "top40", "clip")] == ["mine"]
+    assert len(score_costs(scores)) == 3

@@ -146,6 +146,19 @@ def test_a_new_study_is_planned_as_the_page_on_declaring_says(
     assert [main(shlex.split(line)) for line in shown.commands("docs/declare.md")] == [0, 0]
 
 
+def test_the_example_of_strategies_needs_the_teacher_that_its_page_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert [main(["plan", "teacher", "--format", "csv"]), main(["plan", "strategies"])] == [0, 2]
+    planned, refused = capsys.readouterr()
+
+    trial, (_, _, score, _, _) = planned.splitlines()[1][:12], shown.commands("docs/strategies.md")
+    assert f" --with results/teacher/trials/{trial} --column teacher" in score
+    assert "unknown column 'teacher_image'" in refused
+    assert "data score POOL --column NAME` adds columns" in refused
+
+
 def shrink(path: Path, pool: Path) -> None:
     """Replace the tutorial's declaration by one with a smaller pool and less compute."""
     text = path.read_text(encoding="utf-8")
