@@ -23,7 +23,7 @@ from budgets.cost.strategy_files import strategy_of
 from budgets.names import one_line
 from budgets.planning.plan import LeftOut, Plan
 from budgets.planning.planned_trial import Cell, Trial, trunk_id
-from runners.store.files import new_file, read_bytes
+from runners.store.files import digest_of, new_file, read_bytes
 
 SCHEMA_VERSION = 1
 
@@ -345,21 +345,32 @@ def _again(path: Path) -> str:
     return "restore it, or delete it and run the study again (or import its table again)"
 
 
-def read_json_lines(path: Path) -> pd.DataFrame:
+def event_line(facts: Mapping[str, object], at: int) -> bytes:
+    """Return the line of an event that begins ``at`` a byte of `events.jsonl`, with a digest of itself."""
+    content = {name: one_line(value) for name, value in facts.items()} | {"at": at}
+    return json.dumps(content | {"digest": digest_of(content)}).encode() + b"\n"
+
+
+def read_events(path: Path) -> pd.DataFrame:
     """Read `events.jsonl` into a table; a torn last line is left out.
 
     Raises:
-        ValueError: Another line is not a JSON object; the message names it.
+        ValueError: Another line was changed, moved or is twice, or lines before it are gone.
     """
-    if not path.exists():
-        return pd.DataFrame()
-    lines = path.read_bytes().splitlines(keepends=True)
-    rows = []
+    rows, at = list[dict[str, object]](), 0
+    *lines, _torn = (read_bytes(path) if path.exists() else b"").split(b"\n")
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(dict(json.loads(line)))
-        except (ValueError, TypeError, RecursionError) as error:
-            if number < len(lines) or line.endswith(b"\n"):
-                why = f"{path}:{number}: not a JSON object ({error}); delete the line to continue without it"
-                raise ValueError(why) from None
+            row = json.loads(line)
+            facts = {name: value for name, value in row.items() if name not in {"at", "digest"}}
+            sound = event_line(facts, at) == line + b"\n"
+        except (ValueError, AttributeError, RecursionError):
+            sound = False
+        if not sound:
+            raise ValueError(
+                f"{path}:{number}: damaged, changed, or lines before it are gone; restore the file, or "
+                "delete it to go on without the times and speeds of earlier runs"
+            )
+        rows.append(facts)
+        at += len(line) + 1
     return pd.DataFrame(rows)

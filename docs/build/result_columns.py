@@ -19,7 +19,9 @@ results = pd.read_parquet("results/small/results.parquet")
 results.query("status == 'finished'").groupby(["architecture", "level_flops"])["held-out/top1"].mean()
 ```
 
-- Each file's metadata has the schema version (`schema_version`) and the FLOP convention (`convention`).
+- Each file's metadata has the schema version (`schema_version`), the FLOP convention (`convention`), what the
+  table was derived from (`source`) and a digest of all (`digest`): the commands refuse a table that was
+  [changed](faults.md#edited-or-damaged-files). To change one, make a table of your own, and `import` it.
 - `results.parquet` holds only deterministic values: the same trial on the same kind of hardware gives the
   same bytes. Times and speeds are in [`events.jsonl`](watching.md#for-programs).
 - FLOPs follow the convention in [Method](method.md#compute). Those of a whole trial are float64 in these

@@ -78,7 +78,7 @@ def write_json(path: Path, content: Mapping[str, object], *, sync: bool = True) 
 
 def write_sealed(path: Path, content: Mapping[str, object], *, sync: bool = True) -> None:
     """Write one JSON object as `write_json` does, with a ``digest`` of its content."""
-    write_json(path, {**content, "digest": _digest_of(content)}, sync=sync)
+    write_json(path, {**content, "digest": digest_of(content)}, sync=sync)
 
 
 @contextmanager
@@ -131,12 +131,13 @@ def read_json(path: Path, advice: str) -> dict[str, Any]:
 def read_sealed(path: Path, advice: str) -> dict[str, Any]:
     """Read a file of `write_sealed`, without its digest; errors as `read_json`, also if that does not fit."""
     content = read_json(path, advice)
-    if content.pop("digest", None) != _digest_of(content):
+    if content.pop("digest", None) != digest_of(content):
         raise ValueError(f"{path} is damaged (its digest does not fit its content); {advice}")
     return content
 
 
-def _digest_of(content: Mapping[str, object]) -> str:
+def digest_of(content: Mapping[str, object]) -> str:
+    """Return the first digits of the SHA-256 of a JSON object."""
     return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

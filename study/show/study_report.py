@@ -29,7 +29,7 @@ from runners.results import (
     MIDWAY_COLUMNS,
     RESULT_COLUMNS,
     SCORE_COLUMNS,
-    read_json_lines,
+    read_events,
     to_frame,
 )
 from runners.store.files import read_bytes, read_sealed
@@ -156,7 +156,7 @@ def study_frames(study: Study | Imported) -> StudyFrames:
         left_out=study.read_table("left-out.parquet"),
         scores=_table_or_empty(study, "scores.parquet", SCORE_COLUMNS),
         spent=spent,
-        events=read_json_lines(folder / "events.jsonl"),
+        events=read_events(folder / "events.jsonl"),
         begun=begun(folder, dict(zip(missing["trial"], missing["steps"], strict=True))),
         tuned=_tuned(study, spent),
     )

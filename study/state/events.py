@@ -1,11 +1,11 @@
 """The trail of a study's runs, ``events.jsonl``: one line an event, appended as it happens."""
 
-import json
 import os
 import time
 from pathlib import Path
 
-from runners.results import read_json_lines
+from runners.results import event_line, read_events
+from runners.store.files import read_bytes
 from study.state.study import Study
 
 EVENTS = "events.jsonl"
@@ -18,10 +18,9 @@ def add_event(study: Study, event: str, **facts: object) -> None:
     Raises:
         OSError: Writing failed, for example on a full disk; the file keeps its former content.
     """
-    line = json.dumps({"time": time.time(), "event": event, **facts}) + "\n"
     with (study.folder / EVENTS).open("ab", buffering=0) as file:
         size = file.tell()
-        content = memoryview(line.encode())
+        content = memoryview(event_line({"time": time.time(), "event": event, **facts}, size))
         try:
             while content:
                 content = content[file.write(content) :]
@@ -34,7 +33,7 @@ def add_event(study: Study, event: str, **facts: object) -> None:
 def drop_torn_event(study: Study) -> None:
     """Remove a last line torn by a crash, so that the next event starts on a line of its own."""
     path = study.folder / EVENTS
-    content = path.read_bytes() if path.exists() else b""
+    content = read_bytes(path) if path.exists() else b""
     whole = content.rfind(b"\n") + 1
     if whole < len(content):
         with path.open("r+b") as file:
@@ -44,7 +43,7 @@ def drop_torn_event(study: Study) -> None:
 
 def trials_of_event(folder: Path, event: str) -> list[str]:
     """Return the trial of each event of a name, in the order in which they happened."""
-    events = read_json_lines(folder / EVENTS)
+    events = read_events(folder / EVENTS)
     if "trial" not in events:  # no event of a trial so far
         return []
     return events.loc[events["event"] == event, "trial"].astype(str).tolist()

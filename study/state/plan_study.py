@@ -33,7 +33,7 @@ from runners.results import (
     VERSION,
     left_out_row,
     plan_row,
-    read_json_lines,
+    read_events,
     score_rows,
     to_frame,
 )
@@ -83,7 +83,7 @@ def study_grid(study: Study) -> Grid:
 
 def _too_large(study: Study) -> dict[tuple[str, str, int], int]:
     """Return the least memory for which a device was too small in its runs, as `Grid` takes it."""
-    events = read_json_lines(study.folder / "events.jsonl")
+    events = read_events(study.folder / "events.jsonl")
     if "device" not in events:  # no event of this kind so far
         return {}
     full = events[(events["event"] == TOO_LARGE) & (events["device"] == device_name(study.declaration))]
@@ -380,7 +380,7 @@ def measured_throughput(study: Study, plan: Plan) -> Speeds:
     """
     calibration = read_calibration(study.calibration)
     known = {} if calibration is None else calibration.speeds
-    events = read_json_lines(study.folder / "events.jsonl")
+    events = read_events(study.folder / "events.jsonl")
     if events.empty or "samples_per_s" not in events:
         return known
     speeds = events.dropna(subset=["samples_per_s"]).set_index("trial")["samples_per_s"].to_dict()

@@ -17,7 +17,7 @@ from analysis.labels import call_strategies
 from budgets.planning.price import Ahead, Range, Speed, forecast, planned_range, start_s
 from budgets.planning.tuning import tuning_reserves
 from budgets.quantity import format_flops
-from runners.results import STARTS, read_json_lines
+from runners.results import STARTS, read_events
 from study.state.book import Book, planned_rows, read_book
 from study.state.design import answer_lines, answers, not_chosen, trials_so_far
 from study.state.running import (
@@ -102,7 +102,7 @@ def read_status(study: Study) -> StudyStatus:
     """
     folder = study.folder
     planned = planned_trials(study)
-    events = read_json_lines(folder / "events.jsonl")
+    events = read_events(folder / "events.jsonl")
     apart = (planned["phase"] == "grid") & not_chosen(study.declaration, folder, planned)
     plan = planned[~apart].reset_index(drop=True)
     holder = active_run(folder)

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from budgets.planning.planned_trial import Trial
-from runners.results import STARTS, read_json_lines, read_table
+from runners.results import STARTS, read_events, read_table
 from runners.trials.trial_files import Outcome, kept_steps, read_failure, read_outcome, read_progress
 from study.storage.lock import active_run
 
@@ -111,7 +111,7 @@ def passed_milestone(trial: Trial, outcome: Outcome) -> bool:
 
 def running_or_left_out(folder: Path) -> tuple[set[str], dict[str, str]]:
     """Return the trials that the active run is running, and the trials left out with the reason."""
-    events = read_json_lines(folder / "events.jsonl")
+    events = read_events(folder / "events.jsonl")
     if "trial" not in events:
         return set(), {}
     # The last event of a trial decides; a trial that an earlier run started is not running.

@@ -1,9 +1,11 @@
-"""The schema of ``events.jsonl``, read from docs/watching.md."""
+"""The schema of ``events.jsonl``, read from docs/watching.md, and events of a test."""
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from runners.results import event_line
 from tests.root import ROOT
 
 DOCS = ROOT / "docs" / "watching.md"
@@ -26,5 +28,14 @@ def require_documented(path: Path) -> None:
     for line in path.read_text(encoding="utf-8").splitlines():
         event = json.loads(line)
         must, may = schema[event["event"]]
-        fields = set(event) - {"time", "event"}
+        fields = set(event) - {"time", "event", "at", "digest"}
         assert must <= fields <= must | may, f"{line} is not as docs/watching.md has it"
+
+
+def write_events(path: Path, events: Iterable[Mapping[str, object]]) -> None:
+    """Write events as a run would; those that were read from a file lose their place there."""
+    content = b""
+    for event in events:
+        facts = {name: value for name, value in event.items() if name not in {"at", "digest"}}
+        content += event_line(facts, len(content))
+    path.write_bytes(content)

@@ -3,7 +3,7 @@
 import pytest
 
 from budgets.planning.plan import Plan
-from runners.results import TABLES, read_json_lines, read_table
+from runners.results import TABLES, read_events, read_table
 from study.declare.dump import dump_declaration
 from study.declare.load import load_declaration
 from study.state.book import read_book
@@ -54,7 +54,7 @@ def test_results_curves_and_events_are_those_of_planned_trials(shipped: tuple[St
     columns = list(planned.columns.drop("predicted_s"))
     assert results[columns].equals(planned.loc[results.index, columns])
 
-    ids, events = {*results.index}, read_json_lines(study.folder / "events.jsonl")
+    ids, events = {*results.index}, read_events(study.folder / "events.jsonl")
     assert {*read_table(study.folder / "curves.parquet")["trial"]} == ids
     assert {*events["trial"].dropna()} == ids <= {trial.trial_id for trial in plan.trials}
     assert (events.loc[events["event"] == "trial-started", "devices"] == 1).all()

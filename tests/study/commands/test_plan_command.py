@@ -21,6 +21,7 @@ from tests.root import ROOT
 from tests.study import declared
 from tests.study.conftest import Run, study_in
 from tests.study.declared import changed, write
+from tests.study.events import write_events
 from tests.study.tiny_study import edit, study_of
 
 FULL = re.sub(r"(?m)^design: .+\n", "", declared.FULL)  # the whole grid
@@ -65,7 +66,7 @@ def test_plan_tables_do_not_depend_on_measurements(tmp_path: Path) -> None:
     plan = plan_study(study)
     before = plan_tables(plan)
     event = {"event": "trial-finished", "trial": plan.trials[0].trial_id, "samples_per_s": 7.0}
-    (tmp_path / "events.jsonl").write_text(json.dumps(event) + "\n")
+    write_events(tmp_path / "events.jsonl", [event])
 
     for old, new in zip(before, plan_tables(plan_study(study)), strict=True):
         assert old.equals(new)

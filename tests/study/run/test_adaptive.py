@@ -18,6 +18,7 @@ from runners.trials.trial_files import Outcome, write_outcome
 from runners.trials.trial_job import TrialJob
 from study.run import execution, site
 from study.state.events import trials_of_event
+from tests.study.events import write_events
 from tests.study.one_slot import OneSlot
 from tests.study.tiny_study import TinyStudy
 
@@ -140,7 +141,7 @@ def test_the_newest_attempt_with_a_result_is_that_of_a_chosen_trial(
 
 
 def test_a_design_whose_tuning_has_just_begun_has_chosen_no_trial(tmp_path: Path) -> None:
-    (tmp_path / "events.jsonl").write_text('{"time": 0.0, "event": "tuning-started", "slots": 0}\n')
+    write_events(tmp_path / "events.jsonl", [{"time": 0.0, "event": "tuning-started", "slots": 0}])
     assert trials_of_event(tmp_path, CHOSEN) == []
 
 

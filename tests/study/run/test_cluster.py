@@ -10,7 +10,7 @@ import time
 import pandas as pd
 import pytest
 
-from runners.results import read_json_lines
+from runners.results import read_events
 from runners.scheduling.ray_backend.core import kill_node
 from tests.holding import hold, let_go
 from tests.root import ROOT
@@ -87,7 +87,7 @@ def test_the_trials_of_a_removed_node_continue_elsewhere(tiny: TinyStudy, on_ray
             assert process.poll() is None
             assert time.monotonic() < deadline, "no trial began"
             time.sleep(0.05)
-        started = read_json_lines(tiny.folder / "events.jsonl").dropna(subset=["nodes"])
+        started = read_events(tiny.folder / "events.jsonl").dropna(subset=["nodes"])
         victim = node.node_id
         assert [victim] in started["nodes"].tolist()
         kill_node(node)
@@ -95,7 +95,7 @@ def test_the_trials_of_a_removed_node_continue_elsewhere(tiny: TinyStudy, on_ray
         ended(process)
 
     assert "trial-retried" in tiny.event_names()
-    events = read_json_lines(tiny.folder / "events.jsonl")
+    events = read_events(tiny.folder / "events.jsonl")
     again = events[(events["event"] == "trial-started") & events["trial"].duplicated()]
     assert victim not in {node for each in again["nodes"].iloc[1:] for node in each}
     assert tiny.settled()["spent"] == tiny.planned_flops()

@@ -16,6 +16,7 @@ from study.state.trial_states import Stage, begun, trial_states
 from study.storage.lock import only_run
 from tests.progress import progress
 from tests.study.conftest import Run
+from tests.study.events import write_events
 from tests.study.tiny_study import TinyStudy
 
 EVENTS = (
@@ -31,10 +32,10 @@ EVENTS = (
 def unbook(tiny: TinyStudy, trial: str) -> None:
     """Restore a study's files to the moment between a trial's result and the driver's booking."""
     path, book = tiny.folder / "events.jsonl", tiny.book()
-    lines = path.read_text().splitlines(keepends=True)
-    began = min(number for number, line in enumerate(lines) if trial in line)
-    kept = [line for number, line in enumerate(lines) if number <= began or trial not in line]
-    path.write_text("".join(line for line in kept if "study-ended" not in line))
+    events = tiny.events()
+    began = min(number for number, event in enumerate(events) if event.get("trial") == trial)
+    kept = [event for number, event in enumerate(events) if number <= began or event.get("trial") != trial]
+    write_events(path, (event for event in kept if event["event"] != "study-ended"))
     del book.trials[trial]
     book.write(tiny.study)
     results = tiny.table()
@@ -82,7 +83,7 @@ def test_every_stage_is_recognised(tmp_path: Path) -> None:
         write_json(trials / name / "progress.json", progress(10))
     for step in (20, 30):
         (trials / "kept" / f"checkpoint-{step:010d}-0.pt").touch()
-    (tmp_path / "events.jsonl").write_text("".join(f"{json.dumps(event)}\n" for event in EVENTS))
+    write_events(tmp_path / "events.jsonl", EVENTS)
     names = ("unbooked", "diverged", "failed", "runs", "crashed-run", "kept", "left out", "new")
 
     with only_run(tmp_path):
