@@ -84,8 +84,8 @@ class Books(ABC):
             folder = self.study.trial_folder(trial.trial_id)
             if self.book.of(trial.trial_id).computed_flops or folder.exists():
                 self.book_lost(trial)
-                forget_failure(folder)
-                self.publish(trial.trial_id)
+                if forget_failure(folder):
+                    self.publish(trial.trial_id)
         self.write_book()
 
     def event(self, event: str, **facts: object) -> None:
@@ -93,7 +93,7 @@ class Books(ABC):
         self.site.with_storage(add_event, self.study, event, **facts)
 
     def publish(self, trial_id: str) -> None:
-        """Show nodes a decision on a trial: it has failed, or it starts again."""
+        """Show nodes a decision on a trial: it has failed, starts again, or counts on from another meter."""
         self.site.with_storage(self.study.storage.publish, trial_id)
 
     def write_book(self) -> None:
@@ -144,6 +144,7 @@ class Books(ABC):
                 folder.mkdir(exist_ok=True)
                 count = FlopCount(train_flops=found.computed_flops, evaluation_flops=found.evaluation_flops)
                 with_storage(write_meter, folder, count)
+                self.publish(trial.trial_id)
         self.book.trials[trial.trial_id] = found
 
     def _drop(self, trial: Trial) -> None:

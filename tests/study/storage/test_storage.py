@@ -16,6 +16,7 @@ from runners.scheduling.backend import Job
 from runners.scheduling.local_backend import LocalBackend
 from runners.store.copies import trial_copies
 from runners.store.location import Location
+from runners.trials.meter import FlopCount, write_meter
 from runners.trials.trial_files import FILES, drop_milestone, is_milestone, milestone
 from study.declare.load import load_declaration
 from study.state.study import Study, find_study
@@ -134,6 +135,14 @@ def test_a_trial_starts_when_its_name_is_in_the_bucket(
     machine().run()
 
     assert named == [True], "found elsewhere although its driver dies now"
+
+
+def test_a_node_counts_on_from_a_meter_that_the_driver_wrote(bucket: Bucket, tmp_path: Path) -> None:
+    study, folder = BucketStorage(Location(bucket.url), "results/tiny", tmp_path), tmp_path / "trials" / "one"
+    folder.mkdir(parents=True)
+    write_meter(folder, FlopCount(train_flops=7))
+    study.publish("one")
+    assert Location(bucket.url).read("results/tiny/trials/one/meter") == (folder / "meter").read_bytes()
 
 
 def test_lines_that_a_killed_run_had_not_uploaded_stay_and_those_of_another_machine_come(
