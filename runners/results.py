@@ -54,6 +54,7 @@ LABEL = "strategy_label"
 
 _OPTIONAL = {RESIZED: "float64", VERSION: "str", LABEL: "str"}
 _CURVE_POINTS = 200
+_BEGINNING = b'{"time": '  # of an event, also of one that a crash has torn
 _DIGEST, _SOURCE = b"digest", b"source"
 
 
@@ -358,7 +359,9 @@ def read_events(path: Path) -> pd.DataFrame:
         ValueError: Another line was changed, moved or is twice, or lines before it are gone.
     """
     rows, at = list[dict[str, object]](), 0
-    *lines, _torn = (read_bytes(path) if path.exists() else b"").split(b"\n")
+    *lines, torn = (read_bytes(path) if path.exists() else b"").split(b"\n")
+    if (begun := torn.strip(b"\0")[: len(_BEGINNING)]) != _BEGINNING[: len(begun)]:
+        lines.append(torn)
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)

@@ -185,7 +185,7 @@ def planned_trials(study: Study) -> pd.DataFrame:
     """Return the planned trials, tuning first; the column ``phase`` is ``tuning`` or ``grid``."""
     tables = study.plan_tables
     study.require_run(*tables)
-    written = [name for name in tables if (study.folder / name).exists()]
+    written = [name for name in tables if study.has([name])]
     parts = [study.read_table(name).assign(phase=tables[name]) for name in written]
     plan = pd.concat(parts, ignore_index=True).drop_duplicates("trial", keep="last", ignore_index=True)
     call_strategies(plan)

@@ -286,7 +286,8 @@ def test_an_edit_leaves_the_right_answer_or_a_refusal_that_names_a_file(
         code, said, error = answer(copied(edited, tmp_path / command), command)
         what = f"{command} after {how} of {path.relative_to(edited.folder)}: {code} {error}"
         if code == 0:
-            assert said == right[command] or how == "removed", what
+            lost = how == "removed" or (path.suffix == ".jsonl" and how in {"cut", "empty"})  # as by a crash
+            assert said == right[command] or lost, what
         else:
             assert code == 2, what
             assert len(error.splitlines()) == 1, what
