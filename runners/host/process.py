@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from typing import Literal
 
 from runners.host.faults import Fault, fault_of, lost_its_peers, shielded, unshield, words_of
-from runners.host.watchdog import Record, Watchdog, position
+from runners.host.watchdog import SharedPosition, Watchdog, position
 
 _PR_SET_PDEATHSIG = 1
 
@@ -71,7 +71,7 @@ class FreshProcess:
         watched: bool = False,
     ) -> None:
         self.connection, sender = _CONTEXT.Pipe(duplex=False)
-        self.record: Record = _CONTEXT.RawValue(Record)
+        self.record: SharedPosition = _CONTEXT.RawValue(SharedPosition)
         environment = dict(os.environ if environment is None else environment)
         self._process = (_FORK if fork else _CONTEXT).Process(
             target=_call, args=(run, sender, environment, self.record)
@@ -150,7 +150,7 @@ def load_ahead(*modules: str) -> None:
     _CONTEXT.set_forkserver_preload(["runners.host.fork_server", *modules])
 
 
-def _call(run: bytes, sender: Connection, environment: Mapping[str, str], record: Record) -> None:
+def _call(run: bytes, sender: Connection, environment: Mapping[str, str], record: SharedPosition) -> None:
     begin_child(environment)
     # The kernel ends a process that is stopped, too, but only with the one that it was forked from.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

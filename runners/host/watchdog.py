@@ -57,7 +57,7 @@ _WORDS = (
 )  # fmt: skip
 
 
-class Record(ctypes.Structure):
+class SharedPosition(ctypes.Structure):
     """A process's place, in memory that it shares with its parent; all zero before it is known."""
 
     phase: int
@@ -79,10 +79,10 @@ class _Position:
     """The position of this process."""
 
     def __init__(self) -> None:
-        self._record = Record()
+        self._record = SharedPosition()
         self._floor_s, self._began, self._took = 0.0, 0.0, deque[float](maxlen=_LAST)
 
-    def share(self, record: Record) -> None:
+    def share(self, record: SharedPosition) -> None:
         """Note places in memory that the parent reads, and dump stacks when it asks for them."""
         import faulthandler  # noqa: PLC0415 - few processes need it
 

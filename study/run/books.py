@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from budgets.planning.plan import Plan
@@ -32,6 +32,27 @@ from study.state.trial_states import passed_milestone
 
 class PaidBeforeError(ValueError):
     """Trials of the run were paid before, but their results are gone; running them pays them again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSummary:
+    """The trials that a run left without a result.
+
+    Attributes:
+        failures: Trial id → reason, for trials that failed.
+        remaining: Trials that the budget had no room for.
+        stopped: Source of the request to stop the run early; empty if there was none.
+    """
+
+    plan: Plan
+    failures: dict[str, str]
+    remaining: tuple[Trial, ...]
+    stopped: str
+
+    @property
+    def incomplete(self) -> bool:
+        """True if a trial is left without a result."""
+        return bool(self.failures or self.remaining or self.stopped)
 
 
 class Books(ABC):

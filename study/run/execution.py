@@ -8,7 +8,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 from typing import ClassVar
 
@@ -33,7 +33,7 @@ from runners.scheduling.nodes import cores_per_gpu
 from runners.scheduling.schedule import Schedule
 from runners.trials.run_on_node import run_trial, take_part
 from runners.trials.trial_files import Outcome, kept_steps, milestone
-from study.run.books import Books
+from study.run.books import Books, RunSummary
 from study.run.site import Site
 from study.show.progress import Progress
 from study.state.plan_study import device_name, measured_throughput, plan_study
@@ -45,27 +45,6 @@ _END_S = 20.0  # before the limit of a request to stop, trials are ended, and th
 _LEAVE_S = 120.0  # time in which trials may leave before an error ends the run
 _WRITE_TABLES_S = 5.0
 _TABLES_PAUSE = 20  # pause between writes, in multiples of the last write's duration: at most 5 % of the time
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunSummary:
-    """The trials that a run left without a result.
-
-    Attributes:
-        failures: Trial id → reason, for trials that failed.
-        remaining: Trials that the budget had no room for.
-        stopped: Source of the request to stop the run early; empty if there was none.
-    """
-
-    plan: Plan
-    failures: dict[str, str]
-    remaining: tuple[Trial, ...]
-    stopped: str
-
-    @property
-    def incomplete(self) -> bool:
-        """True if a trial is left without a result."""
-        return bool(self.failures or self.remaining or self.stopped)
 
 
 class Execution(Books):

@@ -24,7 +24,8 @@ from runners.results import (
 from runners.store.files import write_sealed
 from runners.trials.trial_files import MIDWAY, Outcome, drop_milestone, drop_scaffolding, milestone
 from study.run.agenda import Agenda, agenda, lost_checkpoints, require_room
-from study.run.execution import Execution, RunSummary
+from study.run.books import RunSummary
+from study.run.execution import Execution
 from study.state.book import read_book
 from study.state.design import ALL_SLOTS, choices_of, questions
 from study.state.environment import environment

@@ -13,8 +13,8 @@ from runners.scheduling.ray_backend.address import cluster_address
 from runners.store.files import locked
 from runners.trials.loggers import Loggers
 from study.run.agenda import agenda, agenda_lines, require_room, with_again
+from study.run.books import RunSummary
 from study.run.ensure_pools import ensure_pools, share_data
-from study.run.execution import RunSummary
 from study.run.materialise import materialise
 from study.run.pipeline import Run, next_of_design
 from study.run.run_tuning import tune_study, write_tuning

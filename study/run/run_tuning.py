@@ -15,7 +15,8 @@ from runners.scheduling.backend import Backend
 from runners.store.files import write_sealed
 from runners.trials.trial_files import Outcome
 from study.run.agenda import Agenda, agenda
-from study.run.execution import Execution, RunSummary
+from study.run.books import RunSummary
+from study.run.execution import Execution
 from study.run.site import Site
 from study.show.progress import Progress
 from study.state.plan_study import plan_study, planned_frame
