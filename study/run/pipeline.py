@@ -30,7 +30,8 @@ from study.state.book import read_book
 from study.state.design import ALL_SLOTS, choices_of, questions
 from study.state.environment import environment
 from study.state.events import trials_of_event
-from study.state.plan_study import plan_tables, results_by_version, with_kept_trunks
+from study.state.kept_trunks import with_kept_trunks
+from study.state.plan_study import plan_tables, results_by_version
 from study.state.study import Study
 from study.state.study_facts import keep_rankings
 
