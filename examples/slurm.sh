@@ -43,12 +43,9 @@ python -m study run "$study" --address "$head:$port" --quiet &
 driver=$!
 # Near the time limit: ask the run to stop, and leave time for the requeue. A run that has not begun takes the signal.
 trap 'python -m study stop "$study" --within 480s || kill -USR1 $driver' USR1
+while kill -0 $driver 2>/dev/null; do wait $driver || true; done # the signal ends a wait, not the run
 code=0
 wait $driver || code=$?
-while kill -0 $driver 2>/dev/null; do # the signal ended the wait, not the run
-    code=0
-    wait $driver || code=$?
-done
 
 case $code in
     0) python -m study report "$study" ;;

@@ -115,7 +115,9 @@ def batch_job(tmp_path: Path, code: int) -> list[str]:
         # The limit is never near before the script listens: it catches USR1, bit 9 of the mask.
         'until grep -q "SigCgt:.*[2367abef]..$" /proc/$PPID/status; do sleep 0.05; done; '
         "kill -USR1 $PPID; while :; do sleep 0.1; done ;;\n"
-        '  *" stop my.yaml --within 480s") echo stop >> $CALLED; kill -USR1 $(cat $CALLED.driver) ;;\n'
+        # It waits, as the command does, until the driver has ended.
+        '  *" stop my.yaml --within 480s") echo stop >> $CALLED; kill -USR1 $(cat $CALLED.driver); '
+        "while kill -0 $(cat $CALLED.driver); do sleep 0.1; done ;;\n"
         '  "-m study"*) echo "$3" >> $CALLED ;;\n'
         "  *) exit 0 ;;\nesac",
     }
