@@ -31,7 +31,6 @@ from runners.models.model import resolve_precision
 from runners.store.files import locked
 from runners.training.backward import joint_loss
 from runners.training.ranks import gather, rank, rank_count, run_ranks, sum_over_ranks
-from runners.training.train import train
 from runners.trials.checkpoint import load_checkpoint, save_checkpoint
 from runners.trials.measure_speed import measure_kind, some_steps, throughput_of
 from runners.trials.throughput import Throughput
@@ -43,10 +42,6 @@ PACKAGES = ("torch", "open_clip_torch", "timm", "numpy")
 """Packages whose versions decide a trial's result."""
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where loader workers hand over batches
 _STORAGE_BYTES = 2**24
-_TRITON, _INDUCTOR = (
-    ("c", "CC", "gcc"),
-    ("c++", "CXX", "g++"),
-)  # what torch.compile calls, on GPUs and without
 _OPEN_FILES = 4096  # at least, where loader workers hand over batches
 _PAIRS_EACH, _WIDTH = 16, 32  # of each rank, in the loss that ranks compute together
 _EXACT = 1e-5  # relative difference of that loss and its gradients
@@ -126,7 +121,7 @@ def check_node(
         _gpus(gpus),
         _shared_memory(shared_bytes),
         *([_open_files()] if gpus else []),
-        *([_compiler(*(_TRITON if gpus else _INDUCTOR))] if compiled else []),
+        *([_compiler("c", "CC", "gcc") if gpus else _compiler("c++", "CXX", "g++")] if compiled else []),
         *([] if lock is None else [_locks(lock), _storage(lock.parent)]),
     ]
 
@@ -243,7 +238,7 @@ def check_kind(job: TrialJob) -> KindFound:
         pairs = min(_CHECKPOINT_PAIRS, job.trial.batch_size)
         small = replace(job.trial, batch_size=pairs, recipe=replace(job.trial.recipe, accumulation=1))
         setup = set_up(some_steps(replace(job, trial=small, ranks=1), 1, folder))
-        train(setup.learner, setup.data, setup.schedule, first_step=0, context=setup.context)
+        setup.train()
         began = time.monotonic()
         save_checkpoint(folder, setup.learner, step=1)
         wrote = time.monotonic()

@@ -35,6 +35,7 @@ from runners.trials.trial_files import (
     MIDWAY,
     PROGRESS,
     SMALL,
+    WEIGHTS,
     Outcome,
     checkpoints,
     drop_damaged,
@@ -52,7 +53,7 @@ _OWNER = "owner"
 """Object with the mark of the only process that may upload a trial; here, the mark is in a file `.owner`."""
 
 # In the order of upload: result.json comes last, and implies that the others are there.
-_RESULT = ("curve.parquet", MIDWAY, "damage.jsonl", "weights.pt", "result.json")
+_RESULT = ("curve.parquet", MIDWAY, "damage.jsonl", WEIGHTS, "result.json")
 
 T = TypeVar("T")
 

@@ -34,7 +34,7 @@ from runners.results import (
 )
 from runners.store.files import new_file, write_json
 from runners.training.ranks import decided_by_first, rank, run_ranks
-from runners.training.train import Diverged, train
+from runners.training.train import Diverged
 from runners.trials.checkpoint import CheckpointWriter, Notes, save_hashed, save_milestone
 from runners.trials.meter import FlopCount, Meter
 from runners.trials.trial_evaluation import EvaluationData, Midway, evaluate_midway, evaluate_trial
@@ -91,14 +91,7 @@ def take_part(job: TrialJob) -> Outcome | None:
 
     # Rank 0 reports what both errors tell.
     with suppress(Diverged, NotFiniteError), sets.decoding():
-        train(
-            setup.learner,
-            setup.data,
-            setup.schedule,
-            first_step=setup.first_step,
-            context=setup.context,
-            after_step=after_step,
-        )
+        setup.train(after_step=after_step)
         measure()
     return None
 
@@ -257,8 +250,6 @@ class Watch:
     def before_evaluation(self) -> None:
         """Write a last checkpoint unless the trial was short, and count the evaluation."""
         # A run too short for a checkpoint is cheaper to repeat than to save.
-        position.at(Phase.BETWEEN, self._trial.steps)
-        self._checkpoints.settle()
         long = time.monotonic() - self._began > GRACE_S  # it may be asked to leave while it evaluates
         if self._checkpoints.step < self._trial.steps and (long or self._checkpoints.step > 0):
             self._sync_meter()
@@ -267,7 +258,8 @@ class Watch:
         self._meter.add(evaluation_flops=self._trial.flops_per_evaluation)
 
     def settle(self) -> None:
-        """Wait until no checkpoint is being written."""
+        """Wait until no checkpoint is being written; call it when training has ended."""
+        position.at(Phase.BETWEEN, self._done)  # which may take longer than data
         self._checkpoints.settle()
 
     def _keep_milestone(self, done: int) -> None:
@@ -339,15 +331,7 @@ def _train(setup: RankTraining, sets: EvaluationData, watch: Watch, midway: Midw
         watch.after_step(done, evaluated_s=midway.took_s)
 
     try:
-        train(
-            setup.learner,
-            setup.data,
-            setup.schedule,
-            first_step=setup.first_step,
-            context=setup.context,
-            before_step=watch.before_step,
-            after_step=after_step,
-        )
+        setup.train(before_step=watch.before_step, after_step=after_step)
     except Diverged as diverged:
         return diverged.steps, str(diverged)
     finally:

@@ -1,6 +1,6 @@
 """Preparation of a trial before its first step: data, model and last checkpoint, on each rank."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from runners.models.model import (
 from runners.training.backward import Context
 from runners.training.learner import Learner, make_learner
 from runners.training.ranks import decided_by_first, rank, rank_count
-from runners.training.train import StepSchedule
+from runners.training.train import StepSchedule, train
 from runners.trials.checkpoint import Notes, SavedState, read_start, restore_state
 from runners.trials.trial_job import TrialJob
 
@@ -46,6 +46,12 @@ class RankTraining:
     precision: str  # fp32, bf16 or fp16
     tokenize: Tokens
     notes: Notes  # those of the trial's own checkpoint; empty if it starts from another one's or from nothing
+
+    def train(self, **hooks: Callable[..., None]) -> None:
+        """Train to the end, with the hooks and errors of `runners.training.train.train`."""
+        train(
+            self.learner, self.data, self.schedule, first_step=self.first_step, context=self.context, **hooks
+        )
 
 
 def set_up(job: TrialJob) -> RankTraining:

@@ -17,6 +17,7 @@ import torch
 
 from budgets.declaration.recipe import Recipe
 from runners.host.faults import ProcessEnded
+from runners.host.watchdog import Phase, position
 from runners.models import model
 from runners.results import RESULT_COLUMNS, to_frame
 from runners.store.files import put
@@ -56,6 +57,20 @@ def test_a_trial_sees_exactly_its_samples_and_leaves_row_curve_and_weights_once(
     assert stored.timing == again.timing == outcome.timing  # measured, so it was not run again
     # As text, since a regime without levels has NaN there.
     assert len({str(sorted(each.row.items())) for each in (outcome, again, stored)}) == 1
+
+
+def test_the_wait_for_a_last_checkpoint_has_the_limit_of_writing(
+    job: TrialJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phases, settle = set[int](), checkpoint.CheckpointWriter.settle
+
+    def waiting(self: checkpoint.CheckpointWriter) -> None:
+        phases.add(position._record.phase)  # noqa: SLF001 - what the watchdog reads
+        settle(self)
+
+    monkeypatch.setattr(checkpoint.CheckpointWriter, "settle", waiting)
+    run_trial(dataclasses.replace(job, checkpoint_steps=10))
+    assert phases == {Phase.BETWEEN}
 
 
 @pytest.mark.parametrize(
