@@ -61,6 +61,7 @@ class Execution(Books):
     ) -> None:
         super().__init__(study, plan, trials, progress, site)
         self._stopped = ""
+        self._cores: int | None = None  # of the nodes for each GPU
         self._within_s, self._kill_at = inf, inf  # limit of a request to stop, and when trials are ended
         self._nodes: dict[str, tuple[str, ...]] = {}  # of trials that run
         self._kept: dict[str, int] = {}  # checkpointed steps at a trial's last crash
@@ -128,6 +129,7 @@ class Execution(Books):
 
     def _take_cores(self, share: int | None) -> None:
         """Give trials whose cores were assumed the nodes' cores of each GPU, which the plan does not know."""
+        self._cores = share
         for trial_id, trial in self.trials.items():
             self.trials[trial_id] = replace(trial, resources=trial.resources.on_nodes(share))
         if share is not None and any(trial.resources.assumed for trial in self.trials.values()):
@@ -355,7 +357,8 @@ class Execution(Books):
         self.event(TOO_LARGE, **span, **facts)
         planned = {new.trial_id: new for new in self.site.with_storage(plan_study, self.study).all_trials}
         new = planned.get(trial.trial_id, trial)
-        if (new.recipe, new.resources) == (trial.recipe, trial.resources):
+        resources = new.resources.on_nodes(self._cores)
+        if (new.recipe, resources) == (trial.recipe, trial.resources):
             return False
         self.progress.say(
             f"{self.title(trial)}: too large with {words_of_settings(trial)}; it continues, and others of "
@@ -367,7 +370,7 @@ class Execution(Books):
         for old in [each for each in self.trials.values() if each.trial_id not in fixed]:
             new = planned.get(old.trial_id, old)
             if (new.cell.combination, new.batch_size) == kind:
-                changed = replace(old, recipe=new.recipe, resources=new.resources)
+                changed = replace(old, recipe=new.recipe, resources=new.resources.on_nodes(self._cores))
                 self.trials[old.trial_id] = changed
                 if old.trial_id in scheduled:
                     needed = needs(self.study, changed)

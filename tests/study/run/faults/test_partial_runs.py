@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from budgets.planning.plan import TOO_LARGE
 from runners.host.workers import usable_cores
+from runners.scheduling.backend import Ended, Job
+from runners.scheduling.nodes import Amounts
 from runners.trials.run_on_node import run_trial
 from runners.trials.trial_files import Outcome, kept_steps
 from runners.trials.trial_job import TrialJob
-from study.run import execution
+from study.run import execution, site
 from tests.holding import hold, let_go
 from tests.root import ROOT
+from tests.study.one_slot import OneSlot
 from tests.study.tiny_study import TinyStudy, ended, read_json
 from tests.waiting import wait_for
 
@@ -145,6 +149,27 @@ def test_a_trial_out_of_gpu_memory_goes_on_with_the_next_settings_and_others_sta
     assert {*tiny.statuses().values()} == {"finished"}
     assert [trial.trial_id for trial in tiny.plan.trials] == before
     assert all(trial.recipe.gradient_checkpointing for trial in tiny.plan.trials)
+
+
+class SmallGpu(OneSlot):
+    """A node with one GPU, which has no memory for any trial, and other cores than a plan assumes."""
+
+    def nodes(self) -> dict[str, Amounts]:
+        return {"here": {"cpus": 4.0, "gpus": 1.0}}
+
+    def _ended(self, job: Job) -> Ended:
+        return Ended(trial=job.trial, how="full", reason="CUDA out of memory")
+
+
+def test_a_trial_for_which_no_settings_have_the_memory_is_given_up(
+    tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "open_backend", lambda *_, **__: SmallGpu())
+    tiny.declare(resources="gpus: 1")
+
+    tiny.run(code=1)
+    assert tiny.statuses() == {"mini-ViT-XXS-8": "failed"}
+    assert len(tiny.events(TOO_LARGE)) < 8
 
 
 def test_a_trial_out_of_gpu_memory_goes_on_from_its_checkpoint_with_accumulation(
