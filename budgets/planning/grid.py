@@ -245,7 +245,10 @@ class Grid:
         chooses = declaration.resources.auto
         limit = memory_limit(self.device_bytes, too_large)
         if reason is None and (chooses or too_large):
-            amounts = widths(cluster, batch_size, of_resources) if chooses and cluster else [resources]
+            amounts = [resources]
+            if chooses and cluster:
+                tried = widths(cluster, batch_size, of_resources)
+                amounts = [declaration.trial_resources({**of_resources, "gpus": gpus}) for gpus in tried]
             ways = resource_options(
                 architecture, widest, recipe, batch_size=batch_size, amounts=amounts, cluster=cluster,
                 ruled=of_resources, memory=memory_of, limit=limit,

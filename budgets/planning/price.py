@@ -10,7 +10,7 @@ around the time on one CPU core.
 
 import heapq
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -67,6 +67,11 @@ class Range:
         return math.sqrt(self.low * self.high)
 
 
+def sum_of(spans: Sequence[Range]) -> Range:
+    """Return the sum of the low values, and that of the high ones."""
+    return Range(low=sum(span.low for span in spans), high=sum(span.high for span in spans))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Price:
     """Cost of a plan.
@@ -76,6 +81,7 @@ class Price:
         makespan_hours: Hours from start to end with trials side by side, longest first, after the charges.
         money: Device hours times the cluster's price, or None without one.
         measured: Number of trials whose throughput was measured.
+        assumed: Number of the others.
     """
 
     device_hours: Range
@@ -112,13 +118,12 @@ def wall_s(trial: Trial, cluster: Cluster | None, own_speeds: Speeds = UNMEASURE
 def work_s(trial: Trial, cluster: Cluster | None, own_speeds: Speeds = UNMEASURED) -> Range:
     """Return the seconds of a trial's training and evaluation, which its devices share.
 
-    What they lose by it was measured, or is ``cluster.scaling``.
+    What training loses by it was measured, or is ``cluster.scaling``.
     """
     training = training_s(trial, cluster, own_speeds)
     if cluster is None:
         return training
-    evaluation = _hours(trial.evaluation_flops, cluster).times(_SECONDS_PER_HOUR / trial.resources.devices)
-    return Range(low=training.low + evaluation.low, high=training.high + evaluation.high)
+    return sum_of([training, _seconds(trial.evaluation_flops, cluster).times(1 / trial.resources.devices)])
 
 
 def planned_range(middle_s: float) -> Range:
@@ -143,7 +148,7 @@ def training_s(trial: Trial, cluster: Cluster | None, own_speeds: Speeds = UNMEA
         per_sample = _SECONDS_PER_SAMPLE + trial.train_flops_per_sample / _FLOPS_PER_SECOND
         alone = Range(low=samples * per_sample / _SPREAD, high=samples * per_sample * _SPREAD)
     else:
-        alone = _hours(trial.paid_flops, cluster).times(_SECONDS_PER_HOUR)
+        alone = _seconds(trial.paid_flops, cluster)
     shared = alone.times(relative_hours(trial.recipe, kind, devices, cluster, own_speeds) / devices)
     if measured is not None or not trial.resources.gpus or trial.resources.assumed:
         return shared
@@ -188,11 +193,9 @@ def price_plan(plan: Plan, cluster: Cluster, *, own_speeds: Speeds = UNMEASURED)
     resources = [trial.resources for trial in trials]
     walls = [wall_s(trial, cluster, own_speeds).times(1 / _SECONDS_PER_HOUR) for trial in trials]
     hours = [wall.times(each.devices) for wall, each in zip(walls, resources, strict=True)]
-    charges = _hours(sum(charge.flops for charge in plan.charges), cluster)
-    total = Range(
-        low=sum(span.low for span in hours) + charges.low,
-        high=sum(span.high for span in hours) + charges.high,
-    )
+    charged_flops = sum(charge.flops for charge in plan.charges)
+    charges = _seconds(charged_flops, cluster).times(1 / _SECONDS_PER_HOUR)
+    all_hours, rate = sum_of([*hours, charges]), cluster.price_per_hour
     side_by_side = ends(walls, held_devices(resources, cluster), cluster.count)
 
     # The later of two ends: of trials that share the devices, and of trials of a trunk, one after the other.
@@ -201,14 +204,13 @@ def price_plan(plan: Plan, cluster: Cluster, *, own_speeds: Speeds = UNMEASURED)
 
     low = end(side_by_side.low, [wall.low for wall in walls], charges.low)
     high = end(side_by_side.high, [wall.high for wall in walls], charges.high)
-    rate = cluster.price_per_hour
-    by_kind = Counter(is_measured(trial, cluster, own_speeds) for trial in trials)
+    measured = sum(is_measured(trial, cluster, own_speeds) for trial in trials)
     return Price(
-        device_hours=total,
+        device_hours=all_hours,
         makespan_hours=Range(low=low, high=high),
-        money=None if rate is None else Range(low=total.low * rate, high=total.high * rate),
-        measured=by_kind[True],
-        assumed=by_kind[False],
+        money=None if rate is None else all_hours.times(rate),
+        measured=measured,
+        assumed=len(trials) - measured,
     )
 
 
@@ -341,7 +343,6 @@ def _speeds(trial: Trial, cluster: Cluster | None, own_speeds: Speeds) -> tuple[
     return measured_samples_per_s().get((find_device(cluster.device).name, *kind))
 
 
-def _hours(flops: int, cluster: Cluster) -> Range:
-    shares = utilisation(cluster)
-    hours = flops / find_device(cluster.device).peak_flops / _SECONDS_PER_HOUR
-    return Range(low=hours / shares.high, high=hours / shares.low)
+def _seconds(flops: int, cluster: Cluster) -> Range:
+    shares, at_peak = utilisation(cluster), flops / find_device(cluster.device).peak_flops
+    return Range(low=at_peak / shares.high, high=at_peak / shares.low)

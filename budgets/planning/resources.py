@@ -18,7 +18,7 @@ from budgets.cost.memory import memory_bytes
 from budgets.cost.strategy import Strategy
 from budgets.cost.strategy_files import strategy_of
 from budgets.declaration.recipe import Recipe
-from budgets.declaration.rules import CPUS_PER_GPU, TrialResources
+from budgets.declaration.rules import TrialResources
 from budgets.declaration.sections import Cluster
 from budgets.planning.planned_trial import Trial
 from budgets.planning.price import held_devices, makespan, relative_hours, start_s
@@ -122,9 +122,7 @@ def resource_options(  # noqa: PLR0913 - one a fact that the estimate needs
                 resources=amount,
                 recipe=setting,
                 memory_bytes=memory(setting, devices=devices),
-                factor=setting.slowdown
-                if cluster is None
-                else relative_hours(setting, combination, devices, cluster),
+                factor=relative_hours(setting, combination, devices, cluster),
             )
             for setting in _recipes(architecture, recipe, ruled, batch_size // devices)
         ]
@@ -134,8 +132,8 @@ def resource_options(  # noqa: PLR0913 - one a fact that the estimate needs
     return tuple(chosen)
 
 
-def widths(cluster: Cluster, batch_size: int, ruled: Mapping[str, Any]) -> Iterator[TrialResources]:
-    """Yield the resources that a trial may take: powers of two of GPUs within a node, then of whole nodes."""
+def widths(cluster: Cluster, batch_size: int, ruled: Mapping[str, Any]) -> Iterator[int]:
+    """Yield the GPUs that a trial may take: powers of two within a node, then of whole nodes."""
     node = cluster.node_gpus
     within = [1 << power for power in range(node.bit_length()) if 1 << power < node]
     beyond = [node << power for power in range((cluster.count // node).bit_length())]
@@ -143,12 +141,7 @@ def widths(cluster: Cluster, batch_size: int, ruled: Mapping[str, Any]) -> Itera
         pairs = batch_size // gpus
         alone = "gpus" in ruled or gpus == 1
         if not batch_size % gpus and (alone or (gpus <= cluster.count and pairs >= _FEWEST_PAIRS)):
-            yield TrialResources(
-                cpus=ruled.get("cpus", gpus * (cluster.cpus_per_gpu or CPUS_PER_GPU)),
-                gpus=gpus,
-                nodes=ruled.get("nodes", cluster.nodes_of(gpus)),
-                assumed="cpus" not in ruled and cluster.cpus_per_gpu is None,
-            )
+            yield gpus
 
 
 def memory_limit(device_bytes: int | None, too_large: int | None) -> float:

@@ -102,10 +102,10 @@ def slow_loading(trials: Iterable[Trial], measured: Calibration | None) -> Itera
         kind, speeds = trial.cell.combination, measured.speeds
         alone = speeds.get((*kind, 1), 0.0) * resources.devices
         needed = speeds.get((*kind, resources.devices), alone) / trial.recipe.slowdown
-        loaded = workers.get(trial.cell.combination, 0.0) * resources.cpus
+        loaded = workers.get(kind, 0.0) * resources.cpus
         if resources.gpus and 0 < loaded < _LOADER_MARGIN * needed:
             yield (
-                f"{' '.join(trial.cell.combination)}: {resources.cpus:,} loader workers load about "
+                f"{' '.join(kind)}: {resources.cpus:,} loader workers load about "
                 f"{loaded:,.0f} samples/s, training was measured at {needed:,.0f}: to speed it up, give each "
                 "trial more CPUs (resources: cpus) or store smaller images"
             )

@@ -19,6 +19,7 @@ from budgets.planning.price import (
     forecast,
     is_measured,
     price_plan,
+    sum_of,
     utilisation,
     wall_s,
 )
@@ -108,11 +109,10 @@ def _row(trials: list[Trial], declaration: Declaration, plan: Plan, own: Speeds)
     cluster = declaration.cluster
     if cluster is None:
         return row | {"time": _span([wall_s(trial, None, own).middle for trial in trials], format_seconds)}
-    hours = [device_hours(trial, cluster, own) for trial in trials]
-    total = Range(low=sum(span.low for span in hours), high=sum(span.high for span in hours))
+    hours = sum_of([device_hours(trial, cluster, own) for trial in trials])
     chosen = plan.chosen.get(first.trial_id)
     gpus = {} if chosen is None else {"GPUs": chosen.words, "chosen for": chosen.why}
-    return row | {"trials": f"{len(trials):,}", f"{cluster.device} hours": figure_range(total)} | gpus
+    return row | {"trials": f"{len(trials):,}", f"{cluster.device} hours": figure_range(hours)} | gpus
 
 
 def _mixtures(plan: Plan) -> Iterator[str]:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -29,9 +29,6 @@ from study.show.view import can_update, has_bars, level_table, live_lines, runni
 from study.state.plan_study import planned_row
 from study.state.running import Level, count_levels, left_of, running_trials, speed_of
 from study.state.trial_states import Stage, TrialState, trial_states
-
-if TYPE_CHECKING:
-    from budgets.declaration.sections import Cluster
 
 _TICK_S, _LINE_S = 0.5, 60.0
 _BAR = 24
@@ -56,7 +53,7 @@ class Progress:
         self._failed: dict[str, str] = {}
         self._left_out: dict[str, str] = {}
         self._speeds: list[Speed] = []
-        self._cluster: Cluster | None = None
+        self._row = partial(planned_row, cluster=None)
         self._later: list[Ahead] = []  # what waits for the tuning
 
     def begin(
@@ -87,7 +84,8 @@ class Progress:
         phase: str = "",
     ) -> None:
         """Show these trials in the live view: one row per level, or one row named ``phase`` if given."""
-        self._folder, self._phase, self._running, self._cluster = folder, phase, (), plan.cluster
+        self._folder, self._phase, self._running = folder, phase, ()
+        self._row = partial(planned_row, cluster=plan.cluster)
         self._later = [Ahead.of(trial, plan.cluster) for trial in plan.after_tuning] if phase else []
         self._trials, self._rows, self._states = {}, {}, {}
         self._planned, self._spent = planned_flops, spent_flops
@@ -96,7 +94,7 @@ class Progress:
     def add_trials(self, trials: Sequence[Trial]) -> None:
         """Show further trials: an adaptive design has chosen them."""
         self._trials |= {trial.trial_id: trial for trial in trials}
-        self._rows |= {trial.trial_id: planned_row(trial, self._cluster) for trial in trials}
+        self._rows |= {trial.trial_id: self._row(trial) for trial in trials}
         self._states |= {trial.trial_id: TrialState(stage=Stage.WAITING) for trial in trials}
         self._look([trial.trial_id for trial in trials])
 
@@ -105,7 +103,7 @@ class Progress:
         self._look([trial.trial_id])
         self._failed.pop(trial.trial_id, None)
         self._spent = spent_flops
-        self._speeds.append(speed_of(planned_row(trial, self._cluster), outcome.timing["samples_per_s"]))
+        self._speeds.append(speed_of(self._row(trial), outcome.timing["samples_per_s"]))
 
     def finished(self, trial: Trial, outcome: Outcome, *, spent_flops: int) -> None:
         """Show a finished trial."""

@@ -54,12 +54,13 @@ def ways(
     name: str, batch_size: int = 4096, cluster: Cluster = CLUSTER, too_large: int | None = None
 ) -> tuple[Option, ...]:
     kind = load_architecture(name), find_strategy("clip")
+    declaration = declared(cluster=cluster)
     return resource_options(
         *kind,
         Recipe(),
         batch_size=batch_size,
         memory=partial(memory_bytes, *kind, batch_size=batch_size),
-        amounts=widths(cluster, batch_size, {}),
+        amounts=[declaration.trial_resources({"gpus": gpus}) for gpus in widths(cluster, batch_size, {})],
         cluster=cluster,
         ruled={},
         limit=memory_limit(find_device(cluster.device).memory_bytes, too_large),
