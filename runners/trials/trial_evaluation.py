@@ -74,9 +74,9 @@ class EvaluationData:
         each = max(1, self._threads // max(1, several))
         todo = [(replace(reader, threads=each), split) for reader, split in todo]
         if not self._beside:
-            _fill(todo, wait=True)
+            _fill(todo)
         else:
-            call = pickle.dumps(partial(_fill_beside, todo))
+            call = pickle.dumps(partial(_fill, todo, beside=True))
             self._processes = [FreshProcess(call, fork=True) for _ in range(several)]
         try:
             yield
@@ -94,14 +94,11 @@ class EvaluationData:
                 raise ValueError(end.reason.removeprefix("ValueError: "))
 
 
-def _fill_beside(todo: Sequence[tuple[SetReader, str]]) -> None:
-    os.nice(_LOWEST_PRIORITY)
-    _fill(todo, wait=False)
-
-
-def _fill(todo: Sequence[tuple[SetReader, str]], *, wait: bool) -> None:
+def _fill(todo: Sequence[tuple[SetReader, str]], *, beside: bool = False) -> None:
+    if beside:
+        os.nice(_LOWEST_PRIORITY)
     for reader, split in todo:
-        reader.fill(split, wait=wait)
+        reader.fill(split, wait=not beside)
 
 
 def evaluate_trial(job: TrialJob, setup: RankTraining, sets: EvaluationData) -> dict[str, float]:

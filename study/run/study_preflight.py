@@ -151,10 +151,7 @@ def _check_kinds(
         for number, (name, trial) in enumerate(kinds.items()):
             count, needed = trial.resources.nodes, needs(study, trial)
             room = [node for node, has in nodes.items() if has_room(has, needed)]
-            if count > len(nodes):
-                few = f"takes {count} nodes, the cluster has {len(nodes)}"
-                yield PreflightCheck(node="all", what=name, verdict="failed", found=few, advice="add nodes")
-            elif count > len(room):
+            if count > len(room):
                 few, advice = no_room_text(needed, count, nodes.values()), "see resources: in the declaration"
                 yield PreflightCheck(node="all", what=name, verdict="failed", found=few, advice=advice)
             else:
