@@ -59,7 +59,11 @@ def _read(paths: Iterable[str | Path]) -> Iterator[StrategyFile]:
         if not files or not all(file.is_file() and file.suffix == ".py" for file in files):
             raise ValueError(f"{path} is no Python file, and no folder that has one")
         for file in files:
-            yield StrategyFile(path=str(file), text=file.read_text(encoding="utf-8"))
+            try:
+                text = file.read_text(encoding="utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{file} is no text in UTF-8: {error}") from error
+            yield StrategyFile(path=str(file), text=text)
 
 
 @cache
@@ -73,7 +77,7 @@ def _strategies_of(file: StrategyFile) -> tuple[Strategy, ...]:
     linecache.cache[file.path] = len(file.text), None, file.text.splitlines(keepends=True), file.path
     try:
         exec(compile(file.text, file.path, "exec"), vars(module))  # noqa: S102 - a study may bring code
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {error}"
         if argument := re.search(r"unexpected keyword argument '(\w+)'", reason):
             reason = unknown("field of a strategy", argument[1], [field.name for field in fields(Strategy)])
@@ -83,7 +87,7 @@ def _strategies_of(file: StrategyFile) -> tuple[Strategy, ...]:
                 f"{error.name}.py into it, or install both as a package"
             )
         raise ValueError(f"{place_in(file.path, error)}: {reason}") from error
-    listed = getattr(module, "STRATEGIES", None)
+    listed = getattr(module, "STRATEGIES", None) or (None,)
     several = listed if isinstance(listed, tuple | list) else (listed,)
     if problem := next(filter(None, map(_problem, several)), ""):
         raise ValueError(f"{file.path}: {problem}")

@@ -73,9 +73,11 @@ def words_of_settings(of: Option | Trial) -> str:
 def lasting(options: Sequence[Option]) -> tuple[Option, ...]:
     """Return the narrowest of a trial's priced options, and wider ones if it lasts long enough on them."""
     narrowest = min(options, key=lambda option: option.resources.devices)
-    starts = (start_s(option.resources.gpus, option.recipe) / 3600 for option in options)
-    pairs = zip(options, starts, strict=True)
-    return tuple(o for o, start in pairs if o is narrowest or start <= START_SHARE * o.hours)
+
+    def pays(option: Option) -> bool:
+        return start_s(option.resources.gpus, option.recipe) <= START_SHARE * option.hours * 3600
+
+    return tuple(option for option in options if option is narrowest or pays(option))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

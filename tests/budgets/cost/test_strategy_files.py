@@ -34,6 +34,9 @@ def test_files_and_folders_give_the_strategies_that_they_list(tmp_path: Path) ->
         (f"{CLIP}STRATEGIES = (Clip(name='clip'),)\n", r"mine\.py: the name 'clip' is taken"),
         (f"{CLIP}STRATEGIES = (Clip(name='a'), Clip(name='a'))\n", r"mine\.py: the name 'a' is taken"),
         (f"{CLIP}MINE = Clip(name='a')\n", r"mine\.py: it lists no strategies"),
+        ("STRATEGIES = ()\n", r"mine\.py: it lists no strategies"),
+        ("raise SystemExit(0)\n", r"mine\.py, line 1: SystemExit: 0"),
+        ("\udcff\n", r"mine\.py is no text in UTF-8"),
         (f"{CLIP}STRATEGIES = (Clip,)\n", r"mine\.py: STRATEGIES has <class .*Clip'>, which is no instance"),
         (f"{CLIP}STRATEGIES = (Clip(name='a', kept_fraction='half'),)\n",
          r"mine\.py: a: kept_fraction must be float, found 'half'"),
@@ -42,7 +45,7 @@ def test_files_and_folders_give_the_strategies_that_they_list(tmp_path: Path) ->
     ],
 )  # fmt: skip
 def test_a_file_that_is_wrong_names_its_line(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "mine.py").write_text(text)
+    (tmp_path / "mine.py").write_text(text, errors="surrogateescape")
     (tmp_path / "common.py").touch()
 
     with pytest.raises(ValueError, match=message):
