@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from budgets.names import unknown
 
@@ -47,15 +47,12 @@ def find_device(name: str) -> Device:
     return devices()[name.lower()]
 
 
-def usual_utilisation() -> tuple[float, float]:
-    """Return the lowest and highest share of the peak that is assumed where no throughput was measured."""
-    usual = _table()["utilisation"]
-    return usual["low"], usual["high"]
+def usual_range(of: Literal["utilisation", "loading"]) -> tuple[float, float]:
+    """Return the lowest and highest of what is assumed where no throughput was measured.
 
-
-def loading_speed() -> tuple[float, float]:
-    """Return the lowest and highest pictures a second that a core loads where it was not measured."""
-    return _table()["loading"]["low"], _table()["loading"]["high"]
+    ``utilisation`` is the share of the peak, ``loading`` the pictures a second that a core loads.
+    """
+    return _table()[of]["low"], _table()[of]["high"]
 
 
 def start_seconds(*, group: bool, compiled: bool) -> float:

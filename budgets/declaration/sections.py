@@ -358,7 +358,7 @@ class Cluster:
     """Share of each device's samples/s that remains if a trial has twice as many devices."""
     utilisation: tuple[Annotated[float, values.share_of_the_peak], ...] = ()
     """Share of the device's peak that training reaches, or the lowest and the highest, if no throughput of
-    the architecture and strategy was measured; by default `budgets.devices.usual_utilisation`."""
+    the architecture and strategy was measured; by default `budgets.devices.usual_range`."""
     price_per_hour: Annotated[float | None, values.price] = None
     """Price of one device for an hour, in any currency."""
 

@@ -19,13 +19,7 @@ from types import MappingProxyType
 from budgets.declaration.recipe import Recipe
 from budgets.declaration.rules import TrialResources
 from budgets.declaration.sections import Cluster
-from budgets.devices import (
-    find_device,
-    loading_speed,
-    measured_samples_per_s,
-    start_seconds,
-    usual_utilisation,
-)
+from budgets.devices import find_device, measured_samples_per_s, start_seconds, usual_range
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Combination, Trial
 
@@ -93,7 +87,7 @@ class Price:
 
 def utilisation(cluster: Cluster) -> Range:
     """Return the utilisation range assumed without a measurement."""
-    shares = cluster.utilisation or usual_utilisation()
+    shares = cluster.utilisation or usual_range("utilisation")
     return Range(low=shares[0], high=shares[-1])
 
 
@@ -152,7 +146,7 @@ def training_s(trial: Trial, cluster: Cluster | None, own_speeds: Speeds = UNMEA
     shared = alone.times(relative_hours(trial.recipe, kind, devices, cluster, own_speeds) / devices)
     if measured is not None or not trial.resources.gpus or trial.resources.assumed:
         return shared
-    slow, fast = (samples / speed / cores for speed in loading_speed())
+    slow, fast = (samples / speed / cores for speed in usual_range("loading"))
     return Range(low=max(shared.low, fast), high=max(shared.high, slow))
 
 

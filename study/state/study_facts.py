@@ -298,7 +298,7 @@ def own_strategies(declaration: Declaration, pool: PoolFacts | MixtureFacts) -> 
         if (strategy := own.get(name)) is None or not pool.widths.keys() >= {*strategy.columns}:
             continue
         architecture = load_architecture(architecture_name, declaration.catalogue)
-        count = _checked(strategy, architecture, {name: pool.widths[name] for name in strategy.columns})
+        count = _checked(strategy, architecture, {each: pool.widths[each] for each in strategy.columns})
         own[name] = replace(strategy, counted=(*strategy.counted, *count))
     return own
 
