@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from study.declare.load import load_declaration
+from study.state.book import SPENT
 from study.state.plan_study import plan_study, plan_tables
 from study.state.study import find_study
 
@@ -15,10 +16,14 @@ RESULTS = Path(__file__).parents[2] / "results"
 
 
 def main() -> None:
-    """Rewrite each declaration and plan, and the source of the other tables, whose rows stay."""
-    for path in RESULTS.glob("*/study.yaml"):
-        study = find_study(load_declaration(path), results=str(RESULTS), pools=None)
-        tables = {table.name: pd.read_parquet(table) for table in study.folder.glob("*.parquet")}
+    """Rewrite each declaration and plan, and the source of the other tables, whose rows stay.
+
+    The book stays as it is: it was derived from any declaration of the study.
+    """
+    for declaration in RESULTS.glob("*/study.yaml"):
+        study = find_study(load_declaration(declaration), results=str(RESULTS), pools=None)
+        derived = (path for path in study.folder.glob("*.parquet") if path.name != SPENT)
+        tables = {path.name: pd.read_parquet(path) for path in derived}
         planned = plan_tables(plan_study(study))
         tables |= zip(("plan.parquet", "left-out.parquet", "scores.parquet"), planned, strict=True)
         study.write_declaration()

@@ -21,7 +21,7 @@ from study.run.run_tuning import tune_study, write_tuning
 from study.run.site import Site
 from study.show.progress import Guarded, Progress
 from study.state.book import trial_folders
-from study.state.events import add_event, drop_torn_event
+from study.state.events import add_event
 from study.state.plan_study import select_trials
 from study.state.study import Study
 from study.state.study_facts import keep_pool_versions, keep_strategy_files
@@ -78,7 +78,6 @@ def run_study(  # noqa: PLR0913 - the options of a command
         share_data(study, plan.all_trials, progress.say)
         (study.folder / "trials").mkdir(exist_ok=True)
         _outlast_workers(study)
-        drop_torn_event(study)
         plan, attempts, lines = with_again(study, plan, again)
         for attempt in attempts:  # from here on each run has them in its plan
             add_event(study, AGAIN, trial=attempt.trial_id)

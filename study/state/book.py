@@ -11,12 +11,12 @@ that it has as spent stays so, even if its result is gone, until it is paid agai
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 import pandas as pd
 
 from analysis.cells.table import records
 from budgets.planning.plan import Charge, Plan
+from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops
 from runners.results import SPENT_COLUMNS, read_table, to_frame, write_table
 from runners.trials.meter import read_meter
@@ -27,24 +27,7 @@ from study.state.trial_states import running_or_left_out
 SPENT = "spent.parquet"
 """Name of the book's table in the study's folder."""
 
-
-class Priced(Protocol):
-    """A planned trial's costs: a `budgets.planning.planned_trial.Trial`, or its row in a table."""
-
-    @property
-    def batch_size(self) -> int:
-        """Pairs in a batch."""
-
-    @property
-    def train_flops(self) -> int:
-        """Training FLOPs of all steps."""
-
-    @property
-    def paid_flops(self) -> int:
-        """Training FLOPs that the trial costs the study."""
-
-    def paid_flops_after(self, samples: int) -> int:
-        """Training FLOPs that its first ``samples`` samples cost the study."""
+_FLOPS = [name for name in SPENT_COLUMNS if name.endswith("_flops")]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +46,9 @@ class PlannedRow:
         """Training FLOPs that the first ``samples`` samples cost the study."""
         trained = min(self.train_flops, samples * self.train_flops_per_sample)
         return max(0, trained - (self.train_flops - self.paid_flops))
+
+
+Priced = Trial | PlannedRow
 
 
 def planned_rows(plan: pd.DataFrame) -> dict[str, Priced]:
@@ -178,7 +164,7 @@ class Book:
             for what, flops in sorted(self.charged.items())
         ]
         for trial, account in sorted(self.trials.items()):
-            if any(flops := _flops(account)):
+            if any((flops := _flops(account)).values()):
                 rows.append({"what": trial, "charge": False, **flops})
         return to_frame(rows, SPENT_COLUMNS)
 
@@ -188,7 +174,7 @@ class Book:
 
 
 def _flops(account: Account) -> dict[str, float]:
-    return {name: float(getattr(account, name)) for name in SPENT_COLUMNS if name.endswith("_flops")}
+    return {name: float(getattr(account, name)) for name in _FLOPS}
 
 
 def read_book(study: Study, planned: Mapping[str, Priced], *, running: Collection[str] | None = None) -> Book:
@@ -249,22 +235,24 @@ def trial_folders(study: Study) -> Iterator[Path]:
 def _kept(study: Study) -> Book:
     """Return the book of a study's table; an empty one before the first run."""
     path, rerun = study.folder / SPENT, (study.folder / "trials").is_dir()
+    if not path.exists():
+        if not rerun and (study.folder / "results.parquet").exists():
+            raise ValueError(
+                f"{path} is missing: it has what the study spent, and there are no trials' folders"
+            )
+        return Book(problem=f"{path} is missing")
     try:
-        rows = records(read_table(path, source=_source(study))) if path.exists() else []
+        rows = records(read_table(path, source=_source(study)))
     except ValueError as error:
         if not rerun:
             raise
         return Book(problem=str(error))
-    if not path.exists() and not rerun and (study.folder / "results.parquet").exists():
-        raise ValueError(f"{path} is missing: it has what the study spent, and there are no trials' folders")
-    missing = "" if path.exists() or not rerun else f"{path} is missing"
-    book = Book(problem=missing)
+    book = Book()
     for row in rows:
         if row["charge"]:
             book.charged[row["what"]] = int(row["spent_flops"])
         else:
-            names = (name for name in SPENT_COLUMNS if name.endswith("_flops"))
-            book.trials[row["what"]] = Account(**{name: int(row[name]) for name in names})
+            book.trials[row["what"]] = Account(**{name: int(row[name]) for name in _FLOPS})
     return book
 
 

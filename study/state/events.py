@@ -13,13 +13,16 @@ EVENTS = "events.jsonl"
 
 
 def add_event(study: Study, event: str, **facts: object) -> None:
-    """Append an event, completely or not at all.
+    """Append an event, completely or not at all; a last line that a crash has torn is removed.
 
     Raises:
         OSError: Writing failed, for example on a full disk; the file keeps its former content.
     """
-    with (study.folder / EVENTS).open("ab", buffering=0) as file:
+    path = study.folder / EVENTS
+    with path.open("a+b", buffering=0) as file:
         size = file.tell()
+        if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
+            size = file.truncate(read_bytes(path).rfind(b"\n") + 1)
         content = memoryview(event_line({"time": time.time(), "event": event, **facts}, size))
         try:
             while content:
@@ -28,17 +31,6 @@ def add_event(study: Study, event: str, **facts: object) -> None:
         except OSError:
             file.truncate(size)
             raise
-
-
-def drop_torn_event(study: Study) -> None:
-    """Remove a last line torn by a crash, so that the next event starts on a line of its own."""
-    path = study.folder / EVENTS
-    content = read_bytes(path) if path.exists() else b""
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        with path.open("r+b") as file:
-            file.truncate(whole)
-            os.fsync(file.fileno())
 
 
 def trials_of_event(folder: Path, event: str) -> list[str]:

@@ -23,15 +23,15 @@ def with_kept_trunks(study: Study, plan: Plan) -> Plan:
     """
     if not any(trial.milestone_step for trial in plan.trials):
         return plan
-    accounts = read_book(study, {}, running=()).trials
+    book = read_book(study, {}, running=())
     trials = {trial.trial_id: trial for trial in plan.trials}
-    paid = {what: account.spent_flops for what, account in accounts.items() if account.spent_flops}
+    # As in tables, where FLOPs are floats: sums of other numbers of samples differ by more than these round.
+    paid = {what: float(spent) for what, each in book.trials.items() if (spent := each.spent_flops)}
     finished = paid.keys() & trials
-    begun = trials.keys() - paid.keys()
-    for what, progress in read_progress(study.folder, begun).items():
+    for what, progress in read_progress(study.folder, trials.keys() - paid.keys()).items():
         if kept_steps(study.trial_folder(what)):
             shared = trials[what].train_flops_after(progress["shared_samples"])
-            paid[what] = trials[what].train_flops - shared
+            paid[what] = float(trials[what].train_flops - shared)
     between = {
         shorter.trial_id for what in finished for shorter in shorter_trials(trials[what], trials)
     } - paid.keys()
@@ -39,12 +39,12 @@ def with_kept_trunks(study: Study, plan: Plan) -> Plan:
     linked, alone = [], []
     for trial in plan.trials:
         link, flops = trial, paid.get(trial.trial_id)
-        if flops != trial.paid_flops and trial.previous in begun:
+        if flops != float(trial.paid_flops) and trial.previous in begun:
             gone = paid if trial.trial_id in between else finished if trial.attempt > 1 else ()
             link = _from_milestone(study, trial, trials, gone)
-        if flops not in {None, link.paid_flops}:
+        if flops not in {None, float(link.paid_flops)}:
             # The shorter trial that it continued from is found by the FLOPs that were paid.
-            same = (each for each in _links(trial, trials) if each.paid_flops == flops)
+            same = (each for each in _links(trial, trials) if float(each.paid_flops) == flops)
             link = next(same, None) or _from_undeclared(study, link, flops)
         elif link is not trial:
             alone.append(link)
@@ -60,7 +60,7 @@ def with_kept_trunks(study: Study, plan: Plan) -> Plan:
     return replace(plan, trials=tuple(linked), warnings=(*plan.warnings, note))
 
 
-def _from_undeclared(study: Study, trial: Trial, flops: int) -> Trial:
+def _from_undeclared(study: Study, trial: Trial, flops: float) -> Trial:
     """Return a trial that continued from one that is no longer declared, if the paid FLOPs show that.
 
     Its result or checkpoint must lie beyond the shared steps. A trial that ended early was paid less for
@@ -71,10 +71,9 @@ def _from_undeclared(study: Study, trial: Trial, flops: int) -> Trial:
     done = kept_steps(folder)
     if outcome is not None:
         done = int(outcome.row["steps"]) if outcome.row["status"] == "finished" else 0
-    shared = (trial.train_flops - flops) // trial.train_flops_per_sample
-    link = replace(trial, previous="", shared_samples=shared)
-    whole = shared > 0 and shared % trial.batch_size == 0 and link.paid_flops == flops
-    return link if whole and done * trial.batch_size > shared else trial
+    steps = round((trial.train_flops - flops) / (trial.train_flops_per_sample * trial.batch_size))
+    link = replace(trial, previous="", shared_samples=steps * trial.batch_size)
+    return link if done > steps > 0 and float(link.paid_flops) == flops else trial
 
 
 def _from_milestone(study: Study, trial: Trial, trials: Mapping[str, Trial], gone: Collection[str]) -> Trial:

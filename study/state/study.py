@@ -158,9 +158,9 @@ class Study:
             measured = {str(name): nan for name in row if "/" in str(name)} | dict(outcome.row)
             measured["quality"] = row["quality"]  # a mixture of one pool has the pairs of that pool
             for name, known in measured.items():
-                if row[name] != one_line(known) and not (pd.isna(row[name]) and pd.isna(known)):
+                if (found := row.get(name)) != one_line(known) and not (pd.isna(found) and pd.isna(known)):
                     raise ValueError(
-                        f"{path} has {name} {row[name]} of trial {row['trial']}, whose result.json has "
+                        f"{path} has {name} {found} of trial {row['trial']}, whose result.json has "
                         f"{known}; delete the table and run the study again"
                     )
         return complete
