@@ -38,7 +38,6 @@ _WRITES = 10
 
 _LOOK_S = 1.0
 _DUMP_S = 1.0  # in which stacks are dumped
-_STACKS = "stacks-{rank}.txt"
 
 
 class Phase(IntEnum):
@@ -86,7 +85,7 @@ class _Position:
         """Note places in memory that the parent reads, and dump stacks when it asks for them."""
         import faulthandler  # noqa: PLC0415 - few processes need it
 
-        self.__init__()  # type: ignore[misc] # a forked process begins anew
+        self._floor_s, self._took = 0.0, deque(maxlen=_LAST)  # a forked process begins anew
         record.stacks = os.memfd_create("stacks")
         faulthandler.register(signal.SIGUSR2, file=record.stacks, all_threads=True)
         self._record = record
@@ -100,6 +99,7 @@ class _Position:
     def at(self, phase: Phase, step: int) -> None:
         """Note that the process has come to a place, in or after a step, counted from 1."""
         record, now = self._record, time.monotonic()
+        record.changes += 1  # first: else a look might hold the age at the last place against the new limit
         if phase is Phase.DATA:
             self._began = now
         elif (record.phase, phase) == (Phase.STEP, Phase.BETWEEN):
@@ -110,7 +110,6 @@ class _Position:
             record.limit_s = max(self._floor_s, _STEPS * usual_s)
         record.leave_s = max(GRACE_S, 3 * usual_s)
         record.phase, record.step = phase, step
-        record.changes += 1
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -225,6 +224,7 @@ class Watchdog:
             if state in {"", "Z", "X"}:  # it has ended
                 self._asked_s[number] = 0.0
                 continue
+            limit_s = record.limit_s  # before the changes, which are noted before the limit
             changed = record.changes != self._changes[number]
             self._changes[number] = record.changes
             self._age_s[number] = 0.0 if changed else self._age_s[number] + passed_s
@@ -239,7 +239,7 @@ class Watchdog:
                 step=record.step,
                 meets=bool(record.meets) or record.phase == Phase.STEP,
                 age_s=self._age_s[number],
-                limit_s=record.limit_s,
+                limit_s=limit_s,
                 silent="stopped by a signal" if stopped else "",
             )
 
@@ -260,7 +260,7 @@ class Watchdog:
         for rank, process in processes.items():
             with suppress(OSError):
                 stacks = Path(f"/proc/{process.pid}/fd/{process.record.stacks}").read_bytes()
-                file = Path(os.fsdecode(process.record.folder)) / _STACKS.format(rank=rank)
+                file = Path(os.fsdecode(process.record.folder)) / f"stacks-{rank}.txt"
                 if stacks:
                     file.write_bytes(stacks)
                     written.append(file)
