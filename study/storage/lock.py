@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 import socket
 import threading
@@ -112,7 +113,9 @@ def active_run(folder: Path) -> Holder | None:
 def stop_limit(place: Location) -> float | None:
     """Return the seconds in which a study's run is to stop, infinite without limit; None if not asked to."""
     asked = place.read(STOP)
-    return None if asked is None else float(asked or "inf")
+    with suppress(ValueError):  # without a number, as another hand may write it
+        return None if asked is None else float(asked)
+    return math.inf
 
 
 def running_here(folder: Path) -> Holder | None:
