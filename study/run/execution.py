@@ -215,8 +215,10 @@ class Execution(Books):
         if self.site.within_s is not None and self.site.within_s < self._within_s:
             self._within_s = self.site.within_s
             self._kill_at = now + self._within_s - min(_END_S, self._within_s / 2)
-        if now >= self._kill_at:
-            self._end_late(backend, at_once=now >= self._kill_at + _END_S / 2)
+        for trial_id in list(self._started_at) if now >= self._kill_at else ():
+            backend.ask_to_leave(trial_id, at_once=True)
+            if now >= self._kill_at + _END_S / 2:  # no longer wait until it has ended
+                self._end(Ended(trial=trial_id, how="left"))
         if self._stopped or not source:
             return
         self._stopped = source
@@ -225,13 +227,6 @@ class Execution(Books):
         self.progress.say(f"stopped by {source}: running trials write a checkpoint and exit")
         for trial_id in self._started_at:
             backend.ask_to_leave(trial_id)
-
-    def _end_late(self, backend: Backend, *, at_once: bool) -> None:
-        """End trials that have not left in time; ``at_once`` no longer waits until they have ended."""
-        for trial_id in list(self._started_at):
-            backend.ask_to_leave(trial_id, at_once=True)
-            if at_once:
-                self._end(Ended(trial=trial_id, how="left"))
 
     def _leave_nodes(self, backend: Backend, cluster: LiveCluster) -> None:
         """Stop the trials of nodes that the run is asked to leave, and start no more there."""
