@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from datetime import datetime, timedelta
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,12 @@ def test_a_run_of_this_machine_whose_process_ended_has_died() -> None:
     assert not here.has_died
     assert replace(here, pid=ended.pid).has_died
     assert not replace(here, pid=ended.pid, host="elsewhere").has_died
+
+
+@pytest.mark.parametrize(("content", "limit_s"), [("", inf), ("now\n", inf), ("60", 60.0)])
+def test_a_request_to_stop_has_a_limit_if_it_is_a_number(
+    tmp_path: Path, content: str, limit_s: float
+) -> None:
+    assert FolderStorage(tmp_path).stop_requested() is None
+    (tmp_path / "stop").write_text(content)
+    assert FolderStorage(tmp_path).stop_requested() == limit_s
