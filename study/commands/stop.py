@@ -19,7 +19,8 @@ def add_options(parser: ArgumentParser) -> None:
         "--within",
         type=number(1, 604_800, parse_seconds),
         metavar="TIME",
-        help="end trials that have not left in time, such as 60s (default: wait a minute and end none)",
+        help="end trials that have not left in time, such as 60s; with --node, only wait for so long "
+        "(default: wait a minute and end none)",
     )
     parser.add_argument(
         "--node",

@@ -237,6 +237,8 @@ class Execution(Books):
                 self.site.leave_out(name, f"asked to leave node {name}", "its trials continue elsewhere")
                 for trial_id in running:
                     backend.ask_to_leave(trial_id)
+            if not nodes:
+                self.progress.say(f"asked to leave node {name}: the cluster has no node of this name")
             if not running:
                 self.site.with_storage(self.study.storage.left, name)
 
