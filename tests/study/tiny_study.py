@@ -82,6 +82,7 @@ def study_of(declaration: Path) -> Study:
 def rewrite(study: Study, **replaced: pd.DataFrame) -> None:
     """Write a study's tables as derived from its declaration, some with other rows, by their file's stem."""
     tables = {path.stem: pd.read_parquet(path) for path in study.folder.glob("*.parquet")} | replaced
+    tables.pop("spent", None)  # of any declaration of the study
     study.write_declaration()
     for stem, frame in tables.items():
         study.write_table(f"{stem}.parquet", frame)

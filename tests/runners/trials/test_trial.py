@@ -23,7 +23,7 @@ from runners.results import RESULT_COLUMNS, to_frame
 from runners.store.files import put
 from runners.training.learner import Learner
 from runners.training.train import train
-from runners.trials import checkpoint, trial
+from runners.trials import checkpoint, trial, trial_setup
 from runners.trials.meter import FlopCount, Meter, read_meter, write_meter
 from runners.trials.trial import run_trial
 from runners.trials.trial_files import kept_steps, read_outcome
@@ -126,7 +126,7 @@ def test_a_trial_whose_last_step_breaks_the_weights_has_diverged(
         with torch.no_grad():
             next(learner.model.parameters()).fill_(torch.nan)
 
-    monkeypatch.setattr(trial, "train", broken)
+    monkeypatch.setattr(trial_setup, "train", broken)
     row = run_trial(job).row
     assert (row["status"], row["steps"]) == ("diverged", 30)
     assert not [name for name in row if name.startswith("held-out/")]

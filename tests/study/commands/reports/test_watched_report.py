@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from budgets.declaration.data_sections import DeclaredPool
-from runners.results import RESULT_COLUMNS, to_frame
+from runners.results import RESULT_COLUMNS, to_frame, write_table
 from study.cli import main
 from study.show import study_report
 from tests.root import ROOT
@@ -93,6 +93,8 @@ def test_two_studies_are_compared_in_a_folder_of_their_own(
     text = (tmp_path / "small-full" / "study.yaml").read_text(encoding="utf-8")
     declaration = tmp_path / "again.yaml"
     declaration.write_text(text.replace("study: small-full", "study: again"), encoding="utf-8")
+    spent = tmp_path / "again" / "spent.parquet"
+    write_table(spent, pd.read_parquet(spent), source="study again")
     assert main(["report", "small-full", str(declaration), "--results", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(": ")[1] for line in lines[:4]] == ["same"] * 4
