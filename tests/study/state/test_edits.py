@@ -266,7 +266,7 @@ def right(done: TinyStudy, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return found
 
 
-@pytest.mark.parametrize("seed", range(int(os.environ.get("EDITS", "60"))))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("EDITS", "24"))))
 def test_an_edit_leaves_the_right_answer_or_a_refusal_that_names_a_file(
     done: TinyStudy, right: dict[str, str], tmp_path: Path, seed: int
 ) -> None:
