@@ -1,13 +1,10 @@
 """Runs that stand out: broken ones are flagged and spoil nothing, steep or noisy ones are not flagged."""
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from analysis.answers.best import best_at_budgets
@@ -30,6 +27,7 @@ from tests.analysis.made_up.studies import study
 from tests.analysis.public_tables import ALL_OBJECTIVES, NAMES, column_map, family, missing, table
 from tests.analysis.synthetic import METRIC, figure_of
 from tests.root import ROOT
+from tests.study.tiny_study import shipped_copy
 
 CHANCE = 0.985
 STUDIES = 20
@@ -150,13 +148,11 @@ def test_report_lists_the_run_and_draws_its_training_curve(frames: StudyFrames) 
 
 
 def test_status_and_recommend_name_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.copytree(ROOT / "results" / "small-full", tmp_path / "small-full", ignore=lambda *_: ["report"])
-    path = tmp_path / "small-full" / "results.parquet"
-    table_ = pq.read_table(path)
-    results = table_.to_pandas()
+    full = shipped_copy("small-full", tmp_path)
+    results = full.read_table("results.parquet")
     broken = results.index[results["architecture"].eq("mini-ConvNeXt") & results["level_flops"].eq(5.4e12)][0]
     results.loc[broken, METRIC] = 1 - CHANCE
-    pq.write_table(pa.Table.from_pandas(results, schema=table_.schema, preserve_index=False), path)
+    full.write_table("results.parquet", results)
     study_ = ["small-full", "--results", str(tmp_path)]
     for command in (["status", *study_], ["recommend", *study_, "--flops", "1.8e12", "--pairs", "32768"]):
         assert main(command) == 0
