@@ -10,6 +10,7 @@ import pandas as pd
 from budgets.cost.strategy import strategies
 from budgets.quality import MIXTURE
 from budgets.quantity import format_count, format_flops
+from runners.results import LABEL
 
 _WRITTEN_OUT, _TENTH = 100_000, 0.1
 _ORDER = ("architecture", "strategy", "subset_size", "quality")
@@ -87,8 +88,8 @@ def are_mixed(qualities: Iterable[object]) -> bool:
 
 def call_strategies(plan: pd.DataFrame) -> None:
     """Call a user's own strategies from now on as a plan's column ``strategy_label`` does, if it has one."""
-    if "strategy_label" in plan:
-        _own_strategies.update(zip(plan["strategy"], plan["strategy_label"], strict=True))
+    if LABEL in plan:
+        _own_strategies.update(zip(plan["strategy"], plan[LABEL], strict=True))
 
 
 def strategy_text(strategy: str) -> str:

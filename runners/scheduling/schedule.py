@@ -214,6 +214,10 @@ class Schedule:
         """Return the running trials."""
         return [self._records[trial].task for trial in self._nodes.uses]
 
+    def running_on(self, nodes: Collection[str]) -> list[str]:
+        """Return the running trials that use any of some nodes."""
+        return [trial for trial, use in self._nodes.uses.items() if not {*use.nodes}.isdisjoint(nodes)]
+
     def task(self, trial: str) -> ScheduledTrial:
         """Return a trial's task."""
         return self._records[trial].task

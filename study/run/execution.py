@@ -63,7 +63,6 @@ class Execution(Books):
         self._stopped = ""
         self._cores: int | None = None  # of the nodes for each GPU
         self._within_s, self._kill_at = inf, inf  # limit of a request to stop, and when trials are ended
-        self._nodes: dict[str, tuple[str, ...]] = {}  # of trials that run
         self._kept: dict[str, int] = {}  # checkpointed steps at a trial's last crash
         self._ends: dict[str, tuple[dict[str, object], str]] = {}  # time span and reason of the last end
         self._started_at: dict[str, tuple[int, float]] = {}
@@ -232,7 +231,7 @@ class Execution(Books):
         """Stop the trials of nodes that the run is asked to leave, and start no more there."""
         for name in self.site.nodes_to_leave():
             nodes = backend.nodes_named(name)
-            running = [trial for trial, on in self._nodes.items() if nodes & {*on}]
+            running = self._schedule.running_on(nodes)
             if cluster.leave(nodes):
                 self.site.leave_out(name, f"asked to leave node {name}", "its trials continue elsewhere")
                 for trial_id in running:
@@ -293,7 +292,6 @@ class Execution(Books):
             )
         )
         self._started_at[trial_id] = (slot, time.monotonic())
-        self._nodes[trial_id] = nodes
 
     def _reserve(self, trial: Trial) -> None:
         account = self.book.of(trial.trial_id)
@@ -303,7 +301,6 @@ class Execution(Books):
         if ended.trial not in self._started_at:  # it was not waited for any longer
             return
         trial = self.trials[ended.trial]
-        del self._nodes[ended.trial]
         if ended.how in {"left", "crashed"} and time.monotonic() >= self._kill_at:
             ended = replace(ended, how="left", reason=f"had not left within {self._within_s:g} s")
         # Fetch the trial's files first: result, meter and milestone are read from its folder.

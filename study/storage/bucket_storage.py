@@ -33,6 +33,7 @@ from runners.trials.trial_files import (
     FILES,
     PROGRESS,
     SMALL,
+    WEIGHTS,
     is_checkpoint,
     is_milestone,
     milestone,
@@ -43,7 +44,7 @@ from study.storage.folder_storage import FolderStorage
 from study.storage.lock import LEASE, LEAVE, Holder, Lease, live_holder, only_run, running_here, stop_limit
 
 _HERE_ALONE = {"throughput.json", LEASE}  # about this machine only; never uploaded
-_WEIGHTS, _REQUESTS = "weights.pt", 16
+_REQUESTS = 16
 _PATIENCE_S = 300.0  # longest wait for an unreachable bucket at the end of a run
 _DOWNLOAD_S = 60.0  # longest wait for another download
 _LOOK_PATIENCE_S = 10.0  # the same for commands that only read
@@ -80,9 +81,9 @@ class BucketStorage(FolderStorage):
     def bring_weights(self, trial_id: str) -> None:
         """Download a trial's weights."""
         folder, place = self._trial(trial_id)
-        if not (folder / _WEIGHTS).exists():
+        if not (folder / WEIGHTS).exists():
             with suppress(FileNotFoundError):  # it has none yet
-                place.get(place.sizes([_WEIGHTS]), folder)
+                place.get(place.sizes([WEIGHTS]), folder)
 
     def bring_pool(self, name: str) -> bool:
         """Download a pool into this machine's folder of the storage's pools."""

@@ -35,8 +35,9 @@ def test_a_signal_at_any_moment_of_the_start_stops_a_run(tiny: TinyStudy, how: s
 @pytest.mark.parametrize("part", ["raylet", "gcs_server"])
 def test_a_ray_that_dies_while_it_starts_is_started_anew_once(tiny: TinyStudy, part: str) -> None:
     with tiny.start(alone=True) as process:
-        for _start in range(2):
-            wait_for(lambda: kill_part(part, process.pid))
+        wait_for(lambda: kill_part(part, process.pid))
+        wait_for(lambda: b"STARTED_ANEW" in Path(f"/proc/{process.pid}/environ").read_bytes())
+        wait_for(lambda: kill_part(part, process.pid))
         output = ended(process, code=5)
 
     first, second = output.splitlines()[-2:]
@@ -44,7 +45,8 @@ def test_a_ray_that_dies_while_it_starts_is_started_anew_once(tiny: TinyStudy, p
     assert first.startswith(died)
     assert first.endswith("Ray is started anew, once")
     assert second.startswith(died)
-    wait_for(lambda: not in_session(process.pid), seconds=60)
+    # Agents of a raylet that was killed notice it a minute later.
+    wait_for(lambda: not in_session(process.pid), seconds=180)
 
 
 def _holds(pid: int, number: signal.Signals) -> bool:
