@@ -1,7 +1,7 @@
 """The data of a figure before it is drawn: marks, axis labels, caption and alternative text."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Literal
 
@@ -45,7 +45,8 @@ class FigureData:
         y_label: Label of the y axis, with unit.
         frame: One row per mark, with columns ``COLUMNS``: everything that is drawn, and nothing else;
             ``text`` describes the mark in words.
-        caption: Caption: the data, the laws and the intervals.
+        finding: What the figure shows, in one sentence; a page has it in bold.
+        caption: What is drawn, in one sentence; what all figures share is said once, on the page.
         alt: Text for readers who cannot see the figure.
         kind: Kind of drawing: ``curves`` (points whose ``line`` is ``JOINED`` are joined by a thin line);
             ``columns`` (vertical bars in groups named by ``label``); ``bars`` (horizontal bars in groups
@@ -53,8 +54,11 @@ class FigureData:
             ``spans`` (horizontal bars from ``low`` to x).
         x_scale: Scale of x in ``curves``; ``logit`` is for percentages.
         y_scale: Scale of y in ``curves``.
-        view_of: Name of the figure in whose card a page shows this one as a second view; empty for a card
-            of its own.
+        by: What the series are, such as ``strategy``, whose colour is the same in every figure; empty if
+            the figure says nothing of it.
+        order: Series → the number by which it is coloured on one ramp, such as its budget, pairs or FLOPs per
+            sample; empty for series without order.
+        families: Series → the word that its marker shows, such as the family of an architecture.
     """
 
     name: str
@@ -67,7 +71,10 @@ class FigureData:
     kind: Literal["curves", "columns", "bars", "grid", "spans"] = "curves"
     x_scale: Literal["log", "linear", "logit"] = "log"
     y_scale: Literal["log", "linear", "logit"] = "linear"
-    view_of: str = ""
+    finding: str = ""
+    by: str = ""
+    order: Mapping[str, float] = field(default_factory=dict)
+    families: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def wide(self) -> bool:

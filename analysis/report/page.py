@@ -140,9 +140,6 @@ def _groups(figures: Sequence[FigureData], svgs: Mapping[str, str], found: Analy
         # The page says once what most captions end with.
         caption = data.caption.replace(said, "").strip()
         view = {"data": data, "svg": inline_svg(svgs[data.name], data.name), "caption": caption}
-        if data.view_of in cards:
-            cards[data.view_of]["views"].append(view)
-            continue
         cards[data.name] = {"data": data, "views": [view]}
         fits = (title for title, starts in FIGURE_GROUPS.items() if data.name.startswith(starts))
         groups[next(fits, list(FIGURE_GROUPS)[-1])].append(cards[data.name])

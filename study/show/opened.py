@@ -11,7 +11,8 @@ from analysis.charts.figure_data import FigureData, Missing
 from analysis.drawing.draw import draw
 from analysis.report.analyse import Analysis, analyse
 from analysis.report.answer_frames import answer_frame
-from analysis.report.report import report_figures, report_tables
+from analysis.report.figures import report_figures
+from analysis.report.report_tables import report_tables
 from budgets.names import unknown
 from study.declare.load import find_declaration, load_declaration
 from study.show.study_report import study_frames

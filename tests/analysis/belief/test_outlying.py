@@ -17,7 +17,8 @@ from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import Trials, tidy
 from analysis.charts.run_figures import training_loss
 from analysis.report.analyse import analyse
-from analysis.report.report import report_tables, summary_lines
+from analysis.report.report_tables import report_tables
+from analysis.report.summary import summary_lines
 from benchmarks.design import with_trunks
 from runners.data.build.table_file import read_any_table
 from study.cli import main

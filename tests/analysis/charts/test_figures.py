@@ -16,7 +16,7 @@ from analysis.drawing.draw import dodged, draw
 from analysis.drawing.save import helpers, save, save_all
 from analysis.drawing.style import COLUMN_IN, looks
 from analysis.report.analyse import Analysis, analyse
-from analysis.report.report import report_figures
+from analysis.report.figures import report_figures
 from tests.analysis.synthetic import paid, study
 
 pytestmark = pytest.mark.slow

@@ -11,9 +11,11 @@ from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData
 from analysis.labels import count_text
 from analysis.report.analyse import Analysis, analyse
+from analysis.report.figures import report_figures
 from analysis.report.first_screen import answer
 from analysis.report.page import open_questions, render
-from analysis.report.report import report_figures, report_tables, summary_lines
+from analysis.report.report_tables import report_tables
+from analysis.report.summary import summary_lines
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,43 @@
+"""The answers of a report as the command line prints them."""
+
+from analysis.answers.best import turns, unranked
+from analysis.answers.cost import notable_score
+from analysis.answers.outliers import outlier_lines
+from analysis.cells.table import records
+from analysis.labels import budget_text, configuration_text
+from analysis.report.analyse import Analysis
+from budgets.quantity import format_flops, plural
+
+
+def summary_lines(found: Analysis) -> tuple[str, ...]:
+    """Return the answers as the command line prints them."""
+    progress, unit = found.progress, found.draws.error_unit
+    unfinished = f", {progress.excluded} failed or diverged" if progress.excluded else ""
+    spent = format_flops(found.cost.spent_flops)
+    left = f", {progress.not_chosen} more not chosen" if progress.not_chosen else ""
+    ran = f"{progress.finished} of {progress.planned} trials finished{unfinished}{left}; {spent} spent"
+    lines = [found.imported or ran]
+    shown, more = turns(found.best)
+    for row in records(shown):
+        ends = unit.interval(row["low"], row["high"])
+        tied = f" ({row['tied']})" if row["verdict"] == "tie" else ""
+        lines.append(
+            f"{row['at']}: {configuration_text(row)}: "
+            f"{unit.named(row['error'])}{' ' if ends else ''}{ends}, "
+            f"{row['verdict']}: {row['reason']}{tied}; {row['scope']}"
+            f"{notable_score(row['score_flops'], found.cost)}"
+        )
+    lines += [f"{more}: tables/best.md"] if more else []
+    lines += unranked(found.draws)
+    if found.best.empty and len(lines) == 1:
+        lines.append("no trial has finished, so there is nothing to compare yet")
+    lines += outlier_lines(found.outliers, unit)
+    without = found.missing["reason"].isin(found.trials.excluded["reason"])
+    for what, rows in (("no result yet", ~without), ("failed or diverged", without)):
+        lacking = found.missing[rows].groupby(["regime", "budget"], as_index=False)[["trials"]].sum()
+        said = ", ".join(
+            f"{plural(row['trials'], 'trial')} at {budget_text(row['regime'], row['budget'])}"
+            for row in records(lacking)
+        )
+        lines += [f"{what}: {said}; see tables/missing.md"] if said else []
+    return tuple(lines)
