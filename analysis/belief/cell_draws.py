@@ -15,6 +15,7 @@ from analysis.arrays import Floats, Indices
 from analysis.belief.family import DRAWS, Family, NoiseSource, families
 from analysis.belief.verdict import CLEAR
 from analysis.cells.intervals import COVERAGE
+from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import CELL, Trials, group_numbers, records
 from analysis.error_unit import ErrorUnit, chance_error
 from budgets.quantity import plural
@@ -125,6 +126,12 @@ def cell_draws(
         chance=chance_error(trials.metric), error_unit=ErrorUnit.of(trials.metric),
         explanation=_explanation(source, cells), confidence=confidence or CLEAR,
     )  # fmt: skip
+
+
+def study_draws(study: StudyFrames) -> CellDraws:
+    """Return the cells of a study's finished trials with the draws of all of its grid."""
+    grid = pd.concat([study.plan, study.not_chosen])
+    return cell_draws(study.trials, grid, confidence=study.confidence)
 
 
 def _lost(trials: Trials, every: Mapping[str, Family]) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from analysis.answers.crossing import comparisons, quality_trades
 from analysis.answers.outliers import outliers
 from analysis.answers.robustness import robustness
 from analysis.answers.scope import with_scope
-from analysis.belief.cell_draws import CellDraws, cell_draws
+from analysis.belief.cell_draws import CellDraws, study_draws
 from analysis.belief.curves import X_COLUMNS
 from analysis.belief.parameters import parameters
 from analysis.cells.study_frames import StudyFrames, missing
@@ -85,7 +85,7 @@ def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
     """Compute everything that a report says of a study, and report progress after each long step."""
     results, plan = study.results, study.plan
     trials = study.trials
-    draws = cell_draws(trials, pd.concat([plan, study.not_chosen]), confidence=study.confidence)
+    draws = study_draws(study)
     planned = with_budgets(plan, trials)
     best = with_scope(
         best_at_budgets(draws), draws, plan=planned, left_out=study.left_out, rates=study.tuned_rates,

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.answers.best import best_at_budgets
-from analysis.belief.cell_draws import CellDraws, cell_draws, stream
+from analysis.belief.cell_draws import CellDraws, stream, study_draws
 from analysis.cells.intervals import interval
 from analysis.cells.pareto import SAME_COST, same_cost
 from analysis.cells.study_frames import StudyFrames
@@ -42,14 +42,7 @@ def compare(studies: Sequence[StudyFrames]) -> tuple[Table, Table]:
     if len(set(measures.values())) > 1:
         said = ", ".join(f"{name} measures {metric}" for name, metric in measures.items())
         raise ValueError(f"studies with different metrics can't be compared: {said}")
-    trials = {study.name: study.trials for study in studies}
-    draws = {
-        study.name: cell_draws(
-            trials[study.name], pd.concat([study.plan, study.not_chosen]),
-            confidence=study.confidence,
-        )
-        for study in studies
-    }  # fmt: skip
+    draws = {study.name: study_draws(study) for study in studies}
     shared = {name: _shared(draws[names[0]], other) for name, other in draws.items() if name != names[0]}
     for name, cells in shared.items():
         if cells.empty:

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from analysis.cells.table import records
-from runners.results import RESULT_COLUMNS, to_frame, write_table
+from runners.results import RESULT_COLUMNS, to_frame
 from study.cli import main
+from study.declare.load import find_declaration, load_declaration
+from study.state.book import Book
+from study.state.study import find_study
 from tests.analysis.synthetic import study
 
 pytestmark = pytest.mark.slow
@@ -38,7 +41,7 @@ def test_the_papers_frontier_is_named(
             ["recommend", "small-full", "--flops", "1e16", "--pairs", "32768"],
             "measured budgets end more than 30 times from this one",
         ),
-        ([*PRIOR[:-3], "--pairs", "0", "--flops", "1e18"], "--pairs must be at least 1; found 0"),
+        ([*PRIOR[:-3], "--pairs", "0", "--flops", "1e18"], "study: pairs must be at least 1; found 0"),
         ([*PRIOR, "1e20 FLIP"], "study: --flops: '1e20 FLIP': unknown unit of compute 'FLIP'"),
         ([*PRIOR[:-3], "--pairs", "abc", "--flops", "1e18"], "study: --pairs: 'abc' is not a number"),
         (["recommend", "--pairs", "1M", "--flops", "1e20"], "give either a study or --prior MAP"),
@@ -64,10 +67,12 @@ def test_recommendations_use_a_studys_own_results(tmp_path: Path, capsys: pytest
     results = frames.results.assign(
         precision="fp32", trunk="", attempt=1, paid_flops=frames.results["train_flops"], evaluation_version=1
     )
-    (tmp_path / "demo").mkdir()
-    write_table(tmp_path / "demo" / "results.parquet", to_frame(records(results), RESULT_COLUMNS))
-    write_table(tmp_path / "demo" / "plan.parquet", frames.plan)
-    write_table(tmp_path / "demo" / "left-out.parquet", frames.left_out)
+    demo = find_study(load_declaration(find_declaration("demo")), results=str(tmp_path), pools=None)
+    demo.folder.mkdir()
+    demo.write_table("results.parquet", to_frame(records(results), RESULT_COLUMNS))
+    demo.write_table("plan.parquet", frames.plan)
+    demo.write_table("left-out.parquet", frames.left_out)
+    Book().write(demo)
     words = ["recommend", "demo", "--results", str(tmp_path), "--flops", "30 TFLOP", "--pairs", "8192"]
     assert main(words) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -77,7 +82,7 @@ def test_recommendations_use_a_studys_own_results(tmp_path: Path, capsys: pytest
 
     # What the plan has and was not run takes part by its draws.
     ended = results[results["architecture"] != "ViT-M"]
-    write_table(tmp_path / "demo" / "results.parquet", to_frame(records(ended), RESULT_COLUMNS))
+    demo.write_table("results.parquet", to_frame(records(ended), RESULT_COLUMNS))
     assert main([*words[:-3], "10 TFLOP", *words[-2:]]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any("ViT-M, CLIP, 3,276 pairs, top 40 %" in line and ", never run" in line for line in lines)
