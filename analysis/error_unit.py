@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import inf, isnan
 
 from analysis.labels import interval_text
+from budgets.quantity import format_number
 
 _TOP = re.compile(r"(?:top|few_shot_\d+_top|probe_top)(\d+)")
 _IMAGENET, _EMBEDDED = 1000, 100
@@ -49,7 +50,8 @@ class ErrorUnit:
 
         A dash for NaN.
         """
-        return "–" if isnan(value) else f"{self.factor * value:{self.fine if fine else self.form}}"
+        form = self.fine if fine else self.form
+        return "–" if isnan(value) else format_number(self.factor * value, form)
 
     def interval(self, low: float, high: float) -> str:
         """Return an interval of errors without the sign: ``[19.2, 22.4]``; empty for NaN."""

@@ -9,7 +9,7 @@ import pandas as pd
 
 from budgets.cost.strategy import strategies
 from budgets.quality import MIXTURE
-from budgets.quantity import format_count, format_flops
+from budgets.quantity import format_count, format_flops, format_number
 from runners.results import LABEL
 
 _WRITTEN_OUT, _TENTH = 100_000, 0.1
@@ -38,7 +38,7 @@ def count_text(count: float) -> str:
 
 def epochs_text(epochs: float) -> str:
     """Return epochs with a digit after the point, or the first digit: ``9.1``; ``0.0009``."""
-    return f"{epochs:.1g}" if 0 < epochs < _TENTH else f"{epochs:,.1f}"
+    return format_number(epochs, ".1g" if 0 < epochs < _TENTH else ",.1f")
 
 
 def budget_text(regime: str, budget: float) -> str:
@@ -122,7 +122,9 @@ def metric_text(metric: str) -> str:
 
 def interval_text(low: float, high: float, form: str = ".2f") -> str:
     """Return an interval of plain numbers; empty for NaN."""
-    return "" if isnan(low) or isnan(high) else f"[{low:{form}}, {high:{form}}]"
+    if isnan(low) or isnan(high):
+        return ""
+    return f"[{format_number(low, form)}, {format_number(high, form)}]"
 
 
 def sort_key(axis: str, value: object) -> tuple[float, str]:

@@ -7,7 +7,7 @@ declaration is kept as text and parsed here by one rule. Whole numbers are exact
 import math
 import re
 from collections.abc import Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from fractions import Fraction
 from typing import TypeVar
 
@@ -144,14 +144,28 @@ def finite_or_none(value: T) -> T | None:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def format_number(value: float, form: str) -> str:
+    """Write a number in a format with digits, such as ``.1f``, ``,.0f``, ``.3g`` or ``.0%``.
+
+    Halves are rounded away from zero. A number counts by its first 12 digits, without the error of its
+    arithmetic: 2.675 in ``.2f`` is 2.68, and so is 100·(1 − 0.97325).
+    """
+    exact = Decimal(f"{value:.12g}")
+    digits = int(form.rpartition(".")[2][:-1])
+    last = exact.adjusted() + 1 - max(digits, 1) if form[-1] == "g" else -digits - 2 * (form[-1] == "%")
+    if exact.is_finite() and exact != (whole := exact.scaleb(-last)).to_integral_value():
+        value = float(whole.to_integral_value(ROUND_HALF_UP).scaleb(last))
+    return format(value, form)
+
+
 def format_count(count: float, *, digits: int = 4, from_: int = 10**6) -> str:
     """Write a count shortly: 1024 → ``1,024``, 25000000 → ``25M``, 3.4e9 → ``3.4B``.
 
     A count from ``from_``, at least 1,000, has a unit.
     """
     if count < from_:
-        return f"{count:,.0f}"
-    rounded = float(f"{count:.{digits}g}")  # 999,999,999 is 1B, not 1000M
+        return format_number(count, ",.0f")
+    rounded = float(format_number(count, f".{digits}g"))  # 999,999,999 is 1B, not 1000M
     unit, size = next((unit, size) for unit, size in _LARGE if rounded >= size)
     return f"{rounded / size:.{digits}g}{unit}"
 
@@ -168,7 +182,7 @@ def format_range(low: str, high: str) -> str:
 
 def format_flops(flops: float, *, digits: int = 4) -> str:
     """Write an amount of compute with its SI prefix: 9e11 → ``900 GFLOP``, 1.29e21 → ``1.29 ZFLOP``."""
-    rounded = float(f"{flops:.{digits}g}")
+    rounded = float(format_number(flops, f".{digits}g"))
     for prefix, power in reversed(_SI_PREFIXES.items()):
         if prefix != "K" and rounded >= 10.0**power:
             return f"{rounded / 10.0**power:.{digits}g} {prefix}FLOP"
@@ -178,14 +192,14 @@ def format_flops(flops: float, *, digits: int = 4) -> str:
 def format_seconds(seconds: float) -> str:
     """Write a duration with a readable unit: ``42 s``, ``7 min``, ``3.5 h``, ``2.1 d``, ``9,230 years``."""
     if seconds < 100:  # noqa: PLR2004 - below this, seconds read best
-        return f"{seconds:.0f} s"
+        return f"{format_number(seconds, '.0f')} s"
     if seconds < 100 * 60:
-        return f"{seconds / 60:.0f} min"
+        return f"{format_number(seconds / 60, '.0f')} min"
     if seconds < 100 * 3600:
-        return f"{seconds / 3600:.3g} h"
+        return f"{format_number(seconds / 3600, '.3g')} h"
     if seconds < 999.5 * 86400:
-        return f"{seconds / 86400:.3g} d"
-    return f"{float(f'{seconds / (365.25 * 86400):.3g}'):,.12g} years"
+        return f"{format_number(seconds / 86400, '.3g')} d"
+    return f"{float(format_number(seconds / (365.25 * 86400), '.3g')):,.12g} years"
 
 
 def format_seconds_range(low: float, high: float) -> str:
@@ -193,7 +207,9 @@ def format_seconds_range(low: float, high: float) -> str:
     first, last = format_seconds(low), format_seconds(high)
     unit = last.rpartition(" ")[2]
     units = low / {"s": 1, "min": 60, "h": 3600, "d": 86400, "years": 365.25 * 86400}[unit]
-    return format_range(first if first.endswith(f" {unit}") or units < 1 else f"{units:.3g} {unit}", last)
+    return format_range(
+        first if first.endswith(f" {unit}") or units < 1 else f"{format_number(units, '.3g')} {unit}", last
+    )
 
 
 def _device_flops(text: str, time: re.Match[str]) -> int:

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from budgets.quantity import (
     MAX_COUNT,
     format_count,
     format_flops,
+    format_number,
     format_seconds,
     format_seconds_range,
     parse_count,
@@ -151,3 +153,23 @@ def test_whole_number_parses_to_itself(number: int) -> None:
 )
 def test_formatting_of_counts_flops_and_seconds(written: str, expected: str) -> None:
     assert written == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "text"),
+    [
+        (2.675, ".2f", "2.68"), (100 * (1 - 0.7325), ".1f", "26.8"), (-0.25, "z.1f", "-0.3"),
+        (-0.04, "z.1f", "0.0"), (0.545, ".0%", "55%"), (0.0725, ".1%", "7.3%"), (12.5, ",.0f", "13"),
+        (1234.5, ",.0f", "1,235"), (0.00125, ".2g", "0.0013"), (9.995, ".3g", "10"), (2.5, "+.0f", "+3"),
+        (0.35, ".1g", "0.4"), (math.nan, ".1f", "nan"), (1e30, ".0f", f"{1e30:.0f}"), (0.0, ".3g", "0"),
+    ],
+)  # fmt: skip
+def test_halves_are_rounded_away_from_zero(value: float, form: str, text: str) -> None:
+    assert format_number(value, form) == text
+
+
+@given(st.integers(-(10**9), 10**9), st.integers(0, 6))
+def test_every_half_of_a_decimal_is_rounded_away_from_zero(number: int, digits: int) -> None:
+    half = float(f"{number}5e-{digits + 1}")
+    away = Decimal(number + (1 if number >= 0 else -1)).scaleb(-digits)
+    assert Decimal(format_number(half, f".{digits}f")) == away
