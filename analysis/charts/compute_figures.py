@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,9 @@ import pandas as pd
 from analysis.arrays import Indices
 from analysis.belief.cell_draws import CellDraws, cell_draws
 from analysis.belief.curves import X_COLUMNS, differing
-from analysis.cells.pareto import costs
-from analysis.cells.table import CELL, Trials, metrics, records, tidy
+from analysis.cells.table import CELL, metrics, records, tidy
 from analysis.charts.figure_data import (
     AXIS_WORDS,
-    FRONTIER,
     JOINED,
     FigureData,
     Missing,
@@ -27,7 +24,7 @@ from analysis.charts.figure_data import (
     said_once,
 )  # fmt: skip
 from analysis.error_unit import ErrorUnit
-from analysis.labels import axis_text, budget_text, configuration_text, held_text, metric_text, sort_key
+from analysis.labels import axis_text, configuration_text, held_text, metric_text, sort_key
 from analysis.laws.laws import Law, Measure, laws, root_mean_square
 from budgets.quantity import plural
 
@@ -214,47 +211,4 @@ def over_compute_of(
             intervals_text(several),
         ),
         alt=f"{title} against compute: {shown}.",
-    )
-
-
-def pareto(trials: Trials, frontier: pd.DataFrame) -> FigureData | Missing:
-    """Return the figure of every ranked trial's error against compute, with the frontier of the cells' means.
-
-    If there are several regimes, the one with the most trials is drawn. Under fixed compute a trial lies at
-    its level, not at the whole batches below it.
-    """
-    title = "All trials and the Pareto frontier"
-    if frontier.empty:
-        return Missing(title=title, reason="no trial has finished")
-    unit = ErrorUnit.of(trials.metric)
-    mine = trials.sound[trials.sound["regime"] == trials.sound["regime"].value_counts().idxmax()]
-    names = sorted(mine["architecture"].unique(), key=lambda name: sort_key("architecture", name))
-    rows: list[dict[str, Any]] = []
-    for name in names:
-        here = mine[mine["architecture"] == name]
-        rows += [
-            {
-                "mark": "point", "series": str(name), "x": x, "y": unit.factor * row["error"],
-                "text": f"{configuration_text(row)}, {budget_text(row['regime'], row['budget'])}, seed "
-                f"{int(row['seed'])}: {unit.text(row['error'])}",
-            }
-            for row, x in zip(records(here), costs(here).tolist(), strict=True)
-        ]  # fmt: skip
-    cells = frontier[frontier["regime"] == mine["regime"].iloc[0]]
-    steps = list(zip(costs(cells).tolist(), (unit.factor * cells["error"]).tolist(), strict=True))
-    stairs = [steps[0], *(corner for (_, y), (x, low) in pairwise(steps) for corner in ((x, y), (x, low)))]
-    stairs.append((max(row["x"] for row in rows), steps[-1][1]))
-    rows += [{"mark": "line", "series": FRONTIER, "line": FRONTIER, "x": x, "y": y} for x, y in stairs]
-    best = "; ".join(configuration_text(row) for row in records(cells))
-    return FigureData(
-        name="pareto",
-        title=title,
-        x_label="training compute of one trial (FLOPs)",
-        y_label=error_label(trials.metric),
-        frame=mark_frame(rows),
-        caption=said_once(
-            f"{metric_text(trials.metric)} of {plural(len(mine), 'finished trial')}, by architecture. "
-            "Stairs: the lowest mean of any configuration at no more compute"
-        ),
-        alt=f"{title}: {plural(len(mine), 'trial')}; on the frontier: {best}.",
     )

@@ -27,7 +27,7 @@ JOINED = "joined"
 AXIS_WORDS = {"architecture": "architecture", "strategy": "training strategy", "subset_size": "data size"}
 """Part of the configuration → its name in titles."""
 
-FRONTIER = "Pareto frontier"
+FRONTIER = "lowest by the law"
 """Series that is drawn in black."""
 
 GROUP_WIDTH = 0.8

@@ -133,8 +133,9 @@ def _change(one: Mapping[str, Any], other: Mapping[str, Any], *names: str) -> st
     return "within the tie" if leaders[0] in theirs or leaders[1] in mine else "changed"
 
 
-def _differences(metric: str, draws: Mapping[str, CellDraws], shared: Mapping[str, pd.DataFrame]) -> Table:
-    first, unit = next(iter(draws)), ErrorUnit.of(metric)
+def differences(draws: Mapping[str, CellDraws], shared: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the shared cells with their differences from the first study, as `cells_against` takes."""
+    first = next(iter(draws))
     rows = []
     for name, cells in shared.items():
         one, other = draws[first], draws[name]
@@ -143,18 +144,30 @@ def _differences(metric: str, draws: Mapping[str, CellDraws], shared: Mapping[st
         order = stream(f"comparison/{name}").permutation(count)
         for cell in records(cells):
             mine, theirs = int(cell["place_first"]), int(cell["place_other"])
-            error, its = float(one.cells["error"].iloc[mine]), float(other.cells["error"].iloc[theirs])
             low, high = interval(other.draws[order, theirs] - one.draws[:count, mine])
-            rows.append({
-                "Budget": budget_text(cell["regime"], cell["budget"]),
-                "Configuration": configuration_text(cell),
-                first: unit.text(error),
-                "Study": name,
-                f"Its {unit.word}": unit.text(its),
-                unit.gap_heading_of("Difference"): unit.number(its - error),
-                "Interval": unit.interval(low, high) or "–",
-                "Verdict": _verdict(low, high),
+            rows.append(cell | {
+                "first": first, "study": name, "error": one.column("error")[mine],
+                "its": other.column("error")[theirs], "low": low, "high": high,
+                "verdict": _verdict(low, high),
             })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _differences(metric: str, draws: Mapping[str, CellDraws], shared: Mapping[str, pd.DataFrame]) -> Table:
+    first, unit = next(iter(draws)), ErrorUnit.of(metric)
+    rows = [
+        {
+            "Budget": budget_text(cell["regime"], cell["budget"]),
+            "Configuration": configuration_text(cell),
+            first: unit.text(cell["error"]),
+            "Study": cell["study"],
+            f"Its {unit.word}": unit.text(cell["its"]),
+            unit.gap_heading_of("Difference"): unit.number(cell["its"] - cell["error"]),
+            "Interval": unit.interval(cell["low"], cell["high"]) or "–",
+            "Verdict": cell["verdict"],
+        }
+        for cell in records(differences(draws, shared))
+    ]
     apart = sum(row["Verdict"] in ("lower", "higher") for row in rows)
     judged = sum(row["Verdict"] != _UNKNOWN for row in rows)
     summary = f"{apart} of {plural(judged, 'cell')} {'differs' if apart == 1 else 'differ'}"

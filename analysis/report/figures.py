@@ -4,6 +4,7 @@ from analysis.belief.curves import X_COLUMNS
 from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import first_attempts
 from analysis.charts import (
+    answer_figures,
     bar_figures,
     check_figures,
     compute_figures,
@@ -41,8 +42,8 @@ def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Mi
         course = tuple(Missing(title=each.title, reason=why) for each in course)
     tuned = study.tuned
     return (
+        answer_figures.hero(found.trials, measured, best, target_flops=study.target_flops),
         *(compute_figures.over_compute(measured, best, axis=axis) for axis in ("architecture", "strategy")),
-        compute_figures.pareto(found.trials, found.pareto),
         size_figures.over_data(measured),
         size_figures.over_epochs([measured]),
         *(size_figures.over_pairs([measured], axis=axis) for axis in ("architecture", "strategy")),

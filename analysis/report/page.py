@@ -58,7 +58,7 @@ A section is rendered by ``templates/section_NAME.html.j2``, which is given all 
 """
 
 FIGURE_GROUPS = {
-    "Against compute": ("error-compute-", "pareto"),
+    "Against compute": ("hero", "error-compute-"),
     "Data": ("error-data", "error-epochs", "quality"),
     "Model size": ("scaling", "isoflop"),
     "What a strategy is worth, and other measures": ("equivalence-", "shift", "retrieval", "probe"),

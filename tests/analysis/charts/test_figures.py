@@ -22,7 +22,7 @@ from tests.analysis.synthetic import paid, study
 pytestmark = pytest.mark.slow
 
 NAMES = [
-    "error-compute-architecture", "error-compute-strategy", "pareto", "error-data",
+    "hero", "error-compute-architecture", "error-compute-strategy", "error-data",
     "error-epochs", "quality", "equivalence-compute", "shift", "isoflop", "forecasts",
     "training-loss", "midway", "plan", "spent", "schedule",
 ]  # fmt: skip
@@ -160,7 +160,7 @@ def test_what_is_not_supported_is_missing_with_a_reason(frames: StudyFrames) -> 
     figures = figures_of(cut)
     missing = {figure.title: figure.reason for figure in figures if isinstance(figure, Missing)}
     assert set(supported(figures)) == {
-        "error-compute-architecture", "pareto", "forecasts", "midway", "plan", "schedule"
+        "hero", "error-compute-architecture", "forecasts", "midway", "plan", "schedule"
     }  # fmt: skip
     assert len(missing) == 14
     assert all(missing.values())
@@ -182,21 +182,6 @@ def test_plan_and_spending_are_drawn_only_if_the_run_differed_from_the_plan(
     names = set(supported(report_figures(analysed, replace(frames, left_out=frames.left_out[:0]))))
     assert not names & {"plan", "spent"}
     assert "schedule" in names
-
-
-def test_the_frontier_steps_down_through_the_lowest_cells_at_their_levels(
-    drawn: dict[str, FigureData], frames: StudyFrames
-) -> None:
-    frame = drawn["pareto"].frame
-    points, stairs = frame[frame["mark"] == "point"], frame[frame["mark"] == "line"]
-    assert len(points) == len(frames.results)
-    assert set(points["x"]) == set(frames.results["level_flops"]), "not at whole batches below it"
-    assert stairs["x"].is_monotonic_increasing
-    assert stairs["y"].is_monotonic_decreasing
-    best = frames.results.groupby(["architecture", "strategy", "subset_size", "quality", "level_flops"])[
-        "held-out/top1"
-    ]
-    assert stairs["y"].min() == pytest.approx(100 * (1 - best.mean().max()))
 
 
 def test_the_same_data_give_the_same_files_in_any_process(

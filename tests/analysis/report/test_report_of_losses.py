@@ -65,14 +65,14 @@ def test_every_figure_of_a_loss_is_drawn_in_losses(found: Analysis, by_loss: Stu
     figures = [each for each in report_figures(found, by_loss) if isinstance(each, FigureData)]
     losses = found.trials.frame["error"]
     drawn = {figure.name: figure for figure in figures}
-    assert {"error-compute-architecture", "pareto", "forecasts", "midway"} <= set(drawn)
+    assert {"error-compute-architecture", "hero", "forecasts", "midway"} <= set(drawn)
     for figure in figures:
         said = f"{figure.title} {figure.x_label} {figure.y_label} {figure.caption} {figure.alt}"
         assert "(%)" not in said, figure.name
         assert not re.search(r"(?<!top )(?<![\d.(])[\d.]+ %", figure.alt), figure.name
         assert not re.search("(^error|excess error)", figure.title, re.IGNORECASE), figure.name
         assert " points" not in said.replace("end points", ""), figure.name
-    for name in ("error-compute-architecture", "pareto", "forecasts", "midway"):
+    for name in ("error-compute-architecture", "hero", "forecasts", "midway"):
         points = drawn[name].frame.loc[drawn[name].frame["mark"].isin(["point", "line"]), "y"]
         assert points.between(0.5 * losses.min(), SCALE).all(), name
     best = drawn["error-compute-architecture"].frame.query("mark == 'best'")

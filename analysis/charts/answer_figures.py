@@ -1,0 +1,189 @@
+"""Data of the figures of the answers: the best at each budget, and the cells of two studies."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import isnan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.answers.best import turns
+from analysis.arrays import Floats
+from analysis.belief.family import Family
+from analysis.cells.intervals import column_intervals
+from analysis.cells.pareto import costs
+from analysis.cells.table import Trials, records
+from analysis.charts.figure_data import FRONTIER, FigureData, Missing, error_label, mark_frame
+from analysis.error_unit import ErrorUnit
+from analysis.labels import axis_text, budget_text, capital, configuration_text, listed, metric_text
+from analysis.laws.laws import Measure
+from budgets.quantity import format_flops, plural
+
+_BEYOND = 10.0
+"""Factor of compute by which the frontier is forecast without a target."""
+_POINTS, _NAMED = 24, 3
+
+
+def hero(
+    trials: Trials, measure: Measure, best: pd.DataFrame, *, target_flops: float | None = None
+) -> FigureData | Missing:
+    """Return the figure of all ranked trials, the best at each budget, and the frontier of the joint law.
+
+    The frontier is the lowest error of any configuration with a run, in each draw. It is forecast to
+    ``target_flops``, by default ten times the largest compute, unless the grid has a last cell for each
+    configuration. ``best`` is the table of `best_at_budgets`, of which `turns` are drawn; of several
+    regimes the one with the most trials is drawn.
+    """
+    title, draws, unit = "The best at each budget", measure.draws, measure.draws.error_unit
+    if best.empty:
+        return Missing(title=title, reason="no trial has finished")
+    regime = str(trials.sound["regime"].value_counts().idxmax())
+    mine, rows = (frame[frame["regime"] == regime] for frame in (trials.sound, turns(best)[0]))
+    compute = costs(mine)
+    marks: list[dict[str, Any]] = [
+        {
+            "mark": "other", "series": "trials", "x": x, "y": unit.factor * trial["error"],
+            "text": f"{configuration_text(trial)}, {budget_text(regime, trial['budget'])}, "
+            f"seed {int(trial['seed'])}: {unit.text(trial['error'])}",
+        }
+        for trial, x in zip(records(mine), compute.tolist(), strict=True)
+    ]  # fmt: skip
+    end, line = float(compute.max()), ""
+    if any(law.status == "ok" and law.identity["regime"] == regime for law in measure.along("compute")):
+        family = draws.families[regime]
+        marks += _frontier(family, np.geomspace(compute.min(), end, _POINTS), "law", unit)
+        line = "; line: the lowest error of any configuration by the joint law"
+        beyond = target_flops or _BEYOND * end
+        if beyond > end and (regime == "fixed-compute" or np.isinf(family.limit).all()):
+            marks += _frontier(family, np.geomspace(end, beyond, _POINTS), "extrapolation", unit)
+            line += f", dashed: its forecast to {format_flops(beyond)}"
+    ranked = [row for row in records(rows) if row["verdict"] != "beaten"]
+    marks += _winners(ranked, unit, named=len(draws.cells["strategy"].unique()) > 1)
+    said = [row | {"best": _short(row, strategy=True)} for row in ranked]
+    return FigureData(
+        name="hero",
+        title=title,
+        x_label="training compute of one trial (FLOPs)",
+        y_label=error_label(measure.metric),
+        frame=mark_frame(marks),
+        finding=finding(said, unit),
+        caption=f"Grey: {plural(len(mine), 'trial')}; stars: the best at each budget, hollow unless clear"
+        f"{line}.",
+        alt=f"{title}: " + "; ".join(mark["text"] for mark in marks if mark["mark"].startswith("best")) + ".",
+        by="strategy",
+    )
+
+
+def _frontier(family: Family, flops: Floats, mark: str, unit: ErrorUnit) -> list[dict[str, Any]]:
+    """Return the lowest error, at each compute, of the configurations that ran and can be asked there."""
+    ran = (family.measured.runs > 0).any(axis=1)
+    lowest = np.full((family.draws, len(flops)), np.inf)
+    for point, at in enumerate(flops):
+        curves = np.flatnonzero(ran & family.reachable(at) & (family.lowest <= at))
+        # Outside fixed compute a curve that can't spend more is read at its largest.
+        x = np.minimum(at, np.inf if family.regime == "fixed-compute" else family.limit[curves])
+        if len(curves):
+            lowest[:, point] = family.read(curves, np.broadcast_to(x, curves.shape)[:, None]).min(axis=(1, 2))
+    middle, ends = unit.factor * np.median(lowest, axis=0), unit.factor * np.array(column_intervals(lowest))
+    return [
+        {"mark": mark, "series": FRONTIER, "x": x, "y": y, "low": low, "high": high}
+        for x, y, low, high in zip(flops.tolist(), middle.tolist(), *ends.tolist(), strict=True)
+        if np.isfinite(y)
+    ]
+
+
+def _winners(rows: Sequence[Mapping[str, Any]], unit: ErrorUnit, *, named: bool) -> Iterator[dict[str, Any]]:
+    """Yield a star per budget, with a label where another configuration leads than before."""
+    before = ""
+    for row in rows:
+        short = _short(row, strategy=named)
+        ends = f" {unit.interval(row['low'], row['high'])}" if not isnan(row["low"]) else ""
+        yield {
+            "mark": "best" if row["verdict"] == "clear" else "best, not clear",
+            "series": axis_text("strategy", row["strategy"]), "x": row["flops"],
+            "y": unit.factor * row["error"], "low": unit.factor * row["low"],
+            "high": unit.factor * row["high"], "label": "" if short == before else short,
+            "text": f"{row['at']}: {configuration_text(row)}, {unit.text(row['error'])}{ends}, "
+            f"{row['verdict']}",
+        }  # fmt: skip
+        before = short
+
+
+def _short(row: Mapping[str, Any], *, strategy: bool) -> str:
+    return ", ".join([row["architecture"], *([axis_text("strategy", row["strategy"])] if strategy else [])])
+
+
+def finding(rows: Sequence[Mapping[str, Any]], unit: ErrorUnit) -> str:
+    """Return who is ahead, and by how much, at the largest budget where that is clear, in one sentence.
+
+    ``rows`` rise in budget and have ``at`` and ``best``, in words, and the columns of a ``Verdict``.
+    """
+    if not rows:
+        return ""
+    clear = [row for row in rows if row["verdict"] == "clear"]
+    row = clear[-1] if clear else rows[-1]
+    ends = unit.interval(row["gap_low"], row["gap_high"])
+    lead = f" by {unit.gap(row['gap'])}{' ' if ends else ''}{ends}" if row["runner_up"] else ""
+    if not clear:
+        return f"No budget has a clear winner; at {row['at']} {row['best']} leads{lead}."
+    others = {other["best"] for other in clear} - {row["best"]}
+    also = listed([other["at"] for other in clear[:-1]]) if 1 < len(clear) <= _NAMED else ""
+    rest = f"; clear also at {also or plural(len(clear) - 1, 'other budget')}" if len(clear) > 1 else ""
+    if len(clear) == len(rows) > 1 and not others:
+        rest = " and at every smaller budget"
+    elif len(clear) < len(rows):
+        ties = {row["verdict"] for row in rows} <= {"clear", "tie"}
+        rest += "; elsewhere ties" if ties else "; elsewhere nothing is decided"
+    return f"{capital(row['best'])} is ahead{lead} at {row['at']}{rest}."
+
+
+def cells_against(cells: pd.DataFrame, *, metric: str) -> FigureData | Missing:
+    """Return the figure of the cells that two or more studies share: the errors of one against the first's.
+
+    Args:
+        cells: One row per cell and other study: ``first`` and ``study`` (names), ``regime``, the columns of a
+            cell, ``error`` and ``its``, the measured errors in both, ``low`` and ``high``, the interval of
+            its error minus that of the first, NaN if no noise is known, and ``verdict`` (``lower``,
+            ``higher``, or another text where no difference is seen).
+        metric: Metric of the errors.
+    """
+    title, unit = "Cell against cell", ErrorUnit.of(metric)
+    if cells.empty:
+        return Missing(title=title, reason="the studies share no cell")
+    first, several = str(cells["first"].iloc[0]), len(cells["study"].unique()) > 1
+    apart = cells["verdict"].isin(["lower", "higher"])
+    errors = unit.factor * cells[["error", "its"]].to_numpy(np.float64)
+    ends = [
+        {"mark": "reference", "line": "equal", "x": end, "y": end, "panel": study if several else ""}
+        for study in cells["study"].unique()
+        for end in (errors.min(), errors.max())
+    ]
+    points = [
+        {
+            "mark": "point" if differs else "undecided", "panel": row["study"] if several else "",
+            "series": axis_text("strategy", row["strategy"]), "x": unit.factor * row["error"],
+            "y": unit.factor * row["its"], "low": unit.factor * (row["error"] + row["low"]),
+            "high": unit.factor * (row["error"] + row["high"]),
+            "text": f"{configuration_text(row)}, {budget_text(row['regime'], row['budget'])}: "
+            f"{unit.text(row['its'])} in {row['study']}, {unit.text(row['error'])} in {first}: "
+            f"{row['verdict']}",
+        }
+        for row, differs in zip(records(cells), apart, strict=True)
+    ]  # fmt: skip
+    mean = float((cells["its"] - cells["error"]).mean())
+    theirs = "the others" if several else str(cells["study"].iloc[0])
+    said = f"{int(apart.sum())} of {plural(len(cells), 'shared cell')} differ by more than the noise"
+    return FigureData(
+        name="cells",
+        title=title,
+        x_label=unit.heading_of(f"{unit.word} in {first}"),
+        y_label=unit.heading_of(f"{unit.word} in {theirs}"),
+        x_scale="linear",
+        frame=mark_frame([*ends, *points]),
+        finding=f"{said}; on average the {unit.word} in {theirs} is {unit.gap(abs(mean))} "
+        f"{'lower' if mean < 0 else 'higher'}.",
+        caption=f"{capital(metric_text(metric))} of each shared cell, with the interval of the difference; "
+        "hollow points differ by no more than it from the dashed line of equality.",
+        alt=f"{title}: {said}.",
+        by="strategy",
+    )
