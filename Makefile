@@ -1,50 +1,63 @@
 # `make demo` and `make test` need Python 3.11 or later and git; each makes its environments by itself.
-PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name))))
-RUN = .venv/bin/python
+PYTHONS = $(foreach name,python3.11 python3.12 python3.13,$(shell command -v $(name)))
+PYTHON ?= $(firstword $(PYTHONS) python3)
+NEWEST = $(lastword $(PYTHONS))
+VENV ?= .venv
+RUN = $(VENV)/bin/python
 # Tests start hundreds of processes, and each would compile the modules that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 # Three processes on two cores: tests that wait for a process leave their core to another.
 PYTEST = $(RUN) -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo test check whole quick lint docs clean
+.PHONY: demo test check whole quick lint docs dist release clean
 
-demo: .venv/installed
+demo: $(VENV)/installed
 	$(RUN) -m study run demo
 	$(RUN) -m study report demo
 
 # All tests; the checks run beside them, and the two environments are made beside each other.
 test:
-	$(MAKE) --jobs=2 .venv/tested .venv-img2dataset/installed
+	$(MAKE) --jobs=2 $(VENV)/tested .venv-img2dataset/installed
 	$(MAKE) --jobs=2 lint whole
 
 # Quick tests: those that start no Ray and take less than a third of a second.
-check: .venv/tested
+check: $(VENV)/tested
 	$(MAKE) --jobs=2 --output-sync=target lint quick
 
 # img2dataset holds pandas below 3, so the tests of downloading run it from an environment of its own.
-whole: .venv/tested .venv-img2dataset/installed
+whole: $(VENV)/tested .venv-img2dataset/installed
 	IMG2DATASET=$(CURDIR)/.venv-img2dataset/bin/img2dataset $(PYTEST)
 
-quick: .venv/tested
+quick: $(VENV)/tested
 	$(PYTEST) -n 2 -m "not ray and not slow"
 
-docs: .venv/tested
-	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build
+docs: $(VENV)/tested
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build
 
-lint: .venv/tested
-	.venv/bin/ruff format --check .
-	.venv/bin/ruff check .
-	.venv/bin/mypy
-	.venv/bin/lint-imports
+# The package as users get it: built, then tried from an empty folder on the oldest and the newest Python here.
+dist: $(VENV)/tested
+	rm -rf dist
+	$(RUN) -m build --outdir dist .
+	docs/build/try_wheel.sh dist/*.whl $(sort $(PYTHON) $(NEWEST))
 
-.venv/installed: pyproject.toml
+# What a release needs: the package, and all tests on both.
+release: dist test
+	$(MAKE) test PYTHON=$(NEWEST) VENV=.venv-newest
+
+lint: $(VENV)/tested
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+$(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --editable .
 	@touch $@
 
 # The tests need no more of clip-benchmark than its reader of evaluation sets and its metrics.
-.venv/tested: .venv/installed
+$(VENV)/tested: $(VENV)/installed
 	$(RUN) -m pip install --quiet --editable '.[dev]'
 	$(RUN) -m pip install --quiet --no-deps clip-benchmark
 	@touch $@
@@ -55,4 +68,4 @@ lint: .venv/tested
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-img2dataset pools results/demo site
+	rm -rf .venv .venv-* pools results/demo site dist

@@ -1,20 +1,14 @@
 """A study's files after edits and damage: the right table, or a refusal that names the file."""
 
-import io
 import re
 import shutil
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from budgets.quantity import format_flops
 from runners.store.files import write_json
 from runners.trials.meter import read_meter
-from study.cli import main
 from study.state.book import Account
 from tests.progress import progress
 from tests.study.tiny_study import TinyStudy
@@ -30,15 +24,11 @@ def done(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyStudy:
     return done
 
 
-def copied(done: TinyStudy, place: Path) -> TinyStudy:
-    shutil.copytree(done.place, place, copy_function=shutil.copyfile)
-    return TinyStudy(place, done.pool, seeds="0, 1")
-
-
 @pytest.fixture
 def tiny(done: TinyStudy, tmp_path: Path) -> TinyStudy:
     """Return a copy of that study."""
-    return copied(done, tmp_path / "copy")
+    shutil.copytree(done.place, tmp_path / "copy", copy_function=shutil.copyfile)
+    return TinyStudy(tmp_path / "copy", done.pool, seeds="0, 1")
 
 
 def test_finished_trials_without_results_are_paid_again_only_on_request(tiny: TinyStudy) -> None:
@@ -138,64 +128,3 @@ def test_a_shipped_study_without_its_book_is_refused(tiny: TinyStudy) -> None:
     (tiny.folder / "spent.parquet").unlink()
     for command in ("status", "report"):
         assert "spent.parquet is missing" in tiny.says(command, code=2)
-
-
-def _flip(content: bytes, at: int, bit: int) -> bytes:
-    place = at % max(1, len(content))
-    return content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :] if content else b"?"
-
-
-def _digit(content: bytes, at: int, bit: int) -> bytes:
-    places = [place for place, byte in enumerate(content) if chr(byte).isdigit()]
-    if not places:
-        return content
-    place = places[at % len(places)]
-    new = b"%d" % ((content[place] - ord("0") + 1 + bit) % 10)
-    return content[:place] + new + content[place + 1 :]
-
-
-EDITS: dict[str, Callable[[bytes, int, int], bytes]] = {
-    "flip": _flip,
-    "digit": _digit,
-    "cut": lambda content, at, _: content[: at % max(1, len(content))],
-    "behead": lambda content, at, _: content[at % max(1, len(content)) :],
-    "zeros": lambda content, at, bit: content[: at % max(1, len(content))] + bytes(64 * bit),
-    "empty": lambda _content, _at, _bit: b"",
-}
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_an_edit_of_any_file_leaves_the_right_tables_or_a_refusal_that_names_a_file(
-    done: TinyStudy, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
-    tiny = copied(done, tmp_path_factory.mktemp("edited") / "copy")
-    files = sorted(
-        path.relative_to(tiny.folder)
-        for path in tiny.folder.rglob("*")
-        if path.is_file() and path.name not in {"weights.pt", ".lock"}
-    )
-    for _ in range(data.draw(st.integers(1, 2), label="edits")):
-        path = tiny.folder / data.draw(st.sampled_from(files), label="file")
-        how = data.draw(st.sampled_from([*EDITS, "remove", "swap"]), label="how")
-        if how == "remove":
-            path.unlink(missing_ok=True)
-        elif how == "swap":
-            other = tiny.folder / data.draw(st.sampled_from(files), label="other")
-            if other.exists() and path.exists():
-                path.write_bytes(other.read_bytes())
-        elif path.exists():
-            at, bit = data.draw(st.integers(0, 10**6)), data.draw(st.integers(0, 7))
-            path.write_bytes(EDITS[how](path.read_bytes(), at, bit))
-
-    output, errors = io.StringIO(), io.StringIO()
-    with redirect_stdout(output), redirect_stderr(errors):
-        code = main(["run", str(tiny.declaration), "--results", str(tiny.place), "--backend", "local"])
-
-    if code == 0:
-        assert tiny.tables() == done.tables()
-        assert tiny.book().spent_flops >= done.book().spent_flops
-    else:
-        said = errors.getvalue()
-        assert code == 2
-        assert any(path.name in said for path in files) or "--pay-again" in said
