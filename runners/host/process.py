@@ -5,6 +5,7 @@ threads or GPU state pass from one trial to the next. The GPUs' arithmetic is se
 """
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import pickle
@@ -25,6 +26,8 @@ TRIAL_MODULES = ("runners.trials.trial",)
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _FORK = multiprocessing.get_context("fork")
+# A forked process never collects what it inherited: clients of a Ray that was used before can't be destroyed in it.
+os.register_at_fork(after_in_child=gc.freeze)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

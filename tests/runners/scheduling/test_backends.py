@@ -1,6 +1,8 @@
 """All backends run, end, fail, crash and leave in the same way, each job in a fresh process."""
 
+import gc
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -13,9 +15,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from ray import get_runtime_context
+from ray._raylet import GcsClient  # type: ignore[attr-defined]  # of its compiled part
 
 from runners.host.faults import Left, words_of
-from runners.host.process import Exit
+from runners.host.process import Exit, FreshProcess
 from runners.scheduling import local_backend
 from runners.scheduling.backend import Backend, Ended, Job
 from runners.scheduling.cluster import LiveCluster
@@ -240,6 +244,21 @@ def listening() -> Iterator[tuple[str, str]]:
             for connection in process.net_connections("tcp"):
                 if connection.status == psutil.CONN_LISTEN:
                     yield process.name(), connection.laddr.ip
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray")
+def test_a_process_that_is_forked_from_one_which_uses_ray_does_not_destroy_its_clients() -> None:
+    gc.collect()
+    gc.disable()
+    left: list[object] = [GcsClient(address=get_runtime_context().gcs_address)]
+    left.append(left)
+    del left  # only a collection frees it
+
+    ended = FreshProcess(pickle.dumps(gc.collect), fork=True).wait()
+    gc.enable()
+
+    assert ended.how == "finished", ended.reason
 
 
 def test_slots_are_counted_and_a_trial_wider_than_every_node_is_refused(backend: Backend) -> None:
