@@ -26,7 +26,7 @@ TRIAL_MODULES = ("runners.trials.trial",)
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _FORK = multiprocessing.get_context("fork")
-# A forked process never collects what it inherited: clients of a Ray that was used before can't be destroyed in it.
+# A forked process never collects what it inherited: clients of a Ray that was used can't be destroyed in it.
 os.register_at_fork(after_in_child=gc.freeze)
 
 
