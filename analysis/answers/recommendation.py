@@ -172,7 +172,7 @@ def _read(  # noqa: PLR0913 - a regime, and what is asked
         usable = np.minimum(usable, pool * kept * family.measured.curves.per_sample)
     fits = np.array(list(map(smallest_pool, sizes, quality))) <= (np.inf if one_epoch else pairs)
     # In one epoch the pool says how far a curve goes, not the grid.
-    values, place = family.at(usable, beyond=one_epoch or flops > family.limit.max() * SAME_COST)
+    values, place = family.at(usable, beyond=one_epoch or bool(flops > family.limit.max() * SAME_COST))
     if not np.isfinite(values[:, fits]).all(axis=0).any():  # what the grid leaves out is better than nothing
         values, place = family.at(usable, beyond=True)
     rows = _rows(family, cells, place, usable, flops)

@@ -83,9 +83,8 @@ def shares(values: Floats, indifference: float = 0.0) -> Floats:
     Without an indifference equal options share a draw, and the shares sum to 1.
     """
     lowest = values <= values.min(axis=1, keepdims=True) + max(indifference, _SAME)
-    if not indifference:
-        lowest = lowest / lowest.sum(axis=1, keepdims=True)
-    return np.asarray(lowest.mean(axis=0), dtype=np.float64)
+    share = lowest if indifference else lowest / lowest.sum(axis=1, keepdims=True)
+    return np.asarray(share.mean(axis=0), dtype=np.float64)
 
 
 def ranked(probability: Floats, middle: Floats) -> Indices:

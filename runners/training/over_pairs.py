@@ -26,7 +26,8 @@ def over_pairs(features: Tensor, share: Callable[[Tensor], Tensor]) -> Tensor:
         own = share(rows)
     else:
         own = torch.stack([checkpoint(share, chunk, use_reentrant=False) for chunk in chunks]).sum()
-    return own if rank_count() == 1 else _SumOverRanks.apply(own)  # type: ignore[no-untyped-call]
+    over_ranks: Callable[[Tensor], Tensor] = _SumOverRanks.apply
+    return own if rank_count() == 1 else over_ranks(own)
 
 
 class _SumOverRanks(torch.autograd.Function):

@@ -133,7 +133,7 @@ def _parts(
     centred = greys - greys.mean(1, keepdims=True, dtype=np.float32)
     deviation = np.sqrt((centred**2).mean(1, keepdims=True))
     norm = np.where(deviation >= _FLAT, deviation, np.inf).astype(np.float32) * _GREYS
-    return colours, centred / norm, deviation[:, 0]
+    return colours, np.asarray(centred / norm, np.float32), np.asarray(deviation[:, 0], np.float32)
 
 
 def _places(known: NDArray[np.uint64], values: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -30,8 +30,10 @@ def scattered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a pool whose shards are in the order of another score than ``mine``."""
     path = tmp_path_factory.mktemp("pools") / "web"
     drawn = np.random.default_rng(0)
-    build_embedded_pool(path, pairs=1024, seed=5, score=lambda images, _: images.mean(axis=(1, 2, 3)),
-                        evaluation_sizes={"held-out": 100, "retrieval": 32})  # fmt: skip
+    build_embedded_pool(
+        path, pairs=1024, seed=5, evaluation_sizes={"held-out": 100, "retrieval": 32},
+        score=lambda images, _: images.mean(axis=(1, 2, 3), dtype=np.float32),
+    )  # fmt: skip
     set_score(Pool.open(path), drawn.normal(size=1024).astype(np.float32), Scorer(name="mine"))
     return path
 
