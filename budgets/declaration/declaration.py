@@ -81,7 +81,7 @@ class Declaration:
     exclude: tuple[Exclusion, ...] = ()
     """Rules that leave out cells of the grid."""
     design: Design = field(default_factory=Design)
-    """OneKind of the trials to run."""
+    """Choice of the trials to run."""
     tuning: Tuning | None = None
     """Numbers that are tuned before the grid runs."""
     training: Training

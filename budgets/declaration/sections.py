@@ -47,7 +47,7 @@ class Budget:
     study_flops: Annotated[int | None, values.compute] = None
     """Cap on the training FLOPs of the whole study."""
     ladder: Ladder = field(default_factory=Ladder)
-    """OneKind of levels if none are declared."""
+    """The levels if none are declared."""
     fit: Literal["refuse", "drop"] = "refuse"
     """Response to a grid that exceeds the study budget: ``refuse`` it, or ``drop`` trials until it fits,
     extra seeds of the costliest cells first; where those are not enough, whole levels from the top."""

@@ -1,10 +1,15 @@
 """Commands shown in the documentation, for tests that run them."""
 
 import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import yaml
 
 from analysis.report import paper
+from study.cli import main
 from tests.root import ROOT
 
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -19,6 +24,38 @@ def commands(page: str) -> list[str]:
     text = (ROOT / page).read_text(encoding="utf-8")
     lines = re.findall(r"^(?:    )?python -m study (.+)$", text, re.MULTILINE)
     return [line.partition("  #")[0].rstrip() for line in lines]
+
+
+def follow(page: str, smaller: Callable[[str], str], capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """Do what a page says, in its order: run Python, write declarations, run commands.
+
+    Args:
+        page: As above.
+        smaller: Changes the text of a declaration into one that takes seconds.
+        capsys: Reads what the commands print.
+
+    Returns:
+        The last output of each command.
+    """
+    said = {}
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for kind, block in re.findall(r"^```(\w*)\n(.+?)^```", text, re.MULTILINE | re.DOTALL):
+        if kind == "python":
+            exec(block, {})  # noqa: S102 (our own page)
+        elif kind == "yaml":
+            Path(f"{yaml.safe_load(block)['study']}.yaml").write_text(smaller(block), encoding="utf-8")
+        for line in re.findall(r"^python -m study (.+?)(?: +#.*| > .*)?$", block, re.MULTILINE):
+            words = [str(name) for word in shlex.split(line) for name in sorted(Path().glob(word)) or [word]]
+            # Without Ray, whose start takes longer than these trials; the other tests have it.
+            extra = {"run": ["--backend", "local"], "calibrate": ["--seconds", "1"]}.get(words[0], [])
+            code = main([*words, *extra])
+            out, err = capsys.readouterr()
+            assert code == 0, line + out + err
+            said[words[0]] = out
+            if words[0] == "new":
+                new = Path(f"{words[1]}.yaml")
+                new.write_text(smaller(new.read_text(encoding="utf-8")), encoding="utf-8")
+    return said
 
 
 def draw_two_paper_figures(monkeypatch: pytest.MonkeyPatch) -> None:

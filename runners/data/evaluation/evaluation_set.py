@@ -39,7 +39,7 @@ LAYOUT = (
     "a set is a folder with test/0.tar, test/1.tar …, their number in test/nshards.txt, and either "
     "classnames.txt and zeroshot_classification_templates.txt, or dataset_type.txt with the word retrieval"
 )
-"""The layout in a sentence, for errors; `docs/data.md` describes it."""
+"""The layout in a sentence, for errors; `docs/evaluation.md` describes it."""
 
 _TYPES = ("classification", "retrieval")
 _TEMPLATES = "zeroshot_classification_templates.txt"

@@ -64,19 +64,7 @@ def test_the_commands_of_the_tutorial_run_in_their_order(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shown.draw_two_paper_figures(monkeypatch)
-    said = {}
-    for line in shown.commands("docs/tutorial.md"):
-        words = shlex.split(line.partition(" > ")[0])
-        # Without Ray, whose start takes longer than these trials; the other tests have it.
-        extra = {"run": ["--backend", "local"], "calibrate": ["--seconds", "1"]}.get(words[0], [])
-
-        code = main([*words, *extra])
-
-        out, err = capsys.readouterr()
-        said[words[0]] = out
-        assert code == 0, line + out + err
-        if words[0] == "new":
-            shrink(Path(f"{words[1]}.yaml"), pool)
+    said = shown.follow("docs/tutorial.md", lambda text: shrunk(text, pool), capsys)
     assert "3 of 3 trials finished" in said["report"]
     assert set(said) == {"new", "plan", "calibrate", "run", "status", "report", "recommend", "completion"}
 
@@ -146,6 +134,15 @@ def test_a_new_study_is_planned_as_the_page_on_declaring_says(
     assert [main(shlex.split(line)) for line in shown.commands("docs/declare.md")] == [0, 0]
 
 
+def test_the_twenty_keys_of_a_first_study_are_in_the_reference() -> None:
+    keys, known = (
+        re.findall(r"^\| `([a-z_.\[\]]+)` \|", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.MULTILINE)
+        for page in ("declare.md", "declaration.md")
+    )
+    assert len(keys) == 20
+    assert set(keys) <= set(known)
+
+
 def test_the_example_of_strategies_needs_the_teacher_that_its_page_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,9 +156,8 @@ def test_the_example_of_strategies_needs_the_teacher_that_its_page_names(
     assert "data score POOL --column NAME` adds columns" in refused
 
 
-def shrink(path: Path, pool: Path) -> None:
-    """Replace the tutorial's declaration by one with a smaller pool and less compute."""
-    text = path.read_text(encoding="utf-8")
+def shrunk(text: str, pool: Path) -> str:
+    """Return the tutorial's declaration with a smaller pool and less compute."""
     for whole, part in (
         ("embedded: {pairs: 8192}", f"path: {pool}"),
         ("[60 GFLOP, 180 GFLOP, 540 GFLOP]", "[20 GFLOP, 30 GFLOP, 40 GFLOP]"),
@@ -173,5 +169,4 @@ def shrink(path: Path, pool: Path) -> None:
     ):
         assert whole in text, whole
         text = text.replace(whole, part)
-    path.write_text(text, encoding="utf-8")
-    assert load_declaration(path).grid
+    return text

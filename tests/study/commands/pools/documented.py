@@ -1,8 +1,10 @@
-"""The commands of docs/data.md."""
+"""The commands about pools and evaluation sets that docs/data.md and docs/evaluation.md show."""
 
 from tests.study import shown
 
-COMMANDS = shown.commands("docs/data.md")
+COMMANDS = [
+    line for page in ("data", "evaluation") for line in shown.commands(f"docs/{page}.md") if line[:4] == "data"
+]
 
 
 def command(part: str) -> str:

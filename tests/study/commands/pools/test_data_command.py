@@ -18,6 +18,7 @@ from study.cli import main
 from study.declare.load import load_declaration
 from study.run.pool_site import PoolSite
 from study.state.plan_study import plan_study
+from tests.study import shown
 from tests.study.commands.pools.documented import COMMANDS, command
 from tests.study.conftest import Run, study_in
 
@@ -36,6 +37,23 @@ def test_evaluation_sets_are_checked_against_the_papers_suite(user: Path, run: R
     assert "missing of the paper's suite: ObjectNet (objectnet)" in said
     (user / "sets" / "imagenet1k" / "classnames.txt").write_text("a\n")
     assert main(["data", "eval-sets", "sets"]) == 1
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_tutorial_on_own_data_leads_from_images_to_a_report(
+    user: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("empty", "page"):
+        (user / "png" / f"{name}.png").unlink()
+    (user / "png").rename(user / "images")
+    levels = "[60 GFLOP, 180 GFLOP, 540 GFLOP]", "[20 GFLOP, 30 GFLOP]"
+
+    said = shown.follow(
+        "docs/own-data.md", lambda text: text.replace(*levels).replace("[540 GFLOP]", "[20 GFLOP]"), capsys
+    )
+
+    assert "score mine cost 21.18 GFLOP" in said["data"]
+    assert said["report"].startswith("16 of 16 trials finished")
 
 
 def test_a_trial_trains_on_a_users_pool(owner: Path, run: Run) -> None:
