@@ -35,7 +35,7 @@ def follow(page: str, smaller: Callable[[str], str], capsys: pytest.CaptureFixtu
         capsys: Reads what the commands print.
 
     Returns:
-        The last output of each command.
+        The output of each command, by its arguments.
     """
     said = {}
     text = (ROOT / page).read_text(encoding="utf-8")
@@ -51,7 +51,7 @@ def follow(page: str, smaller: Callable[[str], str], capsys: pytest.CaptureFixtu
             code = main([*words, *extra])
             out, err = capsys.readouterr()
             assert code == 0, line + out + err
-            said[words[0]] = out
+            said[line] = out
             if words[0] == "new":
                 new = Path(f"{words[1]}.yaml")
                 new.write_text(smaller(new.read_text(encoding="utf-8")), encoding="utf-8")

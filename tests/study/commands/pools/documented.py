@@ -3,7 +3,10 @@
 from tests.study import shown
 
 COMMANDS = [
-    line for page in ("data", "evaluation") for line in shown.commands(f"docs/{page}.md") if line[:4] == "data"
+    line
+    for page in ("data", "evaluation")
+    for line in shown.commands(f"docs/{page}.md")
+    if line[:4] == "data"
 ]
 
 

@@ -52,8 +52,8 @@ def test_the_tutorial_on_own_data_leads_from_images_to_a_report(
         "docs/own-data.md", lambda text: text.replace(*levels).replace("[540 GFLOP]", "[20 GFLOP]"), capsys
     )
 
-    assert "score mine cost 21.18 GFLOP" in said["data"]
-    assert said["report"].startswith("16 of 16 trials finished")
+    assert "score mine cost 21.18 GFLOP" in said["data info pools/mine --sheet sheet.png"]
+    assert said["report mine.yaml"].startswith("16 of 16 trials finished")
 
 
 def test_a_trial_trains_on_a_users_pool(owner: Path, run: Run) -> None:
