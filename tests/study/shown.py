@@ -45,7 +45,9 @@ def follow(page: str, smaller: Callable[[str], str], capsys: pytest.CaptureFixtu
         elif kind == "yaml":
             Path(f"{yaml.safe_load(block)['study']}.yaml").write_text(smaller(block), encoding="utf-8")
         for line in re.findall(r"^python -m study (.+?)(?: +#.*| > .*)?$", block, re.MULTILINE):
-            words = [str(name) for word in shlex.split(line) for name in sorted(Path().glob(word)) or [word]]
+            words = [
+                name for word in shlex.split(line) for name in sorted(map(str, Path().glob(word))) or [word]
+            ]
             # Without Ray, whose start takes longer than these trials; the other tests have it.
             extra = {"run": ["--backend", "local"], "calibrate": ["--seconds", "1"]}.get(words[0], [])
             code = main([*words, *extra])
