@@ -1,6 +1,7 @@
 """Data of the figures of the answers: the best at each budget, and the cells of two studies."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import isnan
 from typing import Any
 
@@ -13,12 +14,22 @@ from analysis.belief.family import Family
 from analysis.cells.intervals import column_intervals
 from analysis.cells.pareto import costs
 from analysis.cells.table import Trials, records
-from analysis.charts.figure_data import FRONTIER, FigureData, Missing, error_label, mark_frame
-from analysis.error_unit import ErrorUnit
+from analysis.charts.figure_data import (
+    AXIS_WORDS,
+    FRONTIER,
+    JOINED,
+    FigureData,
+    Missing,
+    error_label,
+    mark_frame,
+)
+from analysis.error_unit import PERCENT, ErrorUnit
 from analysis.labels import axis_text, budget_text, capital, configuration_text, listed, metric_text
 from analysis.laws.laws import Measure
 from budgets.quantity import format_flops, plural
 
+SHARE = replace(PERCENT, form=".0f")
+"""Unit of shares of variance."""
 _BEYOND = 10.0
 """Factor of compute by which the frontier is forecast without a target."""
 _POINTS, _NAMED = 24, 3
@@ -38,7 +49,7 @@ def hero(
     if best.empty:
         return Missing(title=title, reason="no trial has finished")
     regime = str(trials.sound["regime"].value_counts().idxmax())
-    mine, rows = (frame[frame["regime"] == regime] for frame in (trials.sound, turns(best)[0]))
+    mine, rows = (frame[frame["regime"] == regime] for frame in (trials.sound, best))
     compute = costs(mine)
     marks: list[dict[str, Any]] = [
         {
@@ -57,9 +68,9 @@ def hero(
         if beyond > end and (regime == "fixed-compute" or np.isinf(family.limit).all()):
             marks += _frontier(family, np.geomspace(end, beyond, _POINTS), "extrapolation", unit)
             line += f", dashed: its forecast to {format_flops(beyond)}"
-    ranked = [row for row in records(rows) if row["verdict"] != "beaten"]
-    marks += _winners(ranked, unit, named=len(draws.cells["strategy"].unique()) > 1)
-    said = [row | {"best": _short(row, strategy=True)} for row in ranked]
+    shown, ranked = (frame[frame["verdict"] != "beaten"] for frame in (turns(rows)[0], rows))
+    marks += _winners(records(shown), unit, named=len(draws.cells["strategy"].unique()) > 1)
+    said = [row | {"best": _short(row, strategy=True)} for row in records(ranked)]
     return FigureData(
         name="hero",
         title=title,
@@ -135,6 +146,53 @@ def finding(rows: Sequence[Mapping[str, Any]], unit: ErrorUnit) -> str:
         ties = {row["verdict"] for row in rows} <= {"clear", "tie"}
         rest += "; elsewhere ties" if ties else "; elsewhere nothing is decided"
     return f"{capital(row['best'])} is ahead{lead} at {row['at']}{rest}."
+
+
+def matters(shares: pd.DataFrame, *, word: str) -> FigureData | Missing:
+    """Return the figure of the shares of variance at each budget, of the regime with most of them.
+
+    ``shares`` is the table of `variance_shares`, ``word`` that of an ``ErrorUnit``.
+    """
+    title = f"What the {word} depends on"
+    if shares.empty:
+        return Missing(title=title, reason="no budget has finished trials that differ in two parts")
+    rows = shares[shares["regime"] == shares["regime"].value_counts().idxmax()].dropna(subset="share")
+    regime = str(rows["regime"].iloc[0])
+    marks = [
+        {
+            "mark": "point", "line": JOINED, "series": part_text(row["part"]), "x": row["budget"],
+            "y": 100 * row["share"], "low": 100 * row["low"], "high": 100 * row["high"],
+            "text": f"{budget_text(regime, row['budget'])}: {part_text(row['part'])} {share_text(row)}",
+        }
+        for row in records(rows)
+    ]  # fmt: skip
+    firsts = records(rows.sort_values("share").drop_duplicates("budget", keep="last").sort_values("budget"))
+    ends = [firsts[-1]] if firsts[0]["part"] == firsts[-1]["part"] else [firsts[0], firsts[-1]]
+    said = "; ".join(
+        f"{part_text(row['part'])} explains {share_text(row)} at {budget_text(regime, row['budget'])}"
+        for row in ends
+    )
+    return FigureData(
+        name="matters",
+        title=title,
+        x_label=f"budget of one trial ({'FLOPs' if regime == 'fixed-compute' else 'samples'})",
+        y_label=f"share of the variance of {word} (%)",
+        frame=mark_frame(marks),
+        finding=f"Of the variance of {word}, {said}.",
+        caption=f"Shares of the variance of {word} between the cells of a budget that each part explains by "
+        "itself, and that they explain only together.",
+        alt=f"{title}: {said}.",
+    )
+
+
+def part_text(part: str) -> str:
+    """Return a part of the configuration in words, or what the parts do together."""
+    return AXIS_WORDS.get(part, part)
+
+
+def share_text(row: Mapping[str, Any]) -> str:
+    """Return a share of variance with its interval: ``62 % [55, 70]``; a dash for NaN."""
+    return f"{SHARE.text(row['share'])} {SHARE.interval(row['low'], row['high'])}".strip()
 
 
 def cells_against(cells: pd.DataFrame, *, metric: str) -> FigureData | Missing:

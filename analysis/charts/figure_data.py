@@ -24,7 +24,10 @@ COLUMNS = ("panel", "series", "mark", "line", "x", "y", "low", "high", "label", 
 JOINED = "joined"
 """Value of ``line`` for points that a thin line joins."""
 
-AXIS_WORDS = {"architecture": "architecture", "strategy": "training strategy", "subset_size": "data size"}
+AXIS_WORDS = {
+    "architecture": "architecture", "strategy": "training strategy", "subset_size": "data size",
+    "quality": "quality of the data",
+}  # fmt: skip
 """Part of the configuration → its name in titles."""
 
 FRONTIER = "lowest by the law"

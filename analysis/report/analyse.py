@@ -12,6 +12,7 @@ from analysis.answers.crossing import comparisons, quality_trades
 from analysis.answers.outliers import outliers
 from analysis.answers.robustness import robustness
 from analysis.answers.scope import with_scope
+from analysis.answers.variance import variance_shares
 from analysis.belief.cell_draws import CellDraws, study_draws
 from analysis.belief.curves import X_COLUMNS
 from analysis.belief.parameters import parameters
@@ -52,7 +53,8 @@ class Analysis:
     """Everything that is computed from the frames of a study.
 
     The function of a frame's name describes it (``missing``: `study_frames.missing`; ``best``:
-    `best_at_budgets` and `with_scope`, with the cost of its scores; ``levels``: cost by budget level).
+    `best_at_budgets` and `with_scope`, with the cost of its scores; ``levels``: cost by budget level;
+    ``shares``: `variance_shares`).
     ``laws`` run along compute, then along data. ``scores``: what the study's quality scores cost.
     ``imported`` says what was read of an imported study's table.
     """
@@ -73,6 +75,7 @@ class Analysis:
     comparisons: pd.DataFrame
     holdout: Holdout
     pareto: pd.DataFrame
+    shares: pd.DataFrame
     quality_trades: pd.DataFrame
     robustness: pd.DataFrame
     cost: Cost
@@ -127,6 +130,7 @@ def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
         comparisons=comparisons(draws),
         holdout=held,
         pareto=pareto(draws),
+        shares=variance_shares(draws),
         quality_trades=quality_trades(draws),
         robustness=robustness(results, metric=trials.metric),
         cost=totals(

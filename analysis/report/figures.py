@@ -58,6 +58,7 @@ def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Mi
         scaling_figures.scaling_figure(
             found.growths, found.profiles, found.exponents, target_flops=study.target_flops
         ),
+        answer_figures.matters(found.shares, word=draws.error_unit.word),
         check_figures.forecasts(found.holdout, metric=metric),
         *(each for each in course if not _as_planned(each)),
         *(() if tuned is None or tuned.tried.empty else tuning_figures.figures(tuned)),

@@ -68,7 +68,7 @@ FIGURE_GROUPS = {
 """Title of a group of figures → beginnings of their names; the last group takes all others."""
 
 _TABLES = (
-    "best", "outliers", "pareto", "contrasts", "comparisons", "quality-trade", "robustness",
+    "best", "outliers", "pareto", "matters", "contrasts", "comparisons", "quality-trade", "robustness",
     "laws", "curves", "holdout", "isoflop", "exponents", "tuning", "carried-rates", "checked-rates",
     "design", "choices", "cost",
 )  # fmt: skip

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis.cells.study_frames import StudyFrames
-from analysis.charts.answer_figures import cells_against, finding, hero
+from analysis.charts.answer_figures import cells_against, finding, hero, matters
 from analysis.error_unit import PERCENT
 from analysis.laws.laws import Measure
 from analysis.report.analyse import Analysis, analyse
@@ -93,3 +93,13 @@ def test_cells_of_two_studies_lie_beside_the_line_of_equality_by_their_differenc
     )
     several = pd.concat([cells, cells.assign(study="c")])
     assert set(figure_of(cells_against(several, metric=METRIC)).frame["panel"]) == {"b", "c"}
+
+
+def test_shares_of_variance_are_drawn_at_each_budget_and_the_largest_is_named(analysed: Analysis) -> None:
+    figure = figure_of(matters(analysed.shares, word="error"))
+    known = analysed.shares.dropna(subset="share")
+    assert figure.frame["y"].tolist() == pytest.approx((100 * known["share"]).tolist())
+    last = known[known["budget"] == known["budget"].max()]
+    top = last.loc[last["share"].idxmax()]
+    name = {"architecture": "architecture", "subset_size": "data size"}[top["part"]]
+    assert f"{name} explains {100 * top['share']:.0f} % [" in figure.finding

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 NAMES = [
     "hero", "error-compute-architecture", "error-compute-strategy", "error-data",
-    "error-epochs", "quality", "equivalence-compute", "shift", "isoflop", "forecasts",
+    "error-epochs", "quality", "equivalence-compute", "shift", "isoflop", "matters", "forecasts",
     "training-loss", "midway", "plan", "spent", "schedule",
 ]  # fmt: skip
 
@@ -162,7 +162,7 @@ def test_what_is_not_supported_is_missing_with_a_reason(frames: StudyFrames) -> 
     assert set(supported(figures)) == {
         "hero", "error-compute-architecture", "forecasts", "midway", "plan", "schedule"
     }  # fmt: skip
-    assert len(missing) == 14
+    assert len(missing) == 15
     assert all(missing.values())
     assert missing["Error against data size"] == "no two finished trials differ only in the number of pairs"
     assert "a profile needs three" in missing["IsoFLOP profiles: error against model size"]

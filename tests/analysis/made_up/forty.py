@@ -20,16 +20,23 @@ LEVELS = tuple(200 * GIGA * 3.0**level for level in range(4))
 SEEDS, NOISE = 2, 0.008
 
 
+def true_error(size: int, quality: str, cost: int, samples: int) -> float:
+    """Return the error without noise of a configuration that sees some samples at a cost per sample.
+
+    Hoffmann et al. 2022, eq. 2, with pairs that are worth less the more often they are repeated.
+    """
+    useful = size * (1 - np.exp(-samples / (6 * size))) * 6
+    return float(0.16 + QUALITIES[quality] + 40.0 * cost**-0.32 + 6.0 * useful**-0.34)
+
+
 def forty_configurations() -> StudyFrames:
     """Return the frames of a whole grid: 5 architectures, 2 strategies, 2 sizes, 2 qualities, 4 levels."""
     generator, rows = stream("forty"), []
     grid = product(SIZES, QUALITIES, ARCHITECTURES, STRATEGIES, LEVELS, range(SEEDS))
     for size, quality, architecture, strategy, level, seed in grid:
         cost = round(ARCHITECTURES[architecture] * STRATEGIES[strategy])
-        # Hoffmann et al. 2022, eq. 2, with pairs that are worth less the more often they are repeated.
         samples = 64 * int(level // (64 * cost))
-        useful = size * (1 - np.exp(-samples / (6 * size))) * 6
-        error = 0.16 + QUALITIES[quality] + 40.0 * cost**-0.32 + 6.0 * useful**-0.34
+        error = true_error(size, quality, cost, samples)
         row = trial_row((size, quality, "ViT-X", strategy), level, seed, 0.5)
         error = float(np.clip(error + NOISE * generator.standard_normal(), 0.01, 0.99))
         rows.append(row | {

@@ -53,9 +53,9 @@ def written(hostile: Written) -> tuple[Written, Elements]:
 def test_the_folder_holds_page_figures_and_tables(written: tuple[Written, Elements]) -> None:
     folder = written[0].page.parent
     assert sorted(path.name for path in folder.iterdir()) == ["figures", "report.html", "tables"]
-    assert len(list((folder / "figures").glob("*.pdf"))) == 14
+    assert len(list((folder / "figures").glob("*.pdf"))) == 15
     assert {path.stem for path in (folder / "tables").iterdir()} == {
-        "best", "contrasts", "comparisons", "laws", "curves", "isoflop", "holdout", "cost",
+        "best", "matters", "contrasts", "comparisons", "laws", "curves", "isoflop", "holdout", "cost",
         "trials", "left-out", "missing", "pareto", "quality-trade", "robustness", "exponents",
     }  # fmt: skip
     assert [path.name for path in folder.parent.iterdir()] == ["report"]
