@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.belief.cell_draws import CellDraws
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import CONFIGURATION, records
-from analysis.labels import axis_text, listed
+from analysis.labels import configuration_text
 from budgets.cost.architecture import Architecture, load_architecture
 from budgets.cost.strategy import find_strategy
 from budgets.quantity import format_flops, plural
@@ -56,7 +56,7 @@ def with_scope(  # noqa: PLR0913 (the table, what it was made from, and what is 
     rows = records(best)
     not_run = [_not_run(row, draws, plan, left_out, own) for row in rows]
     scope = [
-        "; ".join(filter(None, (_tried(row), absent, _rates(row, draws, rates))))
+        "; ".join(filter(None, (_tried(row), absent and f"not run: {absent}", _rates(row, draws, rates))))
         for row, absent in zip(rows, not_run, strict=True)
     ]
     return best.assign(not_run=not_run, scope=scope, reason=[_so_far(row, plan) for row in rows])
@@ -124,13 +124,12 @@ def _not_run(
     ]
     absent.sort(key=lambda parts: sum(one != other for one, other in zip(parts, leader, strict=True)))
     names = [
-        _text(parts, leader, row["regime"]) + (f" ({reasons[parts]})" if parts in reasons else "")
+        _text(parts, row["regime"]) + (f" ({reasons[parts]})" if parts in reasons else "")
         for parts in absent[:_NAMED]
     ]
-    if not names:
-        return ""
-    more = [f"{len(absent) - _NAMED} more of the leaders' parts"] if len(absent) > _NAMED else []
-    return f"{listed([*names, *more])} {'was' if len(absent) == 1 else 'were'} not run"
+    left = len(absent) - _NAMED
+    more = [f"{plural(left, 'more combination')} of what did well"] if left > 0 else []
+    return "; ".join([*names, *more])
 
 
 def _can_train(name: str, strategy: str, own: Mapping[str, Architecture]) -> bool:
@@ -178,12 +177,7 @@ def _at(cells: pd.DataFrame, row: Mapping[str, Any], *, level: str = "budget") -
     return here
 
 
-def _text(parts: _Parts, leader: _Parts, regime: str) -> str:
+def _text(parts: _Parts, regime: str) -> str:
     architecture, strategy, data = parts
-    said = f"{architecture} with {axis_text('strategy', strategy)}"
-    if data == leader[2]:
-        return said
-    quality = axis_text("quality", data.quality)
-    if regime == "one-epoch":
-        return f"{said} on {quality}"
-    return f"{said} on {axis_text('subset_size', data.subset_size)} ({quality})"
+    cell = {"architecture": architecture, "strategy": strategy} | data._asdict()
+    return configuration_text(cell, without="subset_size" if regime == "one-epoch" else "")

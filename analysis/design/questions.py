@@ -78,6 +78,7 @@ class Answer:
         error: Median of its true error.
         low: Lower end of its 90 % interval.
         high: Upper end of its 90 % interval.
+        runs: Its runs at the compute of the question.
         verdict: Kind of the verdict, see ``analysis.belief.verdict``.
         tied: Configurations that together are the best with probability ``confidence``, the leader first.
         chances: Probability of each of these that it is the best.
@@ -95,6 +96,7 @@ class Answer:
     error: float
     low: float
     high: float
+    runs: int
     verdict: VerdictKind
     tied: tuple[str, ...]
     chances: tuple[float, ...]
@@ -167,17 +169,19 @@ def answers_of(family: Family, ask: Ask, unit: ErrorUnit) -> tuple[list[Answer],
             found = replace(found, kind="undecided")
         within = shares(values, ask.indifference)
         near = not found.gap > ask.indifference
-        seen = bool(runs[found.leader])
         lowest = ranking.min(axis=1) if forecast else values[:, found.leader]
         low, high = interval(lowest)
-        settled = found.kind == "clear" or bool(near and within[found.leader] >= ask.confidence and seen)
+        settled = found.kind == "clear" or bool(
+            near and within[found.leader] >= ask.confidence and runs[found.leader]
+        )
         if forecast:
             settled = (high - low) / 2 <= ask.width
         settled = settled and family.source != "none"
         answers.append(Answer(
             regime=family.regime, flops=flops, leader=family.names[found.leader],
             probability=float(found.probability[found.leader]), right=float(within[found.leader]),
-            error=float(np.median(lowest)), low=low, high=high, verdict=found.kind,
+            error=float(np.median(lowest)), low=low, high=high, runs=int(runs[found.leader]),
+            verdict=found.kind,
             tied=tuple(family.names[each] for each in found.members),
             chances=tuple(found.probability[[*found.members]].tolist()),
             dropped=tuple(
@@ -197,7 +201,7 @@ def _nothing(family: Family, flops: float, lost: Sequence[str], *, forecast: boo
     """Return the answer where all that can be read lost runs."""
     return Answer(
         regime=family.regime, flops=flops, leader="nothing can be ranked", probability=0.0, right=0.0,
-        error=np.nan, low=np.nan, high=np.nan, verdict="undecided", tied=(), chances=(), dropped=(),
+        error=np.nan, low=np.nan, high=np.nan, runs=0, verdict="undecided", tied=(), chances=(), dropped=(),
         settled=False, apart=apart_text(family.names, lost), kind="forecast" if forecast else "best",
     )  # fmt: skip
 

@@ -171,7 +171,7 @@ def _not_tried(rows: Sequence[Mapping[str, Any]], found: Analysis, left_out: pd.
     for row in rows:
         if row["not_run"]:
             said.setdefault(str(row["not_run"]), []).append(str(row["at"]))
-    texts = [f"At {', '.join(at)}: {text}." for text, at in said.items()]
+    texts = [f"At {', '.join(at)} not run: {text}." for text, at in said.items()]
     if found.progress.waiting:
         texts.append(f"{plural(found.progress.waiting, 'planned trial')} not run yet.")
     if len(left_out):

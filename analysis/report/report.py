@@ -25,6 +25,7 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
     processes: int = 1,
     made: str = "",
     reload_s: int | None = None,
+    why: bool = False,
     progress: OnProgress = no_progress,
 ) -> tuple[str, ...]:
     """Analyse a study, finished or not, and write its report.
@@ -34,7 +35,8 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
     page in ISO format, ``reload_s`` the seconds after which it reloads itself.
 
     Returns:
-        The answers as the command line prints them: finished trials, then the best at each budget.
+        The answers as the command line prints them: finished trials, then the best at each budget; with
+        ``why``, also the reasons.
 
     Raises:
         ValueError: A frame does not match its schema; see ``table.tidy``.
@@ -55,4 +57,4 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
                 made=made, reload_s=reload_s,
             )  # fmt: skip
             (new / "report.html").write_text(text, encoding="utf-8")
-    return summary_lines(found)
+    return summary_lines(found, why=why)

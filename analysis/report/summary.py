@@ -1,5 +1,6 @@
 """The answers of a report as the command line prints them."""
 
+from analysis.answers.answer_text import answer_line
 from analysis.answers.best import turns, unranked
 from analysis.answers.cost import notable_score
 from analysis.answers.outliers import outlier_lines
@@ -9,8 +10,8 @@ from analysis.report.analyse import Analysis
 from budgets.quantity import format_flops, plural
 
 
-def summary_lines(found: Analysis) -> tuple[str, ...]:
-    """Return the answers as the command line prints them."""
+def summary_lines(found: Analysis, *, why: bool = False) -> tuple[str, ...]:
+    """Return the answers as the command line prints them, if asked with the reasons of each."""
     progress, unit = found.progress, found.draws.error_unit
     unfinished = f", {progress.excluded} failed or diverged" if progress.excluded else ""
     spent = format_flops(found.cost.spent_flops)
@@ -19,14 +20,12 @@ def summary_lines(found: Analysis) -> tuple[str, ...]:
     lines = [found.imported or ran]
     shown, more = turns(found.best)
     for row in records(shown):
-        ends = unit.interval(row["low"], row["high"])
-        tied = f" ({row['tied']})" if row["verdict"] == "tie" else ""
-        lines.append(
-            f"{row['at']}: {configuration_text(row)}: "
-            f"{unit.named(row['error'])}{' ' if ends else ''}{ends}, "
-            f"{row['verdict']}: {row['reason']}{tied}; {row['scope']}"
-            f"{notable_score(row['score_flops'], found.cost)}"
-        )
+        leader = configuration_text(row)
+        lines.append(answer_line(str(row["at"]), leader, row, unit, tied=len(row["leaders"])))
+        if why:
+            tied = [f"tied: {row['tied']}"] if row["verdict"] == "tie" else []
+            scope = f"{row['scope']}{notable_score(row['score_flops'], found.cost)}"
+            lines += [f"  {said}" for said in (row["reason"], *tied, scope)]
     lines += [f"{more}: tables/best.md"] if more else []
     lines += unranked(found.draws)
     if found.best.empty and len(lines) == 1:

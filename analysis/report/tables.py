@@ -70,7 +70,7 @@ def best(best: pd.DataFrame, spent: Cost, *, metric: str, explanation: str, conf
             "Verdict": row["verdict"],
             "Compared": str(row["configurations"]),
             "Run here": str(row["measured"]),
-            "Untried": row["not_run"].removesuffix(" was not run").removesuffix(" were not run") or "–",
+            "Untried": row["not_run"] or "–",
             **({"Its score cost": score_text(row["score_flops"], spent) or "–"} if scored else {}),
         }
         for row in records(best)

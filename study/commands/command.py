@@ -90,6 +90,13 @@ def add_study_options(parser: ArgumentParser, *, imported: bool = False) -> None
     )
 
 
+def add_why_option(parser: ArgumentParser) -> None:
+    """Add the option for the reasons of answers."""
+    parser.add_argument(
+        "--why", action="store_true", help="below each answer say what it rests on, and what it leaves open"
+    )
+
+
 def number(least: float, most: float, kind: Callable[[str], float] = float) -> Callable[[str], float]:
     """Return the reader of an option's number, which must lie within bounds."""
 

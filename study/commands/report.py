@@ -6,6 +6,7 @@ from pathlib import Path
 from budgets.quantity import parse_flops
 from study.commands.command import (
     add_study_options,
+    add_why_option,
     amount,
     finished_study,
     open_console,
@@ -39,6 +40,7 @@ def add_options(parser: ArgumentParser) -> None:
         help="compute of one trial to which the scaling panels extrapolate, such as 3e18 "
         "(default: that of the declared forecast, or ten times the largest)",
     )
+    add_why_option(parser)
     parser.add_argument(
         "--watch",
         action="store_true",
@@ -69,7 +71,7 @@ def run(options: Namespace) -> int:
         return 0
     if study is not None:
         with WorkProgress(open_console()) as progress, writing(study.folder / "report"):
-            lines = list(report_study(study, target_flops=target, progress=progress))
+            lines = list(report_study(study, target_flops=target, why=options.why, progress=progress))
         show_all(lines)
     if options.paper:
         show_all(report_paper(Path(options.results or "results"), study))

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from study.commands.command import add_study_options, open_console, refreshed_study
+from study.commands.command import add_study_options, add_why_option, open_console, refreshed_study
 
 NAME = "status"
 HELP = "show the trials done, running and failed, and the FLOPs spent"
@@ -12,6 +12,7 @@ EXAMPLES: tuple[str, ...] = ("demo", "demo --watch", "demo --json")
 def add_options(parser: ArgumentParser) -> None:
     """Add the command's options."""
     add_study_options(parser)
+    add_why_option(parser)
     parser.add_argument("--watch", action="store_true", help="update until the run has ended")
     parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
 
@@ -24,7 +25,7 @@ def run(options: Namespace) -> int:
     if options.json:
         if options.watch:
             raise ValueError("--json prints one object: it can't be combined with --watch")
-        print(status_json(study))
+        print(status_json(study, why=options.why))
     else:
-        show_status(open_console(), study, watch=options.watch)
+        show_status(open_console(), study, watch=options.watch, why=options.why)
     return 0

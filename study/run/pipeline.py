@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.cells.table import records, tidy, used_attempts
 from analysis.design.adaptive import Decision, decide
 from analysis.design.course import CHOSEN, COURSE
+from analysis.error_unit import ErrorUnit
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial, share_trunks
 from budgets.quantity import format_flops
@@ -27,7 +28,7 @@ from study.run.agenda import Agenda, agenda, lost_checkpoints, require_room
 from study.run.books import RunSummary
 from study.run.execution import Execution
 from study.state.book import read_book
-from study.state.design import ALL_SLOTS, choices_of, questions
+from study.state.design import ALL_SLOTS, answer_lines, choices_of, questions
 from study.state.environment import environment
 from study.state.events import trials_of_event
 from study.state.kept_trunks import with_kept_trunks
@@ -192,12 +193,14 @@ class Run(Execution):
             return ()
         for pick in decision.picks:
             self.event(CHOSEN, trial=pick.trial, cost_flops=pick.cost_flops, reason=pick.reason)
-        if decision.answers:
-            spent, answers = self.book.spent_flops, [asdict(answer) for answer in decision.answers]
-            grid = self.plan.train_flops
+        answers = [asdict(answer) for answer in decision.answers]
+        if answers:
+            spent, grid = self.book.spent_flops, self.plan.train_flops
             self.event(COURSE, spent_flops=spent, grid_flops=grid, answers=answers, stop=decision.stop)
         if decision.stop:
-            self.progress.say(f"no further trial is chosen: {decision.stop}")
+            unit = ErrorUnit.of(self.study.declaration.metric)
+            for line in (f"no further trial is chosen: {decision.stop}", *answer_lines(answers, unit)):
+                self.progress.say(line)
         trials = [self._chooser.trials[pick.trial] for pick in decision.picks]
         self.progress.add_trials(trials)
         return trials

@@ -18,7 +18,7 @@ from study.state.study_status import StudyStatus, read_status
 _LOOK_S = 2.0
 
 
-def show_status(console: Console, study: Study, *, watch: bool = False) -> None:
+def show_status(console: Console, study: Study, *, watch: bool = False, why: bool = False) -> None:
     """Print the status of a study; with ``watch``, update it until the run has ended.
 
     A terminal is updated in place; elsewhere one status follows the other.
@@ -28,33 +28,33 @@ def show_status(console: Console, study: Study, *, watch: bool = False) -> None:
     """
     if watch:
         study.await_run(*study.plan_tables, say=lambda line: console.print(Text(line)))
-    status = read_status(study)
+    status = read_status(study, why=why)
     if watch and can_update(console):
         with Live(console=console, auto_refresh=False) as live:
             live.update(_view(status, bars=has_bars(console), live=True), refresh=True)
             while status.run is not None:
-                status = _next_status(study)
+                status = _next_status(study, why=why)
                 live.update(_view(status, bars=has_bars(console), live=True), refresh=True)
         return
     console.print(_view(status, bars=has_bars(console)))
     while watch and status.run is not None:
-        status = _next_status(study)
+        status = _next_status(study, why=why)
         console.print(Text("\n"), _view(status, bars=False), sep="", end="")
 
 
-def _next_status(study: Study) -> StudyStatus:
+def _next_status(study: Study, *, why: bool) -> StudyStatus:
     time.sleep(_LOOK_S)
     study.storage.refresh()
-    return read_status(study)
+    return read_status(study, why=why)
 
 
-def status_json(study: Study) -> str:
+def status_json(study: Study, *, why: bool = False) -> str:
     """Return the status of a study as JSON, with the fields of `study.state.study_status.StudyStatus`.
 
     Raises:
         ValueError: The study has not been run.
     """
-    content = {"convention": CONVENTION} | asdict(read_status(study))
+    content = {"convention": CONVENTION} | asdict(read_status(study, why=why))
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
 
 

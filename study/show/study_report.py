@@ -57,12 +57,14 @@ def report_study(
     *,
     reload_s: int | None = None,
     target_flops: float | None = None,
+    why: bool = False,
     progress: OnProgress = no_progress,
 ) -> Iterator[str]:
     """Write ``results/<study>/report/`` and yield the lines of the findings.
 
-    The page reloads itself after ``reload_s`` seconds, if given. The scaling panels extrapolate to
-    ``target_flops`` (default: the compute of the declared forecast, or ten times the largest).
+    The page reloads itself after ``reload_s`` seconds, if given; with ``why`` each answer is followed by its
+    reasons. The scaling panels extrapolate to ``target_flops`` (default: the compute of the declared
+    forecast, or ten times the largest).
 
     Raises:
         ValueError: The study has not been run, the folder of an imported one can't be read, or the target is
@@ -81,7 +83,7 @@ def report_study(
     yield from write_report(
         study.folder / "report", frames, provenance=_provenance(study, frames), processes=_processes(),
         declaration_text=without_secrets(read_bytes(origin).decode()), made=_now(),
-        reload_s=reload_s, progress=progress,
+        reload_s=reload_s, why=why, progress=progress,
     )  # fmt: skip
     yield from (f"trial {trial} was run again: {words}" for trial, words in frames.again.items())
     page = study.folder / "report" / "report.html"

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from hashlib import sha256
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.answers.answer_text import answer_line
 from analysis.belief.law import VERSION
 from analysis.cells.study_frames import as_planned
 from analysis.cells.table import Trials, first_attempts, tidy
 from analysis.design.adaptive import Decision, decide, rehearse
 from analysis.design.course import CHOSEN, decisions
-from analysis.design.questions import Ask, answers_to
-from analysis.error_unit import PERCENT
+from analysis.design.questions import Answer, Ask, answers_to
+from analysis.error_unit import ErrorUnit
 from budgets.cost.architecture import own_architectures
 from budgets.declaration.declaration import Declaration
 from budgets.planning.plan import AGAIN, Plan
@@ -112,7 +114,7 @@ def answers(study: Study, grid: pd.DataFrame) -> list[dict[str, Any]]:
     if (trials := trials_so_far(study, grid)) is None:
         return []
     values = pd.concat([trials.frame, trials.lost])[["trial", "error"]].sort_values("trial")
-    read = [VERSION, asdict(ask), sorted(grid["trial"]), values.to_numpy().tolist()]
+    read = [VERSION, sorted(Answer.__slots__), asdict(ask), sorted(grid["trial"]), values.to_numpy().tolist()]
     digest, kept = sha256(json.dumps(read).encode()).hexdigest(), study.folder / _ANSWERS
     with suppress(OSError, ValueError):
         known = read_sealed(kept, "it is rewritten")
@@ -124,19 +126,26 @@ def answers(study: Study, grid: pd.DataFrame) -> list[dict[str, Any]]:
     return found
 
 
-def answer_lines(found: Iterable[Mapping[str, Any]], events: pd.DataFrame, left: pd.DataFrame) -> list[str]:
-    """Return the answers so far, why the design stopped, and the trials that were not chosen, in words."""
+def answer_lines(found: Iterable[Mapping[str, Any]], unit: ErrorUnit, *, why: bool = False) -> list[str]:
+    """Return the answers so far in words, if asked with the reasons of each."""
     lines = []
     for answer in found:
-        state = "answered" if answer["settled"] else "open"
-        error = f"{PERCENT.named(answer['error'])} {PERCENT.interval(answer['low'], answer['high'])}"
-        tied = f" of {len(answer['tied'])}" if answer["verdict"] == "tie" else ""
-        apart = f"; not ranked: {answer['apart']}" if answer["apart"] else ""
-        lines.append(
-            f"{answer['kind']} at {format_flops(answer['flops'])}: {state}: {answer['leader']}, {error}, "
-            f"best with probability {100 * answer['probability']:.0f} %, {answer['verdict']}{tied}{apart}"
-        )
-    lines.extend(f"the design stopped: {last['stop']}" for last in decisions(events)[-1:] if last["stop"])
+        at = format_flops(answer["flops"])
+        if isnan(answer["error"]):
+            lines.append(f"{at}: {answer['leader']}: {answer['apart']}")
+            continue
+        lines.append(answer_line(at, answer["leader"], answer, unit, tied=len(answer["tied"])))
+        if why:
+            state = "answered" if answer["settled"] else "open"
+            lines.append(f"  {state}: best with probability {100 * answer['probability']:.0f} %")
+            lines += [f"  tied: {'; '.join(answer['tied'])}"] if answer["verdict"] == "tie" else []
+            lines += [f"  not ranked: {answer['apart']}"] if answer["apart"] else []
+    return lines
+
+
+def design_lines(events: pd.DataFrame, left: pd.DataFrame) -> list[str]:
+    """Return why the design stopped, and the trials that were not chosen, in words."""
+    lines = [f"the design stopped: {last['stop']}" for last in decisions(events)[-1:] if last["stop"]]
     if len(left):
         flops = format_flops(int(left["paid_flops"].sum()))
         lines.append(f"not chosen: {plural(len(left), 'trial')}, {flops}")

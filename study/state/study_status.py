@@ -19,7 +19,7 @@ from budgets.planning.tuning import tuning_reserves
 from budgets.quantity import format_flops
 from runners.results import STARTS, read_events
 from study.state.book import Book, planned_rows, read_book
-from study.state.design import answer_lines, answers, not_chosen, trials_so_far
+from study.state.design import answer_lines, answers, design_lines, not_chosen, trials_so_far
 from study.state.running import (
     Level,
     Running,
@@ -94,8 +94,8 @@ class StudyStatus:
     copying: str
 
 
-def read_status(study: Study) -> StudyStatus:
-    """Read the status of a study.
+def read_status(study: Study, *, why: bool = False) -> StudyStatus:
+    """Read the status of a study; with ``why`` the reasons follow each answer of a design.
 
     Raises:
         ValueError: The study has not been run, or one of its files is damaged.
@@ -151,7 +151,7 @@ def read_status(study: Study) -> StudyStatus:
             slots=slots or 1,
         ),
         ranked_anew=int(plan["quality"].isin(ranked_anew(study)).sum()),
-        design=_design(study, planned, apart, events),
+        design=_design(study, planned, apart, events, why=why),
         outliers=_outliers(study, planned),
         copying=study.copying,
     )
@@ -166,11 +166,15 @@ def _later(folder: Path, start: float) -> list[Ahead]:
     ]
 
 
-def _design(study: Study, planned: pd.DataFrame, apart: pd.Series, events: pd.DataFrame) -> tuple[str, ...]:
+def _design(
+    study: Study, planned: pd.DataFrame, apart: pd.Series, events: pd.DataFrame, *, why: bool
+) -> tuple[str, ...]:
     """Return the answers of an adaptive design in words; none of another study."""
     if not study.declaration.design.adaptive:
         return ()
-    return tuple(answer_lines(answers(study, planned[planned["phase"] == "grid"]), events, planned[apart]))
+    found = answers(study, planned[planned["phase"] == "grid"])
+    unit = ErrorUnit.of(study.declaration.metric)
+    return (*answer_lines(found, unit, why=why), *design_lines(events, planned[apart]))
 
 
 def _outliers(study: Study, planned: pd.DataFrame) -> tuple[str, ...]:

@@ -14,4 +14,4 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, frames: StudyFrames) -> Wr
     results = frames.results.replace({"architecture": {"ViT-M": MARKED_UP}})
     results.loc[results.index[0], ["status", "reason"]] = ["failed", HOSTILE]
     folder = tmp_path_factory.mktemp("study") / "report"
-    return write(folder, replace(frames, results=results), name=HOSTILE, text=HOSTILE)
+    return write(folder, replace(frames, results=results), name=HOSTILE, text=HOSTILE, why=True)

@@ -20,9 +20,14 @@ class Written(NamedTuple):
 
 
 def write(
-    folder: Path, frames: StudyFrames, *, name: str = "made-up", text: str = "name: made-up\n"
+    folder: Path,
+    frames: StudyFrames,
+    *,
+    name: str = "made-up",
+    text: str = "name: made-up\n",
+    why: bool = False,
 ) -> Written:
     provenance = {"convention": "6 × forward MACs", "hardware": "2 cores", "seeds": "0, 1, 2"}
     study = replace(frames, name=name, budget_flops=4e14)
-    lines = write_report(folder, study, declaration_text=text, provenance=provenance)
+    lines = write_report(folder, study, declaration_text=text, provenance=provenance, why=why)
     return Written(folder / "report.html", lines)

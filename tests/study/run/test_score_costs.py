@@ -52,7 +52,7 @@ def test_a_trial_that_scored_is_named_with_its_flops_from_the_pool_to_the_report
     tiny.edit(("top50 by mine, top30 by some", "top50 by half"), ("study: 50 GFLOP", "study: 30 GFLOP"))
     assert f"quality score mine by {by}: {words}: outside the budget\n" in tiny.says("plan")
     tiny.run()
-    said = tiny.says("report")
+    said = tiny.says("report --why")
     share = 100 * (trained + scored) / tiny.booked("spent")
     spent = f"{format_flops(trained + scored)}, {share:.0f} % of the study's"
     assert f"; its score cost {spent}\n" in said

@@ -7,9 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analysis.answers.answer_text import answer_line
 from analysis.answers.best import best_at_budgets
 from analysis.belief.cell_draws import cell_draws
 from analysis.cells.table import records, tidy
+from analysis.error_unit import PERCENT
 from analysis.labels import configuration_text
 from runners.results import read_table
 from study.declare.load import load_declaration
@@ -39,10 +41,9 @@ def test_the_answers_are_those_of_the_report_to_the_digit(small: Study, grid: pd
     draws = cell_draws(trials, grid, confidence=small.declaration.design.confidence)
     answers = design.answers(small, grid)
     for row, answer in zip(records(best_at_budgets(draws)), answers, strict=True):
-        assert answer["leader"] == configuration_text(row)
-        assert [answer[name] for name in ("flops", "error", "low", "high", "probability", "verdict")] == [
-            row[name] for name in ("flops", "error", "low", "high", "probability", "verdict")
-        ]
+        assert (answer["flops"], answer["probability"]) == (row["flops"], row["probability"])
+        line = answer_line(row["at"], configuration_text(row), row, PERCENT, tied=len(row["leaders"]))
+        assert design.answer_lines([answer], PERCENT) == [line]
 
 
 def test_what_was_read_once_is_not_weighed_again(

@@ -1,0 +1,33 @@
+"""An answer in one line, in the words that every command, the view of a run and the page share."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from analysis.error_unit import ErrorUnit
+
+_NUMBER = re.compile(r"(?<=\berror )\S+ %|(?<=\bloss )\S+(?= \[|,)")
+_VERDICTS = {"beaten": "a cheaper one is lower"}
+
+
+def answer_line(at: str, leader: str, row: Mapping[str, Any], unit: ErrorUnit, *, tied: int) -> str:
+    """Return the answer at a budget in one line.
+
+    Such as ``1.8 TFLOP: ViT-B-32, CLIP, 13M pairs, all: error 57.2 % [55.8, 58.8], tie of 2``.
+
+    Args:
+        at: The budget in words.
+        leader: The configuration in words.
+        row: Its ``error`` with ``low`` and ``high``, ``runs`` at the budget, and the ``verdict``.
+        unit: Unit of the errors.
+        tied: Number of configurations that are tied, if that is the verdict.
+    """
+    value = f"{unit.named(row['error'])} {unit.interval(row['low'], row['high'])}".rstrip()
+    verdict = f"tie of {tied}" if row["verdict"] == "tie" else _VERDICTS.get(row["verdict"], row["verdict"])
+    return f"{at}: {leader}: {'' if row['runs'] else 'predicted '}{value}, {verdict}"
+
+
+def parts_of(line: str) -> tuple[str, str, str]:
+    """Return a line in three parts, of which the second is its first error: the number to show in bold."""
+    number = _NUMBER.search(line)
+    return (line[: number.start()], number[0], line[number.end() :]) if number else (line, "", "")
