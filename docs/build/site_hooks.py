@@ -1,4 +1,4 @@
-"""Hooks of mkdocs.yml: README.md and CONTRIBUTING.md become pages; links to source files become text."""
+"""Hooks of mkdocs.yml: pages of the root become pages of the site; links to source files become text."""
 
 import posixpath
 import re
@@ -9,18 +9,13 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
-_PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "dev/contributing.md"}
-_FIGURES = "results/small/report/figures/"
+_PAGES = {"README.md": "index.md", "CHANGELOG.md": "changes.md", "CONTRIBUTING.md": "dev/contributing.md"}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the two pages, and the figures that they show."""
+    """Add the pages of the root."""
     for source, page in _PAGES.items():
-        text = (ROOT / source).read_text(encoding="utf-8")
-        files.append(File.generated(config, page, content=text))
-        for figure in re.findall(rf"!\[[^\]]*\]\(({_FIGURES}[^)]+)\)", text):
-            target = f"figures/{posixpath.basename(figure)}"
-            files.append(File.generated(config, target, abs_src_path=str(ROOT / figure)))
+        files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
     return files
 
 
@@ -34,9 +29,7 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
         if "://" in path:
             return link[0]
         target = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
-        if target.startswith(_FIGURES):
-            target = f"docs/figures/{posixpath.basename(target)}"
-        elif not (target in _PAGES or (target.startswith("docs/") and target.endswith(".md"))):
+        if not (target in _PAGES or target.startswith("docs/")):
             return label.strip("[]")
         target = _PAGES.get(target, target.removeprefix("docs/"))
         return f"{label}({posixpath.relpath(target, posixpath.dirname(here) or '.')}{anchor or ''})"

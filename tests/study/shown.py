@@ -12,7 +12,7 @@ from analysis.report import paper
 from study.cli import main
 from tests.root import ROOT
 
-PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
+PAGES = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")))
 
 
 def commands(page: str) -> list[str]:

@@ -119,23 +119,3 @@ def test_a_map_without_a_table_names_those_that_have_one(capsys: pytest.CaptureF
         "the map farseer needs --table FILE; maps with a table: open-clip-scaling, paper-"
         in capsys.readouterr().err
     )
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_the_commands_of_the_readme_print_what_it_shows(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.copytree(FOLDER, tmp_path / "results" / FOLDER.name)
-    monkeypatch.chdir(tmp_path)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```\n(python -m study recommend --prior .+?)```", readme, re.DOTALL)
-    answers = [line for line in block.splitlines() if not line.startswith("python")]
-    for command in re.findall(r"^python -m study (.+)$", block, re.MULTILINE):
-        assert main(command.split()) == 0
-    printed = capsys.readouterr().out
-    assert len(answers) == 3
-    for line in answers:
-        said, _, error = line.partition(" (tied")[0].partition("error ")
-        found = re.search(rf"^{re.escape(said)}(?:error ([\d.]+))?", printed, re.MULTILINE)
-        assert found is not None, line
-        assert not error or float(found[1]) == pytest.approx(float(error.split()[0]), abs=0.5), line
