@@ -117,6 +117,27 @@ def trial_hours(events: pd.DataFrame) -> dict[str, float]:
     return dict(hours)
 
 
+def run_hours(results: pd.DataFrame, events: pd.DataFrame) -> dict[str, float]:
+    """Return the device hours that each trial takes as a run of its own.
+
+    A branch continues its trunk from the milestone of the next shorter trial. The part of the trunk up to
+    there is added, as long as it took the trials that trained it.
+    """
+    own = trial_hours(events)
+    if not own or "trunk" not in results:
+        return own
+    hours = dict(own)
+    branches = results[results["trunk"].fillna("") != ""]
+    for _, trunk in branches.sort_values("train_flops").groupby("trunk"):
+        shared = start = per_flop = 0.0
+        for trial, flops, paid in trunk[["trial", "train_flops", "paid_flops"]].itertuples(index=False):
+            shared += (flops - paid - start) * per_flop
+            start, per_flop = flops - paid, own.get(trial, 0.0) / paid
+            if trial in own:
+                hours[trial] += shared if start else 0.0
+    return hours
+
+
 def phases(events: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
     """Yield the events of each run or tuning with its number from 1; 0 has those before the first."""
     counted = events[~events["event"].isin(_BESIDE)]
@@ -224,11 +245,11 @@ def score_costs(scores: pd.DataFrame, *of: str) -> list[ScoreCost]:
 
 
 def score_text(flops: float, cost: Cost) -> str:
-    """Return what scores cost, and the share of what the study spent; empty for nothing."""
+    """Return what scores cost, and their share of the compute that the study spent; empty for nothing."""
     if not (flops and cost.spent_flops):
         return format_flops(flops) if flops else ""
     percent = 100 * flops / cost.spent_flops
-    return f"{format_flops(flops)}, {percent:.{0 if percent >= 10 else 1}f} % of the study's"  # noqa: PLR2004 (two digits)
+    return f"{format_flops(flops)}, {percent:.{0 if percent >= 10 else 1}f} % of the compute spent"  # noqa: PLR2004 (two digits)
 
 
 def notable_score(flops: float, cost: Cost) -> str:

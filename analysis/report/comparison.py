@@ -5,7 +5,6 @@ other. Intervals are 90 %.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,12 @@ from analysis.cells.intervals import interval
 from analysis.cells.pareto import SAME_COST, same_cost
 from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import CELL, CONFIGURATION, records
+from analysis.charts.answer_figures import cells_against
+from analysis.charts.figure_data import FigureData, Missing
+from analysis.drawing.save import save as save_figure
 from analysis.error_unit import ErrorUnit
 from analysis.labels import budget_text, configuration_text, listed, metric_text
-from analysis.report.page import templates
+from analysis.report.page import inline_svg, templates
 from analysis.report.table_files import replacing, save
 from analysis.report.tables import Table
 from budgets.quantity import plural
@@ -29,8 +31,8 @@ _UNKNOWN = "unknown noise"
 """Verdict where no noise is known in one of the studies."""
 
 
-def compare(studies: Sequence[StudyFrames]) -> tuple[Table, Table]:
-    """Return the answers of studies side by side, and the differences of their shared cells from the first.
+def compare(studies: Sequence[StudyFrames]) -> tuple[Table, Table, FigureData | Missing]:
+    """Return the answers of studies side by side, and table and figure of their cells against the first's.
 
     Raises:
         ValueError: The studies can't be compared; the message says why.
@@ -51,11 +53,11 @@ def compare(studies: Sequence[StudyFrames]) -> tuple[Table, Table]:
                 f"{names[0]} has {_budgets(draws[names[0]])}, {name} has {_budgets(draws[name])}"
             )
     best = {name: best_at_budgets(mine) for name, mine in draws.items()}
-    table = _differences(studies[0].metric, draws, shared)
-    return _answers(best), replace(table, note="; ".join([table.note, *_other_settings(studies)]))
+    metric, cells = studies[0].metric, _differences(draws, shared)
+    return _answers(best), _cells(metric, draws, cells), cells_against(cells, metric=metric)
 
 
-def _other_settings(studies: Sequence[StudyFrames]) -> Iterator[str]:
+def other_settings(studies: Sequence[StudyFrames]) -> Iterator[str]:
     """Yield what was declared otherwise than in the first study, which may be why cells differ."""
     first, *others = studies
     for other in others:
@@ -133,7 +135,7 @@ def _change(one: Mapping[str, Any], other: Mapping[str, Any], *names: str) -> st
     return "within the tie" if leaders[0] in theirs or leaders[1] in mine else "changed"
 
 
-def differences(draws: Mapping[str, CellDraws], shared: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def _differences(draws: Mapping[str, CellDraws], shared: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Return the shared cells with their differences from the first study, as `cells_against` takes."""
     first = next(iter(draws))
     rows = []
@@ -153,7 +155,7 @@ def differences(draws: Mapping[str, CellDraws], shared: Mapping[str, pd.DataFram
     return pd.DataFrame(rows)
 
 
-def _differences(metric: str, draws: Mapping[str, CellDraws], shared: Mapping[str, pd.DataFrame]) -> Table:
+def _cells(metric: str, draws: Mapping[str, CellDraws], cells: pd.DataFrame) -> Table:
     first, unit = next(iter(draws)), ErrorUnit.of(metric)
     rows = [
         {
@@ -166,23 +168,22 @@ def _differences(metric: str, draws: Mapping[str, CellDraws], shared: Mapping[st
             "Interval": unit.interval(cell["low"], cell["high"]) or "–",
             "Verdict": cell["verdict"],
         }
-        for cell in records(differences(draws, shared))
+        for cell in records(cells)
     ]
-    apart = sum(row["Verdict"] in ("lower", "higher") for row in rows)
-    judged = sum(row["Verdict"] != _UNKNOWN for row in rows)
-    summary = f"{apart} of {plural(judged, 'cell')} {'differs' if apart == 1 else 'differ'}"
-    summary += f" by more than the noise; about {0.1 * judged:.2g} of equal studies would"
-    unjudged = plural(len(rows) - judged, "cell")
-    if not judged:
-        summary = f"{unjudged} not judged, since no noise is known in one of the studies"
-    elif judged < len(rows):
-        summary += f"; {unjudged} not judged, since it is not known in one of the studies"
-    note = f"{metric_text(metric)}. Difference: its {unit.word} minus that of {first}. {summary}"
-    for name, cells in shared.items():
-        alone = {first: len(draws[first].cells) - len(cells), name: len(draws[name].cells) - len(cells)}
+    lower, higher, unknown = ((cells["verdict"] == word).sum() for word in ("lower", "higher", _UNKNOWN))
+    judged = len(cells) - unknown
+    note = f"its {unit.word} minus that of {first}"
+    if judged:
+        note += (
+            f"; {lower + higher} of {plural(judged, 'cell')} differ by more than the noise ({higher} higher"
+        )
+        note += f", {lower} lower), about {0.1 * judged:.2g} of equal studies would"
+    if unknown:
+        note += f"; {plural(unknown, 'cell')} not judged: no noise is known in one of the studies"
+    for name, mine in cells.groupby("study", sort=False):
+        alone = {which: len(draws[which].cells) - len(mine) for which in (first, str(name))}
         lone = " and ".join(f"{plural(count, 'cell')} of {which}" for which, count in alone.items() if count)
-        against = f" in the comparison with {name}" if len(shared) > 1 else ""
-        note += f"; {lone} without a counterpart{against}" if lone else ""
+        note += f"; {lone} without a counterpart in the comparison with {name}" if lone else ""
     return Table(name="cells", title="Cell by cell", note=note, frame=pd.DataFrame(rows))
 
 
@@ -192,8 +193,8 @@ def _verdict(low: float, high: float) -> str:
     return "lower" if high < 0 else "higher" if low > 0 else "no difference seen"
 
 
-def write_comparison(folder: Path, studies: Sequence[StudyFrames], *, made: str) -> tuple[str, ...]:
-    """Write the page of a comparison, comparison.html, and its tables.
+def write_comparison(folder: Path, studies: Sequence[StudyFrames]) -> tuple[str, ...]:
+    """Write the page of a comparison, comparison.html, its tables and its figure.
 
     The files of ``folder`` are replaced. The other studies are compared with the first. Returns the answer
     as the command line prints it.
@@ -201,19 +202,24 @@ def write_comparison(folder: Path, studies: Sequence[StudyFrames], *, made: str)
     Raises:
         ValueError: The studies can't be compared.
     """
-    tables = compare(studies)
+    answers, cells, figure = compare(studies)
+    settings = list(other_settings(studies))
     names = [study.name for study in studies]
     with replacing(folder) as new:
-        (new / "tables").mkdir()
-        for table in tables:
+        for name in ("tables", "figures"):
+            (new / name).mkdir()
+        for table in (answers, cells):
             save(table, new / "tables")
-        text = (
-            templates()
-            .get_template("comparison.html.j2")
-            .render(names=names, metric=metric_text(studies[0].metric), tables=tables, made=made)
-        )
+        drawn = [figure] if isinstance(figure, FigureData) else []
+        views = [
+            {"data": one, "svg": inline_svg(save_figure(one, new / "figures"), one.name)} for one in drawn
+        ]
+        template = templates().get_template("comparison.html.j2")
+        text = template.render(
+            names=names, metric=metric_text(studies[0].metric), tables=(answers, cells), figures=views,
+            settings=settings,
+        )  # fmt: skip
         (new / "comparison.html").write_text(text, encoding="utf-8")
-    answers, cells = tables
     lines = [f"{row['Budget']}: {row['Change']}: " + "; ".join(f"{name}: {row[name]}" for name in names)
              for row in records(answers.frame)]  # fmt: skip
-    return (*lines, cells.note)
+    return (*lines, "; ".join([cells.note, *settings]))

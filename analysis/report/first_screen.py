@@ -1,148 +1,150 @@
-"""The first screen of a page: the answer in one sentence, the budgets, the cost, and what was not tried."""
+"""The first screen of a page: the answer in one sentence, its caveats and the budgets; and what it cost."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from math import isnan
 from typing import Any
 
-import pandas as pd
-
+from analysis.answers.answer_text import answer_line
 from analysis.answers.best import turns
-from analysis.answers.cost import Cost, notable_score, score_costs, score_text
+from analysis.answers.cost import Cost, run_hours, score_costs, score_text
+from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import CELL, records
-from analysis.labels import axis_text, configuration_text, count_text, epochs_text
-from analysis.report.analyse import Analysis
+from analysis.error_unit import ErrorUnit
+from analysis.labels import axis_text, capital, configuration_text, count_text, epochs_text
+from analysis.report.analyse import Analysis, TrialCounts
 from analysis.report.tables import duration_text, share_text
 from budgets.planning.scoring import score_flops, score_words
 from budgets.quantity import format_flops, plural
 
-_NAMED = 3
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BudgetRow:
+    """What to train at a budget: texts, and in ``why`` the sentences that are shown when it is opened."""
+
+    budget: str
+    train: str
+    error: str
+    verdict: str
+    sure: str
+    why: tuple[str, ...]
 
 
-def first_screen(
-    found: Analysis, left_out: pd.DataFrame, *, hours: Mapping[str, float], price_per_hour: float | None
-) -> dict[str, Any]:
-    """Return the texts of the first screen.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FirstScreen:
+    """The texts of the first screen.
 
-    ``hours`` are the device hours of each trial, ``price_per_hour`` the declared price of one device.
-
-    Returns:
-        ``answer``, what to train at the largest budget, in one sentence, empty without a result; ``budgets``,
-        a row per budget: heading → text, the same headings in each; ``more``, the number of budgets that are
-        not shown, in words, may be empty; ``cost``, name → text of what the study cost; ``not_tried``, what
-        was not tried, a sentence each.
+    Attributes:
+        answer: What to train at the largest budget, in one sentence; empty without a result.
+        caveats: What limits all answers, a sentence each.
+        rows: The budgets.
+        more: Number of budgets that are not shown, in words, may be empty.
+        unfinished: Progress of an unfinished study in words; empty if all trials have run.
     """
+
+    answer: str
+    caveats: tuple[str, ...]
+    rows: tuple[BudgetRow, ...]
+    more: str
+    unfinished: str
+
+
+def first_screen(found: Analysis, study: StudyFrames) -> FirstScreen:
+    """Return the texts of the first screen."""
     shown, more = turns(found.best)
     rows = records(shown)
-    return {
-        "answer": answer(
-            rows[-1], found.draws.error_unit.word, notable_score(rows[-1]["score_flops"], found.cost)
+    hours = run_hours(study.results, study.events)
+    return FirstScreen(
+        answer=_answer(rows[-1], found.draws.error_unit) if rows else "",
+        caveats=tuple(_caveats(found, study)),
+        rows=tuple(_budget(row, found, hours, study.price_per_hour) for row in rows),
+        more=more,
+        unfinished=_unfinished(found.progress),
+    )
+
+
+def _answer(row: Mapping[str, Any], unit: ErrorUnit) -> str:
+    return answer_line(f"At {row['at']}", configuration_text(row), row, unit, tied=len(row["leaders"]))
+
+
+def _caveats(found: Analysis, study: StudyFrames) -> Iterator[str]:
+    if not found.draws.known and len(found.draws.cells):
+        yield f"{capital(found.draws.explanation)}."
+    if study.tuned_rates is not None and not study.tuned_rates and len(found.draws.cells):
+        yield "Learning rates were not tuned."
+    if found.trials.frame["trunk"].astype(bool).any():
+        yield "Levels are branches of a trunk, not runs of their own."
+    if len(study.left_out):
+        first = records(study.left_out)[0]
+        yield (
+            f"{plural(len(study.left_out), 'cell')} left out of the plan, such as "
+            f"{configuration_text(first)}: {first['reason']}."
         )
-        if rows
-        else "",
-        "budgets": [_budget(row, found, hours, price_per_hour) for row in rows],
-        "more": more,
-        "cost": {} if found.imported else _cost_texts(found),
-        "not_tried": _not_tried(rows, found, left_out),
-    }
-
-
-def answer(row: Mapping[str, Any], word: str, score: str = "") -> str:
-    """Return what a row of the best says to train, and how sure that is, in one sentence.
-
-    ``word`` is ``error`` or ``loss``; ``score`` is that of `notable_score`.
-    """
-    tried = str(row["scope"]).partition(";")[0] + score
-    if row["verdict"] == "tie":
-        leaders = _either(row["leaders"], one_epoch=row["regime"] == "one-epoch")
-        return f"At {row['at']} train {leaders}; the data can't tell them apart; {tried}."
-    pick = _pick(row)
-    if row["verdict"] == "clear":
-        return f"At {row['at']} train {pick}; {row['reason']}; {tried}."
-    if row["verdict"] == "beaten":
-        return f"At {row['at']} the lowest {word} is that of {pick}, but {row['reason']}; {tried}."
-    return f"At {row['at']} {pick} has the lowest {word} so far; undecided: {row['reason']}; {tried}."
-
-
-def _pick(cell: Mapping[str, Any], strategies: Sequence[str] = (), *, pairs: str = "") -> str:
-    """Return a configuration, or several that differ only in their strategy; ``pairs`` replaces its own."""
-    pairs = pairs or axis_text("subset_size", cell["subset_size"])
-    strategies = strategies or [axis_text("strategy", cell["strategy"])]
-    quality = axis_text("quality", cell["quality"])
-    return f"{cell['architecture']} with {' or '.join(strategies)} on {pairs} ({quality})"
-
-
-def _either(leaders: Sequence[Mapping[str, Any]], *, one_epoch: bool) -> str:
-    """Return tied configurations; if they differ in one part, this part alone is listed."""
-    # Read between one-epoch cells, a configuration has the pairs of none of them.
-    pairs = "one epoch of new pairs" if one_epoch else ""
-    cells = list({_pick(cell, pairs=pairs): cell for cell in leaders}.values())
-    strategies = list(dict.fromkeys(axis_text("strategy", cell["strategy"]) for cell in cells))
-    others = {_pick({**cell, "strategy": ""}, pairs=pairs) for cell in cells}
-    if len(others) == 1:
-        return _pick(cells[0], strategies, pairs=pairs)
-    more = f" or one of {len(cells) - _NAMED} more" if len(cells) > _NAMED else ""
-    return " or ".join(_pick(cell, pairs=pairs) for cell in cells[:_NAMED]) + more
 
 
 def _budget(
     row: Mapping[str, Any], found: Analysis, hours: Mapping[str, float], price_per_hour: float | None
-) -> dict[str, str]:
-    unit = found.draws.error_unit
-    ends = unit.interval(row["low"], row["high"])
-    share = share_text(float(row["probability"]))
-    second = row["runner_up"]
-    sure = f", P(best) {share}" if share != "–" and second else ""
+) -> BudgetRow:
+    unit, share = found.draws.error_unit, share_text(float(row["probability"]))
     data = f"{axis_text('subset_size', row['subset_size'])}, {axis_text('quality', row['quality'])}"
-    texts = {
-        "Budget": str(row["at"]),
-        "Train": f"{row['architecture']}, {axis_text('strategy', row['strategy'])}, {data}",
-        "Samples": f"{count_text(row['samples_seen'])}, {epochs_text(row['epochs'])} epochs",
-        unit.title: f"{unit.text(row['error'])} {ends}".strip(),
-        "How sure": f"{row['verdict']}{sure}",
-        "Runner-up": f"{second}: {unit.text(row['runner_up_error'])}" if second else "–",
-    }
-    if found.best["score_flops"].any():
-        texts["Its quality score cost"] = score_text(row["score_flops"], found.cost) or "–"
-    if hours:
-        trials = found.trials.frame
-        mine = trials[(trials[[*CELL]] == [row[name] for name in CELL]).all(axis=1)]["trial"]
-        known = [hours[trial] for trial in mine if trial in hours]
-        mean = sum(known) / len(known) if known else float("nan")
-        texts["Device time of a trial"] = duration_text(3600 * mean)
-        if price_per_hour is not None:
-            texts["Price of a trial"] = _money_text(mean * price_per_hour)
-    return texts
+    runs = plural(int(row["runs"]), "run")
+    why = [f"{row['reason']}{': ' if row['tied'] else ''}{row['tied']}", str(row["scope"])]
+    if row["runner_up"] and not row["tied"]:
+        why.append(f"runner-up: {row['runner_up']}, {unit.text(row['runner_up_error'])}")
+    why.append(f"{count_text(row['samples_seen'])} samples, {epochs_text(row['epochs'])} epochs; {runs}")
+    trials = found.trials.frame
+    mine = trials[(trials[[*CELL]] == [row[name] for name in CELL]).all(axis=1)]["trial"]
+    if known := [hours[trial] for trial in mine if trial in hours]:
+        mean = sum(known) / len(known)
+        price = "" if price_per_hour is None else f", {_money_text(mean * price_per_hour)}"
+        why.append(f"a run of its own takes {duration_text(3600 * mean)} of device time{price}")
+    if row["score_flops"]:
+        why.append(f"its quality score cost {score_text(row['score_flops'], found.cost)}")
+    return BudgetRow(
+        budget=str(row["at"]),
+        train=f"{row['architecture']}, {axis_text('strategy', row['strategy'])}, {data}",
+        error=f"{unit.text(row['error'])} {unit.interval(row['low'], row['high'])}".strip(),
+        verdict=str(row["verdict"]),
+        sure=f"P(best)\u00a0{share}" if share != "–" and row["runner_up"] else "",
+        why=tuple(why),
+    )
 
 
-def _cost_texts(found: Analysis) -> dict[str, str]:
-    """Return what a study cost, and what each number includes."""
+def _unfinished(progress: TrialCounts) -> str:
+    """Return the progress of an unfinished study in words; empty if all trials have run."""
+    if not progress.waiting + progress.begun:
+        return ""
+    begun = f", {progress.begun} begun" if progress.begun else ""
+    return f"{progress.finished:,} of {plural(progress.planned, 'trial')} have a result{begun}"
+
+
+def cost_texts(found: Analysis) -> dict[str, str]:
+    """Return what a study cost: name → text. Shares are of the compute that it spent."""
     cost, progress = found.cost, found.progress
-    notes = [f"{progress.begun} begun"] if progress.begun else []
-    notes += [f"{progress.waiting} not run yet"] if progress.waiting else []
-    notes += [f"{progress.excluded} without a result"] if progress.excluded else []
-    notes = notes or [f"all {'chosen' if progress.not_chosen else 'planned'} trials"]
-    notes += [f"{progress.not_chosen} more of the grid were not chosen"] if progress.not_chosen else []
-    said = {
-        "Trials finished": "; ".join([f"{progress.finished} of {progress.planned}", *notes]),
-        "Compute spent": _spent_text(cost),
-    }
+    notes = [
+        f"{count} {what}"
+        for count, what in (
+            (progress.begun, "begun"), (progress.waiting, "not run yet"),
+            (progress.excluded, "without a result"),
+            (progress.not_chosen, "more of the grid were not chosen"),
+        )
+        if count
+    ]  # fmt: skip
+    said = {"Trials finished": "; ".join([f"{progress.finished} of {progress.planned}", *notes])}
+    said["Compute spent"] = _spent_text(cost)
     if costs := score_costs(found.scores):
-        budget = "part of it" if found.scores["counted"].any() else "outside the budget"
+        budget = "part of it" if found.scores["counted"].any() else "outside the study budget"
         said["Quality scores"] = (
             f"{score_text(score_flops(costs), cost)}, {budget}: {'; '.join(score_words(costs))}"
         )
     if cost.evaluation_flops > 0:
-        said["Evaluation"] = (
-            f"{format_flops(cost.evaluation_flops)} more, forward passes that no budget counts"
-        )
+        said["Evaluation"] = f"{format_flops(cost.evaluation_flops)} of forward passes, outside all budgets"
+    time = cost.time
     if not isnan(cost.device_hours):
         said["Device time"] = (
-            f"{duration_text(3600 * cost.device_hours)} in trials, times the devices of each; lost attempts "
-            "and evaluation included"
+            f"{duration_text(3600 * cost.device_hours)}, evaluation and lost attempts included"
+            + ("" if isnan(cost.price) else f"; {_money_text(cost.price)} at the declared price")
         )
-    if not isnan(cost.price):
-        said["Price"] = f"{_money_text(cost.price)}, the device time at the declared price of a device"
-    time = cost.time
     if not isnan(time.wall_s):
         up_to = "up to " if round(time.slot_s) < round(time.slots * time.wall_s) else ""
         busy = "" if time.busy is None else f", {100 * time.busy:.0f} % busy"
@@ -156,28 +158,8 @@ def _money_text(amount: float) -> str:
 
 
 def _spent_text(cost: Cost) -> str:
-    share = f" of {format_flops(cost.planned_flops)} planned"
+    whole = f"{format_flops(cost.planned_flops)} planned"
     if cost.budget_flops > 0:
-        percent = f"{100 * cost.spent_flops / cost.budget_flops:.0f} %"
-        share = f", {percent} of the study budget of {format_flops(cost.budget_flops)}"
-    wasted = (
-        f"; {format_flops(cost.wasted_flops)} of it lost with failed attempts" if cost.wasted_flops else ""
-    )
-    return f"{format_flops(cost.spent_flops)} of training{share}{wasted}"
-
-
-def _not_tried(rows: Sequence[Mapping[str, Any]], found: Analysis, left_out: pd.DataFrame) -> list[str]:
-    said: dict[str, list[str]] = {}
-    for row in rows:
-        if row["not_run"]:
-            said.setdefault(str(row["not_run"]), []).append(str(row["at"]))
-    texts = [f"At {', '.join(at)} not run: {text}." for text, at in said.items()]
-    if found.progress.waiting:
-        texts.append(f"{plural(found.progress.waiting, 'planned trial')} not run yet.")
-    if len(left_out):
-        first = records(left_out)[0]
-        texts.append(
-            f"{plural(len(left_out), 'cell')} left out of the plan, such as {configuration_text(first)}: "
-            f"{first['reason']}."
-        )
-    return texts
+        whole = f"a study budget of {format_flops(cost.budget_flops)}"
+    wasted = f", {format_flops(cost.wasted_flops)} of it in failed attempts" if cost.wasted_flops else ""
+    return f"{format_flops(cost.spent_flops)} of training, of {whole}{wasted}"

@@ -23,16 +23,15 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
     declaration_text: str,
     provenance: Mapping[str, str],
     processes: int = 1,
-    made: str = "",
     reload_s: int | None = None,
     why: bool = False,
     progress: OnProgress = no_progress,
 ) -> tuple[str, ...]:
     """Analyse a study, finished or not, and write its report.
 
-    The files of ``folder`` are replaced when all of the new report are complete. ``provenance`` (versions,
-    hardware, FLOP convention) and ``declaration_text`` are shown as they are; ``made`` is the time of the
-    page in ISO format, ``reload_s`` the seconds after which it reloads itself.
+    The files of ``folder`` are replaced when all of the new report are complete, except those that stay the
+    same. ``provenance`` (versions, hardware, FLOP convention) and ``declaration_text`` are shown as they are;
+    ``reload_s`` is the number of seconds after which the page reloads itself.
 
     Returns:
         The answers as the command line prints them: finished trials, then the best at each budget; with
@@ -54,7 +53,7 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
             text = page.render(
                 found, study=study, declaration_text=declaration_text, figures=figures, svgs=svgs,
                 tables={table.name: table for table in shown}, provenance=provenance,
-                made=made, reload_s=reload_s,
+                reload_s=reload_s,
             )  # fmt: skip
             (new / "report.html").write_text(text, encoding="utf-8")
     return summary_lines(found, why=why)

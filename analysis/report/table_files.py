@@ -61,14 +61,16 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 
 def _put_in_place(new: Path, folder: Path) -> None:
-    """Replace the files of a folder by new ones, each at once and the page last, and remove all others.
+    """Replace the files of a folder that differ by new ones, and remove all others.
 
-    The page is there at every moment, so that an open one can reload itself.
+    Each is replaced at once and the page last: it is there at every moment, so an open one can reload itself.
     """
     paths = [path.relative_to(new) for path in new.rglob("*") if path.is_file()]
     for path in sorted(paths, key=lambda path: path.suffix == ".html"):
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (new / path).replace(folder / path)
+        old = folder / path
+        if not old.is_file() or old.read_bytes() != (new / path).read_bytes():
+            old.parent.mkdir(parents=True, exist_ok=True)
+            (new / path).replace(old)
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir():
             if not any(path.iterdir()):

@@ -82,7 +82,7 @@ def report_study(
     origin = study.folder / ("map.yaml" if isinstance(study, Imported) else "study.yaml")
     yield from write_report(
         study.folder / "report", frames, provenance=_provenance(study, frames), processes=_processes(),
-        declaration_text=without_secrets(read_bytes(origin).decode()), made=_now(),
+        declaration_text=without_secrets(read_bytes(origin).decode()),
         reload_s=reload_s, why=why, progress=progress,
     )  # fmt: skip
     yield from (f"trial {trial} was run again: {words}" for trial, words in frames.again.items())
@@ -180,8 +180,9 @@ def _imported_frames(study: Imported) -> StudyFrames:
 
 
 def _provenance(study: Study | Imported, frames: StudyFrames) -> dict[str, str]:
-    """Return the dates, versions and data behind a report, as shown at its end."""
-    made = {"Report made": _now(), "Report made with": own_version()}
+    """Return the versions and data behind a report, as shown at its end."""
+    # Neither the time nor the commit: remade, the report of a study stays the same.
+    made = {"Report made with": own_version().partition(",")[0]}
     if isinstance(study, Imported):
         record = study.record
         return {
@@ -218,10 +219,6 @@ def _evaluated(results: pd.DataFrame) -> dict[str, str]:
         return {}
     counts = ", ".join(f"{plural(count, 'trial')} by version {name}" for name, count in versions.items())
     return {"Evaluation": f"{counts}; their metrics differ by rounding, unless classes have equal prompts"}
-
-
-def _now() -> str:
-    return _date(time.time())
 
 
 def _date(seconds: float) -> str:
@@ -273,7 +270,7 @@ def report_comparison(
     if Path(name).name != name or name == "..":  # the folder is replaced as a whole
         raise ValueError(f"--name {name}: not the name of a folder; leave out any path")
     folder = _no_study(results / "comparisons") / name
-    yield from write_comparison(folder, frames, made=_now())
+    yield from write_comparison(folder, frames)
     yield f"comparison: {folder / 'comparison.html'}"
 
 

@@ -1,5 +1,6 @@
 """Studies side by side: what changed in the answer, and each shared cell with its difference."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from analysis.cells.study_frames import StudyFrames
 from analysis.report.analyse import Analysis, analyse
-from analysis.report.comparison import compare, write_comparison
+from analysis.report.comparison import compare, other_settings, write_comparison
 from tests.analysis.synthetic import trial_row
 
 METRIC = "held-out/top1"
@@ -24,7 +25,7 @@ def shifted(frames: StudyFrames, points: float, *, seed: int = 3) -> StudyFrames
 
 
 def test_equal_studies_differ_in_few_cells_and_not_in_the_answer(frames: StudyFrames) -> None:
-    answers, cells = compare([frames, shifted(frames, 0.0)])
+    answers, cells, _ = compare([frames, shifted(frames, 0.0)])
     assert answers.frame["Budget"].tolist() == ["200 GFLOP", "900 GFLOP", "3.6 TFLOP"]
     assert set(answers.frame["Change"]) <= {"same", "within the tie"}
     assert len(cells.frame) == 33
@@ -37,20 +38,18 @@ def test_budgets_that_differ_by_rounding_are_the_same_and_cells_of_one_study_alo
     other = shifted(frames, 0.0)
     some = other.results[other.results["strategy"] != "slip"]
     near = some.assign(level_flops=some["level_flops"] * 1.002)
-    answers, cells = compare([frames, replace(other, results=near, plan=other.plan.iloc[:0])])
+    answers, cells, _ = compare([frames, replace(other, results=near, plan=other.plan.iloc[:0])])
     assert len(cells.frame) == 30
     assert answers.frame["Budget"].tolist() == ["200 GFLOP", "900 GFLOP", "3.6 TFLOP"]
-    assert cells.note.endswith("; 3 cells of made-up without a counterpart")
-
     less = replace(other, name="less", results=near, plan=other.plan.iloc[:0])
-    _, cells = compare([frames, other, less])
+    _, cells, _ = compare([frames, other, less])
     assert cells.note.endswith("; 3 cells of made-up without a counterpart in the comparison with less")
 
 
 def test_a_shift_of_one_architecture_is_found_cell_by_cell_and_changes_the_answer(
     frames: StudyFrames,
 ) -> None:
-    answers, cells = compare([frames, shifted(frames, 25.0)])
+    answers, cells, _ = compare([frames, shifted(frames, 25.0)])
     here = cells.frame["Configuration"].str.startswith("ViT-X")
     assert set(cells.frame.loc[here, "Verdict"]) == {"lower"}
     assert (cells.frame.loc[~here, "Verdict"] == "lower").mean() < 0.3
@@ -63,22 +62,18 @@ def test_studies_of_one_seed_are_not_judged_by_the_counting_of_answers_alone(fra
     single = replace(frames, results=frames.results[frames.results["seed"] == 0])
     other = shifted(frames, 25.0)
     other = replace(other, results=other.results[other.results["seed"] == 0])
-    _, cells = compare([single, other])
+    _, cells, _ = compare([single, other])
     assert set(cells.frame["Verdict"]) == {"unknown noise"}
     assert set(cells.frame["Interval"]) == {"–"}
-    assert cells.note.endswith("33 cells not judged, since no noise is known in one of the studies")
+    assert cells.note.endswith("33 cells not judged: no noise is known in one of the studies")
 
 
 def test_what_was_declared_otherwise_is_said(frames: StudyFrames) -> None:
     first = replace(frames, settings={"mixture half": "web (all)", "training.schedule": "cosine", "a": "1"})
-    other = replace(
-        shifted(frames, 0.0), settings={"mixture half": "web (top20)", "training.schedule": "trunk", "a": "1"}
-    )
-    _, cells = compare([first, other])
-    assert cells.note.endswith(
-        f"; declared otherwise in {other.name} than in {first.name}: mixture half web (top20) instead of "
-        "web (all), training.schedule trunk instead of cosine"
-    )
+    other = replace(first, name="other", settings={"mixture half": "web (top20)", "a": "1"})
+    assert list(other_settings([first, other])) == [
+        "declared otherwise in other than in made-up: mixture half web (top20) instead of web (all)"
+    ]
 
 
 def test_what_cannot_be_compared_is_refused_with_the_reason(frames: StudyFrames) -> None:
@@ -94,14 +89,17 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(frames: StudyFrames)
         compare([frames, frames])
 
 
-def test_the_page_of_a_comparison_is_one_file_with_both_tables(frames: StudyFrames, tmp_path: Path) -> None:
-    lines = write_comparison(tmp_path / "both", [frames, shifted(frames, 25.0)], made="2026-11-26")
+def test_the_page_of_a_comparison_is_one_file_with_figure_and_tables(
+    frames: StudyFrames, tmp_path: Path
+) -> None:
+    lines = write_comparison(tmp_path / "both", [frames, shifted(frames, 25.0)])
     assert len(lines) == 4
     assert lines[0].startswith("200 GFLOP: ")
     page = (tmp_path / "both" / "comparison.html").read_text(encoding="utf-8")
     assert "made-up beside other" in page
-    assert page.count("<table") == 2
-    assert "<script" not in page
+    assert (page.count("<table"), page.count("<figure")) == (2, 1)
+    links = re.findall('href="#([^"]+)"', page)
+    assert set(links) <= set(re.findall(' id="([^"]+)"', page))
     assert {path.name for path in (tmp_path / "both" / "tables").iterdir()} == {
         f"{name}.{suffix}" for name in ("answers", "cells") for suffix in ("csv", "md", "tex")
     }
@@ -111,7 +109,7 @@ def test_a_study_with_a_second_regime_is_compared_at_the_shared_budgets(frames: 
     some = frames.results[frames.results["level_flops"] == frames.results["level_flops"].max()]
     more = some.assign(regime="equal-samples", trial=some["trial"] + "-more", level_flops=np.nan)
     two = replace(frames, name="two", results=pd.concat([frames.results, more], ignore_index=True))
-    answers, _ = compare([frames, two])
+    answers, _, _ = compare([frames, two])
     assert answers.frame["Budget"].tolist() == ["200 GFLOP", "900 GFLOP", "3.6 TFLOP"]
     assert set(answers.frame["Change"]) == {"same"}
 
@@ -145,7 +143,7 @@ def test_a_study_has_the_verdicts_of_its_own_report(frames: StudyFrames, analyse
     some = frames.results[~frames.results["trial"].isin(frames.results[other]["trial"].head(3))]
     half = replace(frames, name="half", results=some)
 
-    answers, _ = compare([frames, half])
+    answers, _, _ = compare([frames, half])
 
     said = answers.frame["half"].str.extract(r"\((\w+)\)$")[0].tolist()
     assert said == analyse(half).best["verdict"].tolist()
