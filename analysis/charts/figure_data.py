@@ -18,7 +18,7 @@ from budgets.quantity import plural
 MARKS = (
     "other", "reference", "point", "undecided", "bound", "law", "tentative law", "extrapolation", "best",
     "best, not clear",
-    "minimum", "line", "bar", "column", "cell", "span", "dropped",
+    "minimum", "line", "bar", "column", "cell", "dropped",
 )  # fmt: skip
 COLUMNS = ("panel", "series", "mark", "line", "x", "y", "low", "high", "label", "text")
 JOINED = "joined"
@@ -53,8 +53,7 @@ class FigureData:
         alt: Text for readers who cannot see the figure.
         kind: Kind of drawing: ``curves`` (points whose ``line`` is ``JOINED`` are joined by a thin line);
             ``columns`` (vertical bars in groups named by ``label``); ``bars`` (horizontal bars in groups
-            named by ``label``); ``grid`` (cells in rows named by ``label`` and columns named by ``line``);
-            ``spans`` (horizontal bars from ``low`` to x).
+            named by ``label``); ``grid`` (cells in rows named by ``label`` and columns named by ``line``).
         x_scale: Scale of x in ``curves``; ``logit`` is for percentages.
         y_scale: Scale of y in ``curves``.
         by: What the series are, such as ``strategy``, whose colour is the same in every figure; empty if
@@ -71,7 +70,7 @@ class FigureData:
     frame: pd.DataFrame
     caption: str
     alt: str
-    kind: Literal["curves", "columns", "bars", "grid", "spans"] = "curves"
+    kind: Literal["curves", "columns", "bars", "grid"] = "curves"
     x_scale: Literal["log", "linear", "logit"] = "log"
     y_scale: Literal["log", "linear", "logit"] = "linear"
     finding: str = ""
@@ -82,7 +81,7 @@ class FigureData:
     @property
     def wide(self) -> bool:
         """True if the figure spans both columns of a page."""
-        return self.kind in ("grid", "spans") or len(set(self.frame["panel"])) > 1
+        return self.kind == "grid" or len(set(self.frame["panel"])) > 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

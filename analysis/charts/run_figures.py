@@ -1,4 +1,4 @@
-"""Data of the figures of a study's course: training curves, plan, spending, schedule, choices of a design."""
+"""Data of the figures of a study's course: training curves, plan, spending, choices of a design."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.answers.cost import EARLIER, TUNING, by_level, phases, run_time, tuning_trials
+from analysis.answers.cost import by_level
 from analysis.arrays import Floats
 from analysis.belief.cell_draws import CellDraws
 from analysis.cells.table import CONFIGURATION, Trials, budgets, records
@@ -15,9 +15,8 @@ from analysis.charts.compute_figures import slice_along
 from analysis.charts.figure_data import JOINED, FigureData, Missing, bar_place, mark_frame
 from analysis.design.course import decisions, each_answer
 from analysis.error_unit import is_loss
-from analysis.labels import budget_text, capital, configuration_text, held_text, metric_text, regime_text
+from analysis.labels import budget_text, capital, held_text, metric_text, regime_text
 from budgets.quantity import format_flops, plural
-from runners.results import ENDS
 
 _BINS = 40
 _PANELS = 4
@@ -235,57 +234,6 @@ def _cell(group: pd.DataFrame, row: str, level: str) -> dict[str, Any]:
         "mark": "cell", "series": state, "label": row, "line": level, "low": float(finished),
         "high": float(planned), "text": f"{row}, {level}: {said}",
     }  # fmt: skip
-
-
-def schedule(plan: pd.DataFrame, events: pd.DataFrame) -> FigureData | Missing:
-    """Return the figure of what ran in each slot and when, without the time between runs."""
-    title = "The schedule"
-    if events.empty or "slot" not in events or not events["event"].isin(ENDS).any():
-        return Missing(title=title, reason="no trial has ended yet")
-    planned = [] if plan.empty else records(plan.assign(budget=budgets(plan)))
-    level = {row["trial"]: _level_text(row) for row in planned}
-    what = {row["trial"]: configuration_text(row) for row in planned}
-    tuned = tuning_trials(events)
-    rows: list[dict[str, Any]] = []
-    minute = 60.0
-    # Each run begins where the one before ended: nights between runs would leave nothing to see.
-    offset, runs = 0.0, list(phases(events))
-    for _, run in runs:
-        began = float(run["time"].min())
-        for event in records(run[run["event"].isin(ENDS) & run["slot"].notna() & run["wall_s"].notna()]):
-            end = (offset + float(event["time"]) - began) / minute
-            trial = str(event["trial"])
-            beside = TUNING if trial in tuned else EARLIER  # where the plan lacks it
-            lost = event["event"] in ("trial-retried", "trial-failed")
-            rows.append({
-                "mark": "span", "series": level.get(trial, beside), "x": end,
-                "low": max(0.0, end - float(event["wall_s"]) / minute), "y": float(event["slot"]),
-                "label": f"slot {int(event['slot'])}", "line": "lost" if lost else "",
-                "text": f"{what.get(trial, beside)}, {level.get(trial, trial)}: "
-                f"{float(event['wall_s']) / minute:.1f} min{', ' + event['event'][6:] if lost else ''}",
-            })  # fmt: skip
-        offset += float(run["time"].max()) - began
-    if not rows:
-        return Missing(title=title, reason="no trial has ended in a slot yet")
-    order = list(dict.fromkeys([*level.values(), TUNING, EARLIER]))
-    rows.sort(key=lambda row: (order.index(row["series"]), row["low"]))
-    slots = len({row["y"] for row in rows})
-    share, count = run_time(events).busy or 0.0, runs[-1][0]
-    several = f" over {count} runs, one after the other" if count > 1 else ""
-    return FigureData(
-        name="schedule",
-        title=title,
-        kind="spans",
-        x_label="running time (minutes)",
-        y_label="",
-        frame=mark_frame(rows),
-        caption=(
-            f"What ran in each of {plural(slots, 'slot')}{several}, by budget: "
-            f"{plural(len(rows), 'attempt')}, which fill {share:.0%} of the slots' time. Hatched: "
-            "attempts without a result."
-        ),
-        alt=f"{title}: {plural(len(rows), 'attempt')} in {plural(slots, 'slot')}, {share:.0%} busy.",
-    )
 
 
 def design_course(events: pd.DataFrame) -> tuple[FigureData, ...]:

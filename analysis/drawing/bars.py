@@ -1,8 +1,10 @@
-"""Figures of bars and of named rows: bars with intervals, FLOPs, the cells of a plan, attempts by slot."""
+"""Figures of bars and of named rows: bars with intervals, FLOPs, the cells of a plan."""
 
 from math import isfinite
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -11,48 +13,46 @@ from pandas import DataFrame
 
 from analysis.cells.table import records
 from analysis.charts.figure_data import GROUP_WIDTH, FigureData
-from analysis.drawing.marks import STAR_FACES, name_series, star_handles
+from analysis.drawing.marks import STAR, STAR_FACES, name_series, star_handles
 from analysis.drawing.panels import legend, panels, wrapped
-from analysis.drawing.style import COLUMN_IN, PAGE_IN, STAR, fills
+from analysis.drawing.style import COLUMN_IN, GREY, INK, PAGE_IN, looks
 from budgets.quantity import format_flops
 
-_FLOPS = {"planned": ("#d4d4d4", ""), "spent": ("#0072B2", ""), "wasted": ("#D55E00", "//////")}
-_INK = "#222222"
+_FLOPS = {"planned": ("#d4d4d4", ""), "spent": (GREY, ""), "wasted": ("white", "//////")}
+_LUMINANCE, _DARK = (0.2126, 0.7152, 0.0722), 0.45
 _NUMBER_IN = 0.13
 _ABOVE_IN = 0.07
 _MARGIN = 0.7
 """Margin of a panel, in widths of a group of bars."""
 _ROW_IN = 0.17
 _STATES = {
-    "finished": ("#0072B2", "", "white"),
-    "partly finished": ("#a9d3ee", "", "black"),
+    "finished": ("#555555", "", "white"),
+    "partly finished": ("#bbbbbb", "", "black"),
     "not run": ("#ffffff", "", "black"),
-    "without a result": ("#f3c4a5", "xxxx", "black"),
-    "left out": ("#e6e6e6", "////", "black"),
+    "without a result": ("#ffffff", "xxxx", "black"),
+    "left out": ("#eeeeee", "////", "black"),
 }
-_LOST = "///////"
-_EDGE = "#444444"
 
 
 def columns(data: FigureData) -> Figure:
     """Draw vertical bars from zero with intervals, stars above, and numbers if these fit."""
     figure, by_panel = panels(data)
-    looks = fills(list(dict.fromkeys(data.frame["series"])))
-    width = GROUP_WIDTH / len(looks)
+    colours = {name: look.colour for name, look in looks(data).items()}
+    width = GROUP_WIDTH / len(colours)
     for axes, rows in by_panel:
         bars = rows[rows["mark"] == "column"]
         groups = bars["label"].nunique()
         numbered = width * figure.get_figwidth() / len(by_panel) / (groups + _MARGIN) >= _NUMBER_IN
         for series, mine in bars.groupby("series", sort=False):
-            (colour, hatch), before = looks[str(series)], set(axes.get_children())
+            colour, before = colours[str(series)], set(axes.get_children())
             axes.bar(
-                mine["x"], mine["y"], width=width, color=colour, hatch=hatch, edgecolor=_INK,
-                linewidth=0.4, zorder=2,
-            )  # fmt: skip
+                mine["x"], mine["y"], width=width, color=colour, edgecolor="white", linewidth=0.4, zorder=2
+            )
             if numbered:
                 _numbers(axes, mine, colour, ".1f" if "%" in data.y_label else ".4g")
-            name_series(axes, before, list(looks).index(str(series)))
-        axes.vlines(bars["x"], bars["low"], bars["high"], color=_INK, linewidth=0.8, zorder=4)
+            name_series(axes, before, list(colours).index(str(series)))
+        for colour, linewidth in (("white", 2.0), (INK, 0.8)):  # seen on any bar
+            axes.vlines(bars["x"], bars["low"], bars["high"], color=colour, linewidth=linewidth, zorder=4)
         for star in records(rows[rows["mark"] != "column"]):
             _star(axes, star["x"], star["high"] if isfinite(star["high"]) else star["y"], star["mark"])
         middle = bars.groupby("label", sort=False)["x"].mean()
@@ -62,20 +62,17 @@ def columns(data: FigureData) -> Figure:
         axes.grid(visible=False, axis="x")
         axes.yaxis.set_major_locator(MaxNLocator(6))
     by_panel[0][0].set_ylim(bottom=0)  # all panels share the axis; all bars are drawn by now
-    handles = [
-        Patch(facecolor=colour, hatch=hatch, edgecolor=_INK, linewidth=0.4, label=name)
-        for name, (colour, hatch) in looks.items()
-    ]
+    handles = [Patch(facecolor=colour, label=name) for name, colour in colours.items()]
     legend(figure, [*handles, *star_handles(set(data.frame["mark"]), not_clear="may be lowest")])
     return figure
 
 
 def _numbers(axes: Axes, bars: DataFrame, colour: str, form: str) -> None:
+    ink = "white" if np.dot(to_rgb(colour), _LUMINANCE) < _DARK else INK
     for x, y in zip(bars["x"], bars["y"], strict=True):
         axes.annotate(
-            f"{y:{form}}", (x, 0), (0, 3), textcoords="offset points", rotation=90,
-            ha="center", va="bottom", fontsize=5.5, color=_INK, zorder=3,
-            bbox={"boxstyle": "square,pad=0.3", "facecolor": colour, "edgecolor": "none"},
+            f"{y:{form}}", (x, 0), (0, 3), textcoords="offset points", rotation=90, ha="center", va="bottom",
+            fontsize=5.5, color=ink, zorder=3,
         )  # fmt: skip
 
 
@@ -147,29 +144,4 @@ def grid(data: FigureData) -> Figure:
     seen = set(data.frame["series"])
     states = [(name, colour, hatch) for name, (colour, hatch, _) in _STATES.items() if name in seen]
     legend(figure, [Patch(facecolor=c, hatch=h, edgecolor="#8a8a8a", label=name) for name, c, h in states])
-    return figure
-
-
-def spans(data: FigureData) -> Figure:
-    """Draw bars from ``low`` to x in each row y; attempts without a result are hatched."""
-    rows = data.frame.drop_duplicates("y").sort_values("y")
-    by_series = fills(list(dict.fromkeys(data.frame["series"])))
-    figure = Figure(figsize=(PAGE_IN, 0.7 + 1.4 * _ROW_IN * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    handles = []
-    for name, (colour, _) in by_series.items():
-        mine = data.frame[data.frame["series"] == name]
-        for lost, part in mine.groupby("line"):
-            axes.barh(
-                part["y"], part["x"] - part["low"], left=part["low"], height=0.8, color=colour,
-                edgecolor=_EDGE, linewidth=0.15, hatch=_LOST if lost == "lost" else "",
-            )  # fmt: skip
-        handles.append(Patch(facecolor=colour, edgecolor=_EDGE, linewidth=0.3, label=name))
-    if "lost" in set(data.frame["line"]):
-        handles += [Patch(facecolor="white", hatch=_LOST, edgecolor=_EDGE, linewidth=0.3, label="no result")]
-    axes.set_yticks(rows["y"], list(rows["label"]))
-    axes.set_ylim(float(rows["y"].max()) + 0.5, -0.5)
-    axes.grid(visible=False, axis="y")
-    axes.set_xlabel(data.x_label)
-    legend(figure, handles)
     return figure

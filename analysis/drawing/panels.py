@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from math import ceil
 from textwrap import fill, shorten, wrap
 
-import numpy as np
 from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -22,11 +22,8 @@ _LETTERS_AN_INCH = 17
 _LETTERS_HIGH = 40
 _LABEL_LETTERS = 18
 _ABSENT = "□"
-_MARGIN_IN = 0.1
-_ROW_IN = 0.13
-_ROWS = 2
-_HANDLE_IN = 0.37
-_LETTER_IN = 0.054
+_ROWS = 3
+_LEGEND_LETTERS_AN_INCH = 16
 
 
 def panels(data: FigureData) -> tuple[Figure, list[tuple[Axes, DataFrame]]]:
@@ -60,7 +57,11 @@ def with_drawable_texts(data: FigureData) -> FigureData:
     """Return a figure whose labels, panels and series are texts that it can show."""
     texts = ("series", "panel", "label", "line")
     frame = data.frame.assign(**{name: data.frame[name].map(drawable) for name in texts})
-    return replace(data, frame=frame, x_label=drawable(data.x_label), y_label=drawable(data.y_label))
+    return replace(
+        data, frame=frame, x_label=drawable(data.x_label), y_label=drawable(data.y_label),
+        order={drawable(name): value for name, value in data.order.items()},
+        families={drawable(name): family for name, family in data.families.items()},
+    )  # fmt: skip
 
 
 def wrapped(label: str) -> str:
@@ -75,28 +76,19 @@ def _characters() -> frozenset[int]:
 
 
 def legend(figure: Figure, handles: Sequence[Artist | Container]) -> None:
-    """Add a legend above the axes if it fits into two rows, else below them; the figure grows by it."""
-    width = figure.get_figwidth() - _MARGIN_IN
+    """Add a legend above the axes if it fits into three rows, else below them; the figure grows by it."""
     for handle in handles:
-        handle.set_label(fill(str(handle.get_label()), int((width - _HANDLE_IN) / _LETTER_IN)))
-    columns = max((n for n in range(1, len(handles) + 1) if _legend_width_in(handles, n) <= width), default=1)
-    rows = max(map(len, _columns(handles, columns)))
-    figure.set_figheight(figure.get_figheight() + rows * _ROW_IN)
-    figure.legend(
-        handles=handles,
-        loc="outside upper center" if rows <= _ROWS else "outside lower center",
-        ncols=columns,
-        columnspacing=1.2,
-    )
-
-
-def _legend_width_in(handles: Sequence[Artist | Container], columns: int) -> float:
-    """Return the width of a legend that fills column by column, from the usual width of a letter."""
-    longest = [max(map(len, lines)) for lines in _columns(handles, columns)]
-    return sum(_HANDLE_IN + count * _LETTER_IN for count in longest)
-
-
-def _columns(handles: Sequence[Artist | Container], columns: int) -> list[list[str]]:
-    """Return the lines of the labels in each column of a legend."""
-    labels = np.array([str(handle.get_label()) for handle in handles])
-    return ["\n".join(column).split("\n") for column in np.array_split(labels, columns)]
+        handle.set_label(fill(str(handle.get_label()), int(figure.get_figwidth() * _LEGEND_LETTERS_AN_INCH)))
+    for columns in range(len(handles), 0, -1):
+        high = ceil(len(handles) / columns) > _ROWS
+        added = figure.legend(
+            handles=handles,
+            loc="outside lower center" if high else "outside upper center",
+            ncols=columns,
+            columnspacing=1.2,
+        )
+        box = added.get_window_extent()
+        if box.width <= figure.bbox.width or columns == 1:
+            figure.set_figheight(figure.get_figheight() + box.height / figure.dpi)
+            return
+        added.remove()

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from html import escape
 from io import StringIO
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +22,23 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData
-from analysis.drawing.draw import dodged, draw, series_of
+from analysis.drawing.draw import draw
 from analysis.drawing.panels import drawable
-from analysis.drawing.style import STYLE
+from analysis.drawing.places import dodged
+from analysis.drawing.style import STYLE, looks
 from budgets.names import neutral_cell
 
-# Files are equal for equal data: they contain neither a date nor a version of the drawing software.
+# Files are equal for data that are equal to six digits: they contain neither a date nor a version of the
+# drawing software.
+_DIGITS = "%.6g"
 _SVG = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _PDF = {"CreationDate": None, "Creator": None, "Producer": None}
 _HOVERED = (
-    "other", "point", "best", "best, not clear", "minimum", "undecided", "bar", "column", "cell", "span",
+    "other", "point", "best", "best, not clear", "minimum", "undecided", "bar", "column", "cell"
 )  # fmt: skip
 _RADIUS = 4.5
 _HANDLE = 20.0
@@ -53,6 +56,8 @@ def save(data: FigureData, folder: Path) -> str:
     Returns:
         The SVG for a page, with the text of each mark as a tooltip.
     """
+    numbers = data.frame[["x", "y", "low", "high"]].map(_DIGITS.__mod__).astype(float)
+    data = replace(data, frame=data.frame.assign(**numbers))
     figure = draw(data)
     svg = StringIO()
     with rc_context(fname=STYLE):
@@ -68,8 +73,7 @@ def save(data: FigureData, folder: Path) -> str:
     (folder / f"{data.name}.svg").write_text(svg.getvalue(), encoding="utf-8")
     data.frame.map(neutral_cell).to_csv(folder / f"{data.name}.csv", index=False)
     (folder / f"{data.name}.txt").write_text(data.caption + "\n", encoding="utf-8")
-    shown = replace(data, frame=dodged(data))
-    return _with_targets(svg.getvalue(), figure, shown, series_of(shown))
+    return _with_targets(svg.getvalue(), figure, replace(data, frame=dodged(data)), [*looks(data)])
 
 
 @contextmanager
@@ -142,13 +146,15 @@ def _circles(figure: Figure, data: FigureData) -> Iterator[str]:
 
 
 def _buttons(figure: Figure, data: FigureData) -> Iterator[str]:
-    """Yield a button over each entry of a series in the legend."""
+    """Yield a button over each name of a series, in the legend or at the end of its line."""
     names = {_joined(drawable(name)): name for name in data.frame["series"].unique()}
     scale, height = _POINTS_PER_INCH / figure.dpi, figure.get_figheight() * _POINTS_PER_INCH
-    for text in (text for legend in figure.legends for text in legend.get_texts()):
+    legend = [(text, _HANDLE) for legend in figure.legends for text in legend.get_texts()]
+    for text, handle in [*legend, *((text, _PAD) for text in figure.axes[0].texts)]:
         if (shown := _joined(text.get_text())) in names:
-            box, name = text.get_window_extent(), escape(names[shown])
-            left = box.x0 * scale - _HANDLE
+            # That of an annotation contains its line.
+            box, name = Text.get_window_extent(text), escape(names[shown])
+            left = box.x0 * scale - handle
             wide, high = round(box.x1 * scale - left + _PAD, 1), round(box.height * scale + 2 * _PAD, 1)
             yield (
                 f'<rect class="toggle" role="button" tabindex="0" aria-pressed="true" data-series="{name}" '
@@ -165,11 +171,11 @@ def _joined(label: str) -> str:
 def _place(figure: Figure, axes: Axes, row: dict[str, Any]) -> tuple[float, float]:
     """Return the position of a mark, in points from the left and upper edge of its figure, as in the SVG.
 
-    That of a bar, which starts at ``low`` or zero, is its middle.
+    That of a bar, which starts at zero, is its middle.
     """
     x = float(row["x"])
-    if row["mark"] in ("bar", "span"):
-        x = (x + (float(row["low"]) if isfinite(row["low"]) else 0.0)) / 2
+    if row["mark"] == "bar":
+        x /= 2
     right, up = figure.transFigure.inverted().transform(axes.transData.transform((x, float(row["y"]))))
     width, height = figure.get_size_inches() * _POINTS_PER_INCH
     return round(float(right * width), 2), round(float((1 - up) * height), 2)

@@ -1,14 +1,16 @@
-"""Column widths of a paper, and the looks of series: Okabe and Ito's colours, markers, lines."""
+"""Column widths of a paper, and the looks of series: what their colours and markers mean."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from zlib import crc32
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from matplotlib.typing import LineStyleType
 
-from analysis.charts.figure_data import FRONTIER
+from analysis.charts.figure_data import FRONTIER, FigureData
 
 COLUMN_IN = 3.4
 """Width of one column of a two-column page, inches."""
@@ -19,58 +21,70 @@ PAGE_IN = 7.0
 STYLE = Path(__file__).with_name("paper.mplstyle")
 """Style sheet with sizes, line widths and fonts."""
 
+INK, GREY = "#222222", "#777777"
+"""Colours of what belongs to no series, and of what is there for context."""
+
+TENTATIVE: LineStyleType = (0, (2.5, 1.5))
+"""Dashes of a law that cannot be tested, or beyond the data; measured lines are solid."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Look:
-    """The look of a series, distinguishable also without colour."""
+    """The look of a series."""
 
     colour: str
     marker: str
-    dashes: LineStyleType
 
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
-_DASHES: tuple[LineStyleType, ...] = (
-    "-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (6, 1.5, 1.5, 1.5)),
-    (0, (3, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 2)), (0, (4, 2, 1, 2)),
-)  # fmt: skip
-
-TENTATIVE: LineStyleType = (0, (2.5, 1.5))
-"""Dashes of a law that cannot be tested."""
-
-OTHER = Look(colour="#b5b5b5", marker=".", dashes="-")
-"""Look of marks shown for context."""
-
-
-STAR: dict[str, Any] = {
-    "linestyle": "none", "marker": "*", "markersize": 7, "color": "#555555", "markeredgecolor": "black",
-    "markeredgewidth": 0.6,
+_STRATEGIES = {
+    "CLIP": "#0072B2", "FLIP (50 %)": "#009E73", "SLIP": "#D55E00", "CLIP + crop and flip": "#E69F00",
+    "SigLIP": "#CC79A7", "FLIP (25 %)": "#66A61E", "CLIPA": "#6A3D9A", "CLIPA in two resolutions": "#A98BC9",
+    "CLIP + RandAugment": "#A6611A", "CLIP + stacked RandAugment": "#6B4A00", "CLIP + random crop": "#C9A227",
+    "CLIP + augmentation": "#E08B5A", "CLIP + recaptions": "#56B4E9", "FastCLIP": "#1F3B73",
+    "Reinforced CLIP": "#8C564B", "MaMMUT": "#B2182B", "CoCa": "#1B9AAA", "Cap": "#808000",
 }  # fmt: skip
-"""Mark of the lowest error."""
-
-_LIGHT, _DARK = (0.95, 0.98, 1.0), (0.29, 0.56, 0.78)
-_HATCHES = ("", "///", "...", "\\\\\\", "xxx")
-
-
-def fills(series: list[str]) -> dict[str, tuple[str, str]]:
-    """Return the shade and hatch of each bar, from light to dark, light enough for the marks over them."""
-    shades = np.linspace(_LIGHT, _DARK, len(series))
-    return {
-        name: (to_hex(shade), _HATCHES[place % len(_HATCHES)])
-        for place, (name, shade) in enumerate(zip(series, shades, strict=True))
-    }
+_OWN = ("#B5179E", "#00665E", "#5B5BD6", "#7A7A2A", "#FF6F91", "#2F6690")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
+_LIGHT, _RAMP = 0.3, colormaps["viridis_r"]  # its lighter end is too light for lines on white
 
 
-def looks(series: list[str]) -> dict[str, Look]:
-    """Return a look per series, by position; no two of the first 64 are alike. The frontier is black."""
-    return {
-        name: Look(colour="#000000", marker="", dashes="-")
-        if name == FRONTIER
-        else Look(
-            colour=_COLOURS[place % len(_COLOURS)],
-            marker=_MARKERS[(place + place // len(_COLOURS)) % len(_MARKERS)],
-            dashes=_DASHES[(place + place // len(_COLOURS)) % len(_DASHES)],
+def strategy_colour(label: str) -> str:
+    """Return the colour of a strategy, the same in all figures; a user's own has one by its name."""
+    return _STRATEGIES.get(label) or _OWN[crc32(label.encode()) % len(_OWN)]
+
+
+def ramp(order: Mapping[str, float]) -> dict[str, str]:
+    """Return colours from light to dark in the order of positive numbers.
+
+    Half of the distance of two colours follows the logarithms of their numbers, half their ranks, so that
+    neighbours differ.
+    """
+    at = np.log(np.array(list(order.values()), dtype=np.float64))
+    values, rank = np.unique(at, return_inverse=True)
+    widest = max(float(np.ptp(at)), 1e-9) if len(at) else 1.0
+    share = (rank / max(len(values) - 1, 1) + (at - at.min(initial=np.inf)) / widest) / 2
+    return {name: to_hex(_RAMP(_LIGHT + (1 - _LIGHT) * one)) for name, one in zip(order, share, strict=True)}
+
+
+def looks(data: FigureData) -> dict[str, Look]:
+    """Return a look per series that is not drawn only for context, in their order.
+
+    A strategy has its own colour; a series with an order one of the ramp; others are grey. The marker is
+    that of the series' family, or else of its place; series of the ramp without families share one.
+    """
+    context = data.frame["mark"].isin(["other", "reference", "dropped"])
+    series = [str(name) for name in dict.fromkeys(data.frame.loc[~context, "series"])]
+    ordered = ramp({name: data.order[name] for name in series if name in data.order})
+    families = list(dict.fromkeys(data.families.get(name, "") for name in series))
+    greys = [to_hex((shade,) * 3) for shade in np.linspace(0.13, 0.65, len(series))]
+    found = {}
+    for place, name in enumerate(series):
+        strategy = name in _STRATEGIES or (data.by == "strategy" and name != FRONTIER)
+        marker = 0 if name in ordered else place
+        if data.families:
+            marker = families.index(data.families.get(name, ""))
+        found[name] = Look(
+            colour=strategy_colour(name) if strategy else ordered.get(name, greys[place]),
+            marker="" if name == FRONTIER else _MARKERS[marker % len(_MARKERS)],
         )
-        for place, name in enumerate(series)
-    }
+    return found | {name: Look(colour="#000000", marker="") for name in series if name == FRONTIER}

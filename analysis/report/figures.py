@@ -34,7 +34,6 @@ def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Mi
         *([] if midway.empty else [run_figures.midway_errors(found.trials, draws, midway, study.results)]),
         run_figures.plan_grid(first_attempts(study.plan), study.left_out, study.results),
         run_figures.spent_bars(study.plan, study.spent, study.events),
-        run_figures.schedule(study.plan, study.events),
         *run_figures.design_course(study.events),
     )
     if found.imported:

@@ -6,8 +6,7 @@ import pytest
 
 from analysis.answers.cost import by_level
 from analysis.cells.study_frames import StudyFrames
-from analysis.charts.figure_data import Missing
-from analysis.charts.run_figures import design_course, plan_grid, schedule, spent_bars
+from analysis.charts.run_figures import design_course, plan_grid, spent_bars
 from analysis.drawing.draw import draw
 from tests.analysis.synthetic import figure_of, paid
 
@@ -46,7 +45,6 @@ def test_trials_of_equal_samples_are_one_level_whatever_their_whole_batches(fram
     )  # fmt: skip
     grid = figure_of(plan_grid(plan, frames.left_out.head(0), frames.results))
     assert set(grid.frame["line"]) == {"10,560 samples"}
-    assert set(figure_of(schedule(plan, frames.events)).frame["series"]) == {"10,560 samples"}
     levels = by_level(plan, frames.spent, frames.events)
     assert levels["level"].tolist() == ["10,560 samples", "quality scorer"]
 
@@ -59,36 +57,6 @@ def test_levels_of_two_regimes_have_bars_and_labels_of_their_own(frames: StudyFr
     assert labels == ["10,560 samples (equal samples)", "10,560 samples (one epoch)", "quality scorer"]
 
 
-def test_a_slot_shows_attempts_one_after_the_other_and_which_were_lost(frames: StudyFrames) -> None:
-    trials = frames.plan["trial"]
-    events = pd.DataFrame([
-        {"time": 1000.0, "event": "study-started", "slots": 1},
-        {"time": 1060.0, "event": "trial-retried", "trial": trials[0], "slot": 0, "wall_s": 60.0},
-        {"time": 1180.0, "event": "trial-finished", "trial": trials[0], "slot": 0, "wall_s": 120.0},
-        {"time": 1180.0, "event": "study-ended"},
-        {"time": 8990.0, "event": "node-left-out", "node": "n"},
-        {"time": 9000.0, "event": "study-started", "slots": 1},
-        {"time": 9060.0, "event": "trial-finished", "trial": trials[1], "slot": 0, "wall_s": 60.0},
-    ])  # fmt: skip
-    before = pd.DataFrame([
-        {"time": 0.0, "event": "tuning-started", "slots": 1},
-        {"time": 60.0, "event": "trial-finished", "trial": "tuned", "slot": 0, "wall_s": 60.0},
-        {"time": 70.0, "event": "study-started", "slots": 1},
-        {"time": 130.0, "event": "trial-finished", "trial": "removed", "slot": 0, "wall_s": 60.0},
-    ])  # fmt: skip
-    data = figure_of(schedule(frames.plan, pd.concat([before, events], ignore_index=True)))
-    assert {"tuning", "earlier declarations"} < set(data.frame["series"])
-    data = figure_of(schedule(frames.plan, events))
-    spans = data.frame.sort_values("low")
-    assert spans["low"].tolist() == [0.0, 1.0, 3.0]
-    assert spans["x"].tolist() == [1.0, 3.0, 4.0]
-    assert spans["line"].tolist() == ["lost", "", ""]
-    assert "over 2 runs" in data.caption
-    assert "100% of the slots' time" in data.caption
-    bars = draw(data).axes[0].patches
-    assert sum(bar.get_hatch() is not None and bar.get_hatch() != "" for bar in bars) == 1
-
-
 def test_what_earlier_declarations_cost_has_its_own_row(frames: StudyFrames) -> None:
     extra = pd.DataFrame([paid("removed-1", 5e11), paid("removed-2", wasted=1e11)])
     spent = pd.concat([frames.spent, extra], ignore_index=True)
@@ -96,10 +64,6 @@ def test_what_earlier_declarations_cost_has_its_own_row(frames: StudyFrames) -> 
     assert [levels[name]["earlier declarations"] for name in ("trials", "spent", "wasted")] == [2, 6e11, 1e11]
     gone = spent[["spent_flops", "wasted_flops"]]
     assert levels["spent"].sum() == pytest.approx(gone.to_numpy(float).sum())
-
-
-def test_no_time_is_shown_before_a_trial_has_ended(frames: StudyFrames) -> None:
-    assert isinstance(schedule(frames.plan, frames.events.iloc[:1]), Missing)
 
 
 def test_course_of_a_design_shows_who_led_and_who_was_dropped_at_what_cost() -> None:
@@ -134,5 +98,5 @@ def test_course_of_a_design_shows_who_led_and_who_was_dropped_at_what_cost() -> 
     ]
     assert "(best at 1 GFLOP: 2; best at 2 GFLOP: 1)" in data.caption
     legend = draw(data).legends[0].get_texts()
-    assert [text.get_text() for text in legend][:4] == ["A", "B", "other configurations", "dropped"]
+    assert [text.get_text() for text in legend][:4] == ["A", "B", "C", "dropped"]
     assert design_course(events.iloc[:1]) == ()

@@ -1,8 +1,7 @@
 """Figures draw exactly their data frame, and the CSV holds the same frame."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,10 @@ import pandas as pd
 import pytest
 
 from analysis.cells.study_frames import StudyFrames
-from analysis.charts.figure_data import FRONTIER, MARKS, FigureData, Missing, mark_frame
-from analysis.drawing.draw import dodged, draw
+from analysis.charts.figure_data import MARKS, FigureData, Missing
+from analysis.drawing.draw import draw
+from analysis.drawing.places import dodged
 from analysis.drawing.save import helpers, save, save_all
-from analysis.drawing.style import COLUMN_IN, looks
 from analysis.report.analyse import Analysis, analyse
 from analysis.report.figures import report_figures
 from tests.analysis.synthetic import paid, study
@@ -24,18 +23,11 @@ pytestmark = pytest.mark.slow
 NAMES = [
     "hero", "error-compute-architecture", "error-compute-strategy", "error-data",
     "error-epochs", "quality", "equivalence-compute", "shift", "isoflop", "matters", "forecasts",
-    "training-loss", "midway", "plan", "spent", "schedule",
+    "training-loss", "midway", "plan", "spent",
 ]  # fmt: skip
 
 
 LOST = paid("lost", wasted=1e11)
-
-
-def blank(*marks: dict[str, Any]) -> FigureData:
-    """Return a figure of marks without any text around them."""
-    return FigureData(
-        name="blank", title="", x_label="", y_label="", caption="", alt="", frame=mark_frame(marks)
-    )
 
 
 def figures_of(frames: StudyFrames) -> tuple[FigureData | Missing, ...]:
@@ -68,60 +60,18 @@ def test_error_during_training_ends_at_the_result(drawn: dict[str, FigureData], 
         assert line["y"].tolist() == pytest.approx([100 * (1 - top1 / over) for over in (4, 2, 1)])
 
 
-_BARS = ("quality", "plan", "spent", "schedule")
+_BARS = ("quality", "plan", "spent")
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in _BARS])
 def test_what_is_drawn_is_what_the_csv_holds(name: str, drawn: dict[str, FigureData], tmp_path: Path) -> None:
     save(drawn[name], tmp_path)
     written = pd.read_csv(tmp_path / f"{name}.csv")
-    np.testing.assert_allclose(written[["x", "y"]], drawn[name].frame[["x", "y"]])
+    np.testing.assert_allclose(written[["x", "y"]], drawn[name].frame[["x", "y"]], rtol=1e-5)
     held = dodged(drawn[name])[["x", "y"]].to_numpy()
     lines = [line for axes in draw(drawn[name]).axes for line in axes.get_lines()]
     seen = np.concatenate([np.column_stack(line.get_data()).astype(float) for line in lines])
     assert {tuple(point) for point in seen.round(9)} == {tuple(point) for point in held.round(9)}
-
-
-def test_points_that_hide_each_other_are_drawn_apart_and_all_others_in_place() -> None:
-    marks = [
-        {"mark": "point", "series": series, "x": x, "y": y, "low": y - 1, "high": y + 1}
-        for series, x, y in (
-            ("A", 1e12, 50.0), ("B", 1e12, 50.5), ("C", 1.01e12, 51.5), ("D", 1e12, 70.0), ("A", 1e14, 30.0),
-            ("B", 1e14, 20.0), ("C", 1e13, 40.0), ("D", 1.5e13, 40.0),
-        )
-    ]  # fmt: skip
-    star = {"mark": "best", "series": "A", "x": 1e12, "y": 50.0}
-    law = {"mark": "law", "series": "A", "x": 1e12, "y": 50.0}
-    data = blank(*marks, star, law)
-    shift = np.log(dodged(data)["x"] / data.frame["x"]) / np.log(100)
-    np.testing.assert_allclose(shift, [-0.012, 0, 0.012, *[0] * 5, -0.012, 0], atol=1e-9)
-    dashes = {"mark": "line", "series": FRONTIER, "line": FRONTIER, "x": 1e12, "y": 40.0}
-    with_frontier = replace(data, frame=mark_frame([*marks, dashes]))
-    pd.testing.assert_frame_equal(dodged(with_frontier), with_frontier.frame)
-
-
-@pytest.mark.parametrize(
-    "names", [("cost $\\frac$ US", "🚀 α_β^2 $x$", "<b>&"), [f"arch-{n}" for n in range(25)]]
-)
-def test_names_of_any_text_and_number_fit_a_figure_of_a_columns_width(
-    names: Sequence[str], tmp_path: Path
-) -> None:
-    marks = [
-        {"mark": "point", "series": name, "x": 10.0**n, "y": 50.0 + n, "text": name}
-        for n, name in enumerate(names)
-    ]
-    data = blank(*marks)
-    svg = save(data, tmp_path)
-    figure = draw(data)
-    assert figure.get_figwidth() == COLUMN_IN
-    figure.draw_without_rendering()
-    box = figure.legends[0].get_window_extent()
-    assert box.x0 >= 0
-    assert box.y0 >= 0
-    assert box.x1 <= figure.bbox.x1
-    assert len({(str(look.colour), look.marker) for look in looks([*names]).values()}) == len(names)
-    for name in names:
-        assert f'data-series="{escape(name)}" aria-label="{escape(name)}: show"' in svg
 
 
 @pytest.mark.parametrize(("name", "length"), [("spent", "x"), ("quality", "y")])
@@ -133,7 +83,7 @@ def test_bars_are_as_long_as_the_csv_says(
     bars: Any = draw(drawn[name]).axes[0].patches
     assert [bar.get_x() == 0 if length == "x" else bar.get_y() == 0 for bar in bars] == [True] * len(held)
     seen = sorted(bar.get_width() if length == "x" else bar.get_height() for bar in bars)
-    np.testing.assert_allclose(seen, sorted(held[length]))
+    np.testing.assert_allclose(seen, sorted(held[length]), rtol=1e-5)
 
 
 def test_a_figure_is_saved_in_three_formats_with_data_and_caption(
@@ -160,7 +110,7 @@ def test_what_is_not_supported_is_missing_with_a_reason(frames: StudyFrames) -> 
     figures = figures_of(cut)
     missing = {figure.title: figure.reason for figure in figures if isinstance(figure, Missing)}
     assert set(supported(figures)) == {
-        "hero", "error-compute-architecture", "forecasts", "midway", "plan", "schedule"
+        "hero", "error-compute-architecture", "forecasts", "midway", "plan"
     }  # fmt: skip
     assert len(missing) == 15
     assert all(missing.values())
@@ -181,13 +131,12 @@ def test_plan_and_spending_are_drawn_only_if_the_run_differed_from_the_plan(
 ) -> None:
     names = set(supported(report_figures(analysed, replace(frames, left_out=frames.left_out[:0]))))
     assert not names & {"plan", "spent"}
-    assert "schedule" in names
 
 
 def test_the_same_data_give_the_same_files_in_any_process(
     drawn: dict[str, FigureData], tmp_path: Path
 ) -> None:
-    names = ["spent", "schedule", "quality", "error-data"]
+    names = ["spent", "quality", "error-data"]
     texts = []
     for count in (0, 1):
         folder = tmp_path / str(count)

@@ -1,0 +1,102 @@
+"""Scales and ticks of axes: worded as in the text, and as many as fit beside each other."""
+
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from math import ceil, floor, log10, sqrt
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import NullLocator
+
+from analysis.arrays import Floats
+from analysis.charts.figure_data import FigureData
+from budgets.quantity import format_count, format_flops
+
+_MEASURED = ("point", "undecided", "best", "best, not clear", "other")
+_LEVELS = range(2, 7)
+_MOST = 9
+_SPREAD = 4.0
+_ONE_LEVEL = 0.05
+"""Points this close in ln x are of one level: its trials stop at different whole batches."""
+_GAP = 1.1  # room of a label, as a multiple of its size
+_EDGE = 0.1
+_PERCENT = (0.2, 0.5, 1, 2, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5)
+_FEWER_PERCENT = (0.2, 1, 5, 20, 50, 80, 95, 99)
+_THOUSAND = 1000
+
+
+def set_scales(axes: Axes, data: FigureData) -> None:
+    """Set the scales of a panel; a logarithmic x of nearly equal values is widened for ticks."""
+    for scale, set_scale in ((data.x_scale, axes.set_xscale), (data.y_scale, axes.set_yscale)):
+        if scale == "log":
+            set_scale("log")
+        if scale == "logit":
+            set_scale("function", functions=(_logit, _percent))
+    low, high = axes.get_xlim()
+    if data.x_scale == "log" and high / low < _SPREAD:
+        axes.set_xlim(sqrt(low * high / _SPREAD), sqrt(low * high * _SPREAD))
+
+
+def _logit(percent: Floats) -> Floats:
+    inside = np.clip(percent, _EDGE, 100 - _EDGE)
+    return np.log(inside / (100 - inside))
+
+
+def _percent(logits: Floats) -> Floats:
+    return 100 / (1 + np.exp(-logits))
+
+
+def set_ticks(axes: Axes, data: FigureData) -> None:
+    """Set the ticks of the axes of a laid-out panel that are not linear: the most whose labels fit.
+
+    An axis of compute has them at its levels, if these are few, and where a forecast ends.
+    """
+    frame = data.frame
+    at = np.sort(frame.loc[frame["mark"].isin(_MEASURED), "x"].to_numpy(np.float64))
+    levels = at[np.diff(at, append=np.inf) > _ONE_LEVEL * at].tolist()
+    levels += frame.loc[frame["mark"] == "extrapolation", "x"].nlargest(1).tolist()
+    for axis, scale, label in (
+        (axes.xaxis, data.x_scale, data.x_label),
+        (axes.yaxis, data.y_scale, data.y_label),
+    ):
+        text = _flops if "FLOPs" in label.rpartition("(")[2] and "%" not in label else _count
+        if scale == "log":
+            exact = axis is axes.xaxis and text is _flops and len(levels) in _LEVELS
+            ways = [(levels, text), (levels, _broken_flops)] if exact else []
+            _set_fitting(axis, [*ways, *((ticks, text) for ticks in _log_ticks(*axis.get_view_interval()))])
+        if scale == "logit":
+            _set_fitting(axis, [([*_PERCENT], _count), ([*_FEWER_PERCENT], _count)])
+
+
+def _log_ticks(low: float, high: float) -> Iterator[list[float]]:
+    """Yield ticks from many to few: 1, 2 and 5 of each decade, then decades, at ever larger steps."""
+    first, last = floor(log10(low)), ceil(log10(high))
+    for step, factors in ((1, (1, 2, 5)), *((step, (1,)) for step in range(1, max(last - first, 2)))):
+        yield [factor * 10.0**power for power in range(first, last, step) for factor in factors]
+
+
+def _set_fitting(axis: Axis, ways: list[tuple[list[float], Callable[[float], str]]]) -> None:
+    """Set the first ticks, at least two, whose labels differ and don't touch; the last if none does."""
+    low, high = axis.get_view_interval()
+    axis.set_minor_locator(NullLocator())
+    for values, text in ways:
+        ticks = [value for value in values if low <= value <= high]
+        texts = [text(value) for value in ticks]
+        axis.set_ticks(ticks, texts)
+        boxes = [label.get_window_extent().expanded(_GAP, 1) for label in axis.get_ticklabels()]
+        fit = not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+        if 1 < len(ticks) <= _MOST and fit and len(set(texts)) == len(texts):
+            return
+
+
+def _flops(value: float) -> str:
+    return format_flops(float(f"{value:.2g}"))
+
+
+def _broken_flops(value: float) -> str:
+    return _flops(value).replace(" ", "\n")
+
+
+def _count(value: float) -> str:
+    return f"{value:g}" if value < _THOUSAND else format_count(value, digits=3, from_=_THOUSAND)
