@@ -18,6 +18,7 @@ from study.cli import main
 from study.declare.load import load_declaration
 from study.run.pool_site import PoolSite
 from study.state.plan_study import plan_study
+from tests.root import ROOT
 from tests.study import shown
 from tests.study.commands.pools.documented import COMMANDS, command
 from tests.study.conftest import Run, study_in
@@ -31,6 +32,8 @@ def test_evaluation_sets_are_checked_against_the_papers_suite(user: Path, run: R
         images=images, labels=np.array([0, 1, 0, 1]), classnames=("a", "b"), templates=("a photo of {c}",)
     )
     write_evaluation_set(user / "sets" / "imagenet1k", good)
+    tree = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    assert all(path.name in tree for path in (user / "sets" / "imagenet1k").rglob("*"))
     said = run(command("eval-sets"))
     assert "imagenet1k: classification, 4 images, 2 texts, in sets/imagenet1k" in said
     assert "imagenet1k has 4 images; the full ImageNet has 50,000" in said
