@@ -1,7 +1,7 @@
-"""docs/declaration.md lists exactly the keys of the data classes."""
+"""Generated pages are up to date; docs/declaration.md lists exactly the keys of the data classes."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +14,7 @@ from budgets.declaration import values
 from budgets.declaration.keys import Section, keys, mapping_of
 from budgets.declaration.value_forms import OneOf, Reader
 from docs.build import reference as page
+from docs.build import result_columns as columns
 from docs.build import source_map as house
 from study.declare.schema import declaration_schema
 from study.declare.yaml_reader import read_top
@@ -30,12 +31,12 @@ class Pauses:
     """Colour of the lamp."""
 
 
-def test_the_reference_is_up_to_date() -> None:
-    assert page.PAGE.read_text(encoding="utf-8") == page.reference(), "run `python -m docs.build.reference`"
-
-
-def test_the_map_has_every_file() -> None:
-    assert house.PAGE.read_text(encoding="utf-8") == house.house_map(), "run `python -m docs.build.reference`"
+@pytest.mark.parametrize(
+    ("path", "made"),
+    [(page.PAGE, page.reference), (house.PAGE, house.house_map), (columns.PAGE, columns.columns_page)],
+)
+def test_generated_pages_are_up_to_date(path: Path, made: Callable[[], str]) -> None:
+    assert path.read_text(encoding="utf-8") == made(), "run `python -m docs.build.reference`"
 
 
 def test_a_new_field_is_a_key_that_is_read_checked_written_and_explained(tmp_path: Path) -> None:
