@@ -75,8 +75,7 @@ def render(  # noqa: PLR0913 (a page shows as many things)
     """Return the text of the page; takes what `report.write_report` does, and the drawn figures by name."""
     drawn = {each.name: each for each in figures if isinstance(each, FigureData)}
     views = {name: {"data": data, "svg": inline_svg(svgs[name], name)} for name, data in drawn.items()}
-    filled = {name: table for name, table in tables.items() if len(table.frame)}
-    main = [filled[name] for name in MAIN_TABLES if name in filled][:_OPEN_TABLES]
+    main = [tables[name] for name in MAIN_TABLES if name in tables][:_OPEN_TABLES]
     context = {
         "found": found,
         "name": study.name,
@@ -86,7 +85,7 @@ def render(  # noqa: PLR0913 (a page shows as many things)
         "main_figures": [views[name] for name in MAIN_FIGURES if name in views],
         "more_figures": [views[name] for name in views if name not in (FIRST_FIGURE, *MAIN_FIGURES)],
         "main_tables": main,
-        "more_tables": [one for one in filled.values() if one not in main and one.name != "trials"],
+        "more_tables": [one for one in tables.values() if one not in main and one.name != "trials"],
         "trials": tables["trials"],
         "cost": found.imported or cost_texts(found),
         "open_questions": open_questions(found, figures),

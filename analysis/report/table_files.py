@@ -3,24 +3,16 @@
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from math import ceil, sqrt
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from textwrap import wrap
+
+import pandas as pd
 
 from analysis.report.tables import Table
 from budgets.names import neutral_cell, one_line
 
-_LINE = 20
-"""Longest text, in characters, that stays on one line."""
-_LETTER_CM = 0.17
-_LONGEST_WORD = 24
-_RAGGED = 1.15
-"""Factor by which line breaks between words lengthen a text."""
-_MOST_COLUMNS = 10
-_LINE_WIDTH_CM = 12.1
-_PAGE_LINES, _SHRUNK = 44, 1.25
-"""Lines of small print per page, and the largest factor by which shrinking a table raises that number."""
+_LONG, _LINE = 24, 75
+"""Longest text that should stay on one line, and a line of the page, in letters of LaTeX's footnotes."""
 
 
 def save(table: Table, folder: Path) -> None:
@@ -80,46 +72,34 @@ def _put_in_place(new: Path, folder: Path) -> None:
 
 
 def latex(table: Table) -> str:
-    r"""Return ``table`` environments in booktabs style; they need ``\usepackage{array,booktabs,graphicx}``.
+    r"""Return a ``longtable`` in booktabs style; it needs ``\usepackage{array,booktabs,longtable}``.
 
-    Long texts and headings are broken into lines, and numbers are right-aligned. A table of many columns is
-    narrowed: columns that are equal in all rows move to the caption, and a single row is transposed. A table
-    that is still wider than the line is shrunk to it. ``longtable`` cannot be shrunk, so long tables are
-    split into pages here.
+    Its columns share the line by their longest words and texts, and numbers are right-aligned. A table whose
+    words need more than the line reaches into both margins.
     """
-    columns = {
-        str(name): [_one_unit(str(value)) for value in table.frame[name]] for name in table.frame.columns
-    }
-    caption = f"{table.title}: {table.note}".rstrip(".")
-    if len(columns) > _MOST_COLUMNS and len(table.frame) > 1:
-        shared = {name: texts[0] for name, texts in columns.items() if len(set(texts)) == 1}
-        if shared:
-            caption += f". In all rows: {'; '.join(f'{name} {text}' for name, text in shared.items())}"
-        columns = {name: texts for name, texts in columns.items() if name not in shared}
-    elif len(columns) > _MOST_COLUMNS and len(table.frame):
-        columns = {"": list(columns), " ": [texts[0] or "–" for texts in columns.values()]}
-    elif not table.frame.size:
-        columns = {"": ["(nothing)"]}
-    form = "".join(_column(texts) for texts in columns.values())
-    header = " & ".join(_heading(name, texts) for name, texts in columns.items() if name.strip())
-    space = r"\addlinespace[2pt]" if "p{" in form else ""
-    rows = [" & ".join(map(_tex, row)) + r" \\" + space for row in zip(*columns.values(), strict=True)]
-    parts: list[list[str]] = []
-    for row, page in zip(rows, _pages(columns), strict=True):
-        parts += [[]] if page == len(parts) else []
-        parts[-1].append(row)
-    first = _part(parts[0], form, header, _tex(caption))
-    more = [_part(part, form, header, _tex(f"{table.title}, continued")) for part in parts[1:]]
-    return "\\addtocounter{table}{-1}\n".join([first, *more])
-
-
-def _part(rows: list[str], form: str, header: str, caption: str) -> str:
-    return "\n".join([
-        r"\begin{table}", r"\centering\small\setlength{\tabcolsep}{3pt}", rf"\caption{{{caption}}}",
-        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-        rf"\begin{{tabular}}{{{form}}}", r"\toprule", *([header + r" \\", r"\midrule"] if header else []),
-        *rows, r"\bottomrule", r"\end{tabular}}", r"\end{table}", "",
-    ])  # fmt: skip
+    frame = table.frame if table.frame.size else pd.DataFrame({"": ["(nothing)"]})
+    cells = {head: [head, *map(_one_unit, frame[head])] for head in map(str, frame)}
+    words = [max(map(_longest_word, texts)) + 2.5 for texts in cells.values()]
+    whole = [max(map(len, texts[1:]), default=0) + 2.5 for texts in cells.values()]
+    wished = [max(word, min(text, _LONG)) for word, text in zip(words, whole, strict=True)]
+    line = max(float(_LINE), sum(words))
+    more = min(1.0, (line - sum(words)) / max(sum(wished) - sum(words), 1.0))
+    widths = [(word + more * (wish - word)) / _LINE for word, wish in zip(words, wished, strict=True)]
+    form = "".join(
+        rf">{{\{_side(texts)}\arraybackslash}}p{{\dimexpr{width:.4f}\linewidth-2\tabcolsep\relax}}"
+        for width, texts in zip(widths, cells.values(), strict=True)
+    )
+    caption, title = _tex(f"{table.title}: {table.note}".rstrip(".")), _tex(table.title)
+    styler = pd.DataFrame({_tex(head): map(_tex, texts[1:]) for head, texts in cells.items()}).style
+    made: str = styler.hide(axis="index").to_latex(
+        environment="longtable", hrules=True, column_format=form, caption=caption
+    )
+    made = made.replace("Continued on next page", r"\ldots")
+    made = made.replace(rf"\caption[]{{{caption}}}", rf"\caption[]{{{title}, continued}}")
+    margin = (
+        rf"\setlength{{\LTleft}}{{{(1 - sum(widths)) / 2:.4f}\linewidth}}\setlength{{\LTright}}{{\LTleft}}"
+    )
+    return f"{{\\footnotesize\\setlength{{\\tabcolsep}}{{2pt}}{margin}\n{made}}}\n"
 
 
 def _one_unit(text: str) -> str:
@@ -127,52 +107,20 @@ def _one_unit(text: str) -> str:
     return re.sub(r"^\[([\d.,]+) (\w+), ([\d.,]+) \2\]$", r"[\1, \3] \2", text)
 
 
-def _column(texts: list[str]) -> str:
-    """Return a column type: right-aligned numbers, one-line short texts, or wrapped longer texts."""
-    if all(_NUMBER.fullmatch(text) for text in texts):
-        return "r"
-    wide = _broken_cm(texts)
-    return "l" if wide is None else rf">{{\raggedright\arraybackslash}}p{{{wide:.1f}cm}}"
+def _longest_word(text: str) -> int:
+    """Return the letters of the longest part of a text that is not broken."""
+    return max((len(word) for part in _WHOLE.split(text) for word in _words(part)), default=1)
 
 
-def _broken_cm(texts: list[str]) -> float | None:
-    """Return the width of a column of wrapped texts; None if each fits on one line."""
-    most = max(map(len, texts), default=0)
-    if most <= _LINE or all(text.startswith("[") or text in _NOTHING for text in texts):
-        return None
-    word = max(len(word) for text in texts for word in text.split() or [""])
-    return max(0.6 + 0.28 * sqrt(most), _LETTER_CM * min(word, _LONGEST_WORD))
+def _words(part: str) -> list[str]:
+    return [part] if _WHOLE.fullmatch(part) else part.split()
 
 
-def _pages(columns: dict[str, list[str]]) -> list[int]:
-    """Return the page of each row, from an estimate of the lines of all rows up to it."""
-    broken = [_broken_cm(texts) for texts in columns.values()]
-    single = [_LETTER_CM * max(map(len, texts), default=0) for texts in columns.values()]
-    widths = [of_one if of_many is None else of_many for of_one, of_many in zip(single, broken, strict=True)]
-    shrunk = sum(width + 2 * _LETTER_CM for width in widths) / _LINE_WIDTH_CM
-    lines = _PAGE_LINES * min(max(1.0, shrunk), _SHRUNK)
-    pages, used = [0], 0.0
-    for row in zip(*columns.values(), strict=True):
-        high = max(
-            1 if many is None else ceil(_RAGGED * _LETTER_CM * len(text) / many)
-            for text, many in zip(row, broken, strict=True)
-        )
-        turn = used + high > lines
-        pages.append(pages[-1] + turn)
-        used = high if turn else used + high
-    return pages[1:]
+def _side(texts: list[str]) -> str:
+    """Return how a column is aligned, from its heading and texts."""
+    return "raggedleft" if all(_NUMBER.fullmatch(text) for text in texts[1:]) else "raggedright"
 
 
-def _heading(name: str, texts: list[str]) -> str:
-    """Return a heading, broken into lines if its column is narrower."""
-    width = max([*map(len, texts), *map(len, name.split())], default=0)
-    lines = wrap(name, max(width, 1), break_long_words=False, break_on_hyphens=False)
-    side = "r" if _column(texts) == "r" else "l"
-    stacked = r"\\".join(map(_tex, lines))
-    return stacked if len(lines) <= 1 else rf"\shortstack[{side}]{{{stacked}}}"
-
-
-_NOTHING = ("", "–")
 _NUMBER = re.compile(r"[<>+−-]?[\d.,]+(e[+-]\d+)?|–|")
 _TEX: dict[str, str] = {
     "\\": r"\textbackslash{}", "&": r"\&", " %": r"\,\%", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -185,25 +133,24 @@ _TEX: dict[str, str] = {
     "ε": r"$\varepsilon$", "–": "--", "—": "---", "…": r"\ldots{}", "\u2019": "'", "“": "``", "”": "''",
     "\u202f": "~", "\xa0": "~",
 }  # fmt: skip
+_WHOLE = re.compile(r"(\[[^\[\]]{,20}\]|\b[A-Za-z][A-Za-z0-9]{,9}(?:-[A-Za-z0-9]{,9}){,3}-\d+\b(?!-))")
+"""Intervals and names that end with a number, which are not broken."""
 _MARKUP = re.compile(
-    r"(?P<power>(?<![\w.])[\d.]+e[+-]\d+)|(?P<minus>(?<![\w.])-(?=\d))|(?P<name>\b[A-Za-z][A-Za-z0-9]*(?:-[A-Za-z0-9]+)*-\d+\b)|"
+    r"(?P<power>(?<![\w.])[\d.]+e[+-]\d+)|(?P<minus>(?<![\w.])-(?=\d))|"
     + "|".join(map(re.escape, sorted(_TEX, key=len, reverse=True)))
 )
 
 
 def _tex(text: str) -> str:
     """Escape TeX markup; a letter missing from TeX's fonts becomes its code point."""
-    known = _MARKUP.sub(_replaced, one_line(text))
-    return "".join(each if each < "\u0180" else f"U+{ord(each):04X}" for each in known)
+    parts = [_MARKUP.sub(_replaced, part) for part in _WHOLE.split(one_line(text))]
+    parts[1::2] = [rf"\mbox{{{part}}}" for part in parts[1::2]]
+    return "".join(each if each < "\u0180" else f"U+{ord(each):04X}" for each in "".join(parts))
 
 
 def _replaced(match: re.Match[str]) -> str:
-    """Return a power of ten, a minus sign or an unbreakable name as TeX prints it."""
+    """Return a power of ten, a minus sign or a letter as TeX prints it."""
     if match["power"]:
         factor, exponent = match["power"].split("e")
         return rf"${factor}\cdot10^{{{int(exponent)}}}$"
-    if match["minus"]:
-        return "$-$"
-    if match["name"]:
-        return rf"\mbox{{{match[0]}}}" if len(match[0]) <= _LINE else match[0]
-    return _TEX[match[0]]
+    return "$-$" if match["minus"] else _TEX[match[0]]

@@ -1,7 +1,7 @@
 """The tables of a tuning (winners, rates carried on, rates checked), of an imported sweep and of a design."""
 
 from collections.abc import Iterator, Mapping
-from math import isnan
+from math import isnan, nan
 from typing import Any
 
 import pandas as pd
@@ -9,105 +9,120 @@ import pandas as pd
 from analysis.cells.study_frames import TUNED_COLUMN, Tuned
 from analysis.cells.table import records
 from analysis.charts.tuning_figures import field_label
-from analysis.design.course import CHOSEN, decisions, each_answer
+from analysis.design.course import CHOSEN
 from analysis.error_unit import PERCENT, ErrorUnit
-from analysis.labels import axis_text, budget_text, capital, configuration_text, interval_text, metric_text
-from analysis.report.tables import Table
+from analysis.labels import capital, interval_text, metric_text
+from analysis.report.tables import BUDGET, NAMED, PARTS, REASON, Table, TextColumn, column, interval, number
 from budgets.planning.tuning_plan import values_words
-from budgets.quantity import format_flops, plural
+from budgets.quantity import format_flops, format_number, plural
+
+
+def sweep_table(tried: pd.DataFrame, unit: ErrorUnit) -> Table:
+    """Return what was tried in each cell of an imported sweep, from the table of `sweeps.choose`."""
+    fields = [name.removeprefix(TUNED_COLUMN) for name in tried.columns if name.startswith(TUNED_COLUMN)]
+
+    def fine(value: float) -> str:
+        return unit.number(value, fine=True)
+
+    def value(x: object) -> str:
+        return format_number(x, ".4g") if isinstance(x, float) else str(x)
+
+    def optimum(row: Mapping[str, Any]) -> str:
+        at = {name: row.get(f"{name}_optimum", nan) for name in fields}
+        return "; ".join(
+            f"{name} {format_number(x, '.3g')} "
+            f"{interval_text(row[f'{name}_low'], row[f'{name}_high'], '.3g')}"
+            for name, x in at.items() if not isnan(x)
+        )  # fmt: skip
+
+    return Table.of(
+        "sweep", "What was tried",
+        "Without the bias: the mean of the surface over the hyper-parameters at the chosen run, given all "
+        "runs; the best of several runs is too good by the noise that it was chosen for",
+        tried, [
+            BUDGET, NAMED, column("Runs", "runs", "{:,}".format),
+            column("Diverged", "diverged", "{:,}".format),
+            column("Best as measured", "best", fine), column("Without the bias", "error", fine),
+            column("Standard error", "standard_error", fine),
+            *(column(name, TUNED_COLUMN + name, value) for name in fields),
+            TextColumn("Optimum", optimum), TextColumn("Undertuned", lambda row: row.get("flag") or ""),
+        ],
+    )  # fmt: skip
 
 
 def tuning_tables(tuned: Tuned) -> Iterator[Table]:
     """Yield the winners of a tuning, the rates that were carried on, and those that were checked."""
-    yield tuning(tuned)
+    model, strategy = PARTS[:2]
+    verdict = "ahead" if tuned.one_seed else "clear"
+    yield Table.of(
+        "tuning", "Tuning",
+        f"Selected by {metric_text(tuned.metric)}; {plural(len(tuned.tried), 'trial')}; {verdict}"
+        f"{'' if tuned.one_seed else ': ahead'} of the runner-up by more than {tuned.noise}",
+        tuned.winners, [
+            model, strategy, column("Winner", "values", values_words),
+            TextColumn("Error (%)", lambda won: _score(won, "score")),
+            column("Runner-up", "runner_up", values_words),
+            TextColumn("Its error (%)", lambda won: _score(won, "runner_up_score")),
+            TextColumn("Verdict", lambda won: "tie" if won["tie"] else verdict),
+            TextColumn("Note", lambda won: "; ".join(_tuning_notes(won))),
+        ],
+    )  # fmt: skip
     if tuned.at_chance:
-        yield Table(
-            name="tuning-at-chance",
-            title="Tuning at chance",
-            note="no value is chosen from results that a model which learned nothing could have",
-            frame=pd.DataFrame({"Results": list(map(capital, tuned.at_chance))}),
-        )
+        yield Table.of(
+            "tuning-at-chance", "Tuning at chance", "No value is chosen from results at chance",
+            tuned.at_chance, [TextColumn("Results", capital)],
+        )  # fmt: skip
     if tuned.carried:
-        yield Table(
-            name="carried-rates",
-            title="Learning rates carried on",
-            note="peak learning rates on the line through two tuned ones in logarithms; 90 % intervals, from "
-            "the noise of the values tried",
-            frame=pd.DataFrame([_carried(line, rate) for line in tuned.carried for rate in line["rates"]]),
-        )
+        yield Table.of(
+            "carried-rates", "Learning rates carried on",
+            "Peak learning rates on the line through two tuned ones in logarithms",
+            [
+                {**line, **rate, "ends": (line["low"], line["high"])}
+                for line in tuned.carried for rate in line["rates"]
+            ], [
+                model, strategy, column("Level", "level_flops", format_flops),
+                column("Peak learning rate", "lr_peak", number(".3g")),
+                interval("Interval", lambda low, high: interval_text(low, high, ".2g")),
+                TextColumn("Tuned here", lambda rate: "yes" if rate["tuned"] else "no"),
+                column("Exponent", "exponent", number(".2f")),
+                TextColumn("Its interval", lambda rate: interval_text(*rate["ends"])),
+            ],
+        )  # fmt: skip
     if tuned.check_flops:
-        yield Table(
-            name="checked-rates",
-            title="Tuned learning rates at a larger level",
-            note="; ".join(_check_notes(tuned)),
-            frame=pd.DataFrame(list(map(_checked, tuned.checks))),
-        )
+        yield Table.of(
+            "checked-rates", "Tuned learning rates at a larger level", "; ".join(_check_notes(tuned)),
+            [{**check, **check["cell"]} for check in tuned.checks], [
+                model, strategy, column("Level", "level_flops", format_flops),
+                column("Tuned", "lr_peak", "{:g}".format),
+                TextColumn("Its error (%)", lambda check: _score(check, "score")),
+                TextColumn("Best of three", _best_of_three),
+                TextColumn("Error (%)", lambda check: _score(check["winner"] or {"score": None}, "score")),
+                TextColumn("Verdict", _check_verdict),
+            ],
+        )  # fmt: skip
 
 
-def _carried(line: Mapping[str, Any], rate: Mapping[str, Any]) -> dict[str, str]:
-    level = "–" if rate["level_flops"] is None else format_flops(rate["level_flops"])
-    return {
-        "Architecture": rate["architecture"], "Strategy": axis_text("strategy", line["strategy"]),
-        "Level": level, "Peak learning rate": f"{rate['lr_peak']:.3g}",
-        "Interval": f"[{rate['low']:.2g}, {rate['high']:.2g}]",
-        "Tuned here": "yes" if rate["tuned"] else "no",
-        "Exponent": f"{line['exponent']:.2f} [{line['low']:.2f}, {line['high']:.2f}]",
-    }  # fmt: skip
+def _score(row: Mapping[str, Any], name: str) -> str:
+    return "diverged" if row[name] is None else PERCENT.number(1 - row[name])
+
+
+def _best_of_three(check: Mapping[str, Any]) -> str:
+    return "" if check["winner"] is None else f"{check['winner']['values']['lr_peak']:g}"
+
+
+def _check_verdict(check: Mapping[str, Any]) -> str:
+    if check["winner"] is None:
+        return "diverged"
+    if check["winner"]["values"]["lr_peak"] == check["lr_peak"]:
+        return "still the best"
+    return "moved" if check["moved"] else "tie"
 
 
 def _check_notes(tuned: Tuned) -> Iterator[str]:
-    yield f"the tuned rate and its neighbours, by {metric_text(tuned.metric)}"
+    yield f"The tuned rate and its neighbours, by {metric_text(tuned.metric)}"
     yield f"moved: another rate is better by more than {tuned.noise}"
     yield f"{format_flops(tuned.check_paid)} of {format_flops(tuned.check_flops)} set aside were paid"
-    for row in map(_checked, tuned.checks):
-        where = f"{row['Architecture']} with {row['Strategy']} at {row['Level']}"
-        own = "diverged" if row["Its error (%)"] == "diverged" else f"one of {row['Its error (%)']} %"
-        if row["Verdict"] == "moved":
-            best = f"{row['Best of three']} has an error of {row['Error (%)']} %"
-            yield f"no longer the best for {where}: {best}, the tuned {row['Tuned']} {own}"
-        elif row["Verdict"] == "diverged":
-            yield f"training of {where} diverged at the tuned rate {row['Tuned']} and both neighbours"
     yield from (f"not checked: {said}" for said in tuned.left_out)
-
-
-def _checked(check: Mapping[str, Any]) -> dict[str, str]:
-    cell, won = check["cell"], check["winner"]
-    row = {
-        "Architecture": cell["architecture"], "Strategy": axis_text("strategy", cell["strategy"]),
-        "Level": format_flops(cell["level_flops"]), "Tuned": f"{check['lr_peak']:g}",
-        "Its error (%)": "diverged" if check["score"] is None else PERCENT.number(1 - check["score"]),
-    }  # fmt: skip
-    if won is None:
-        return row | {"Best of three": "–", "Error (%)": "diverged", "Verdict": "diverged"}
-    still = won["values"]["lr_peak"] == check["lr_peak"]
-    return row | {
-        "Best of three": f"{won['values']['lr_peak']:g}", "Error (%)": PERCENT.number(1 - won["score"]),
-        "Verdict": "still the best" if still else "moved" if check["moved"] else "tie",
-    }  # fmt: skip
-
-
-def tuning(tuned: Tuned) -> Table:
-    """Return the tuned values of each architecture and strategy."""
-    rows = [
-        {
-            "Architecture": won["architecture"],
-            "Strategy": axis_text("strategy", won["strategy"]),
-            "Winner": values_words(won["values"]),
-            "Error (%)": PERCENT.number(1 - won["score"]),
-            "Runner-up": values_words(won["runner_up"]),
-            "Its error (%)": "diverged"
-            if won["runner_up_score"] is None
-            else PERCENT.number(1 - won["runner_up_score"]),
-            "Verdict": "tie" if won["tie"] else "ahead" if tuned.one_seed else "clear",
-            "Note": "; ".join(_tuning_notes(won)) or "–",
-        }
-        for won in tuned.winners
-    ]
-    note = (
-        f"selected by {metric_text(tuned.metric)}; {plural(len(tuned.tried), 'trial')}; "
-        f"{'ahead' if tuned.one_seed else 'clear: ahead'} of the runner-up by more than {tuned.noise}"
-    )
-    return Table(name="tuning", title="Tuning", note=note, frame=pd.DataFrame(rows))
 
 
 def _tuning_notes(won: Mapping[str, Any]) -> list[str]:
@@ -120,72 +135,10 @@ def _tuning_notes(won: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def design_tables(events: pd.DataFrame) -> Iterator[Table]:
-    """Yield the course of a design and its choices; nothing for a study without one."""
-    if events.empty or not (events["event"] == CHOSEN).any():
-        return
-    rows = [
-        {
-            "Spent": format_flops(decision["spent_flops"]),
-            "Asked": f"{one['kind']} at {format_flops(one['flops'])}",
-            "Leader": one["leader"],
-            "Error (%)": f"{PERCENT.number(one['error'])} {PERCENT.interval(one['low'], one['high'])}",
-            "P(best)": f"{one['probability']:.2f}",
-            "Verdict": one["verdict"],
-            "Answered": "yes" if one["settled"] else "no",
-            "Dropped now": "; ".join(new) or "–",
-        }
-        for decision, one, new in each_answer(decisions(events))
-    ]
-    yield Table(
-        name="design",
-        title="Course of the adaptive design",
-        note="Answers at each decision, from joint draws of the errors of all configurations, run or not. "
-        "Dropped: best within the indifference in fewer than one of 200 draws.",
-        frame=pd.DataFrame(rows, columns=[
-            "Spent", "Asked", "Leader", "Error (%)", "P(best)", "Verdict", "Answered", "Dropped now"
-        ]),
+def choices_table(events: pd.DataFrame) -> Table:
+    """Return the choices of an adaptive design, from the events of a study's runs."""
+    chosen = records(events[events["event"] == CHOSEN]) if len(events) else []
+    return Table.of(
+        "choices", "Choices of the adaptive design", "Each chosen trial, its cost, and why it was chosen",
+        chosen, [column("Trial", "trial"), column("Cost", "cost_flops", format_flops), REASON],
     )  # fmt: skip
-    chosen = records(events[events["event"] == CHOSEN])
-    yield Table(
-        name="choices",
-        title="Choices of the adaptive design",
-        note="Each chosen trial, what it cost the study, and why it was chosen.",
-        frame=pd.DataFrame([
-            {"Trial": row["trial"], "Cost": format_flops(row["cost_flops"], digits=3), "Reason":
-            row["reason"]} for row in chosen
-        ]),
-    )  # fmt: skip
-
-
-def sweep_table(tried: pd.DataFrame, unit: ErrorUnit) -> Table:
-    """Return what was tried in each cell of an imported sweep, from the table of `sweeps.choose`."""
-    keys = [name for name in map(str, tried.columns) if name.startswith(TUNED_COLUMN)]
-    fields = {key.removeprefix(TUNED_COLUMN): key for key in keys}
-    numbers = [name for name in fields if f"{name}_optimum" in tried]
-    rows = [
-        {
-            "Budget": budget_text(row["regime"], row["budget"]), "Configuration": configuration_text(row),
-            "Runs": f"{row['runs']:,}", "Diverged": f"{row['diverged']:,}",
-            "Best as measured": unit.number(row["best"], fine=True),
-            "Without the bias": unit.number(row["error"], fine=True),
-            "Standard error": unit.number(row["standard_error"], fine=True),
-            **{
-                name: row[key] if isinstance(row[key], str) else f"{row[key]:.4g}"
-                for name, key in fields.items()
-            },
-            "Optimum": "; ".join(
-                f"{name} {row[f'{name}_optimum']:.3g} "
-                + interval_text(row[f"{name}_low"], row[f"{name}_high"], ".3g")
-                for name in numbers if not isnan(row[f"{name}_optimum"])
-            ) or "–",
-            "Undertuned": row.get("flag") or "–",
-        }
-        for row in records(tried)
-    ]  # fmt: skip
-    note = (
-        "the best of a cell's runs is too good by the noise that it was chosen for. Without the bias: the "
-        "mean of the surface over the hyper-parameters at the chosen run, given all runs. Optimum, where the "
-        "runs show it, with its 90 % interval"
-    )
-    return Table(name="sweep", title="What was tried", note=note, frame=pd.DataFrame(rows))

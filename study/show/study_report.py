@@ -15,7 +15,7 @@ from analysis.report.analyse import OnProgress, no_progress
 from analysis.report.comparison import write_comparison
 from analysis.report.paper import READERS, paper_figures, write_paper_page
 from analysis.report.report import write_report
-from analysis.report.tables import attempts
+from analysis.report.report_tables import attempts
 from budgets.cost.architecture import own_architectures
 from budgets.cost.flops import CONVENTION
 from budgets.declaration.data_sections import MixedPool

@@ -12,7 +12,6 @@ from analysis.charts.size_figures import over_data, over_epochs, over_pairs
 from analysis.charts.worth_figures import equivalence, shift
 from analysis.drawing.draw import draw
 from analysis.laws.laws import measure
-from analysis.report.law_tables import curves
 from tests.analysis.synthetic import METRIC, cells_of, figure_of, study
 
 
@@ -61,8 +60,6 @@ def test_curves_of_two_regimes_are_told_apart(frames: StudyFrames) -> None:
     assert {text.rpartition(" (")[2] for text in held} == {"fixed compute)", "equal samples)"}
     panels = {f"ViT-X, top 40 %, CLIP ({regime})" for regime in ("fixed compute", "equal samples")}
     assert set(figure_of(over_data(mine)).frame["panel"]) == panels
-    table = curves(mine.laws, mine.draws.error_unit).frame
-    assert not table.duplicated(["Along", "Curve"]).any()
 
 
 def test_error_over_epochs_has_a_curve_for_each_data_size(frames: StudyFrames) -> None:

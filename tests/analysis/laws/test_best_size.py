@@ -11,8 +11,6 @@ from analysis.cells.table import records
 from analysis.charts.scaling_figures import scaling_figure
 from analysis.charts.size_figures import isoflop
 from analysis.laws.best_size import Profile, growths, profiles, scaling_exponents, undecided
-from analysis.report.law_tables import exponents as exponents_table
-from analysis.report.tables import profiles as profiles_table
 from tests.analysis.language_models import language_models
 from tests.analysis.made_up.valleys import SHAPES, Shape, best_sizes, study
 from tests.analysis.synthetic import METRIC, cells_of, figure_of
@@ -93,7 +91,6 @@ def test_few_cells_and_few_sizes_give_no_exponent(small_full: pd.DataFrame) -> N
     table = scaling_exponents(growths(cells_of(small_full)))
     assert set(table["status"]) == {"undetermined"}
     assert len(undecided(table)) == 1
-    assert exponents_table(table).frame["Status"].tolist() == ["undetermined"]
 
 
 def test_the_figure_shows_the_best_size_up_to_the_target() -> None:
@@ -138,4 +135,3 @@ def test_the_small_study_stars_sizes_between_those_tried_and_its_caption_gives_t
     figure = figure_of(isoflop(draws, found, metric=METRIC))
     assert "5.4 TFLOP 59 to 5.4;" in figure.caption
     assert (figure.frame["mark"] == "minimum").sum() == sum(one.status == "ok" for one in found)
-    assert "58.7 → 5.39" in set(profiles_table(found).frame["Epochs"])

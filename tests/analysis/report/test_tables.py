@@ -3,13 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from analysis.answers.cost import by_level, run_time, score_costs, totals, trial_hours
 from analysis.cells.study_frames import StudyFrames
 from analysis.report.table_files import latex, markdown, save
-from analysis.report.tables import Table
+from analysis.report.tables import Table, column, duration_text, number, share_text
 from tests.analysis.synthetic import paid
 
 ODD = Table(
@@ -25,7 +26,7 @@ def test_special_characters_are_escaped_in_latex() -> None:
     assert r"\caption{100\,\% \& more: a\_b $|$ c}" in text
     assert r"$\alpha$ & n \\" in text
     assert r"5\,\% & 2 \\" in text
-    assert text.count(r"\toprule") == text.count(r"\midrule") == text.count(r"\bottomrule") == 1
+    assert text.count(r"\toprule") == 2, "of the first page and of those that follow"
 
 
 def test_what_markdown_takes_for_markup_is_escaped() -> None:
@@ -139,30 +140,43 @@ def test_a_study_that_has_not_begun_costs_nothing(frames: StudyFrames) -> None:
 
 
 def test_a_printed_table_has_signs_powers_and_numbers_on_the_right() -> None:
-    numbers = {"Ahead by": ["-0.6", "12.1"], "r²": ["7.1e-06", "–"]}
+    numbers = {"Ahead by": ["-0.6", "12.1"], "r²": ["7.1e-06", "–"], "Interval": ["[1.0, 2.0]", "–"]}
     frame = pd.DataFrame({"Model": ["mini-ViT-S-8", "ViT-X"], **numbers})
     text = latex(replace(ODD, note="E·x^-α", frame=frame))
-    assert r"\begin{tabular}{lrr}" in text
-    assert r"\shortstack[r]{Ahead\\by}" in text
-    assert r"\mbox{mini-ViT-S-8} & $-$0.6 & $7.1\cdot10^{-6}$ \\" in text
+    assert [text.count(rf"\ragged{side}") for side in ("right", "left")] == [2, 2]
+    assert r"\mbox{mini-ViT-S-8} & $-$0.6 & $7.1\cdot10^{-6}$ & \mbox{[1.0, 2.0]} \\" in text
     assert r"E$\cdot$x$^{-\alpha}$" in text
+    assert r"\caption[]{100\,\% \& more, continued}" in text
 
 
-def test_a_long_table_goes_on_on_the_next_page_under_its_number() -> None:
-    text = latex(replace(ODD, frame=pd.DataFrame({"n": [str(number) for number in range(100)]})))
-    assert text.count(r"\begin{table}") == 3
-    assert text.count(r"\addtocounter{table}{-1}") == 2
-    assert text.count(r"100\,\% \& more, continued") == 2
+def test_a_column_that_says_nothing_goes_and_one_that_is_alike_in_all_rows_into_the_note() -> None:
+    rows = pd.DataFrame({
+        "x": [1.0, 1.0], "level": ["a", "b"], "along": "compute", "none": [None, None], "nan": np.nan
+    })  # fmt: skip
+    columns = [column("X", "x", number(".1f")), *(column(name, name) for name in map(str, rows.columns[1:]))]
+    table = Table.of("t", "T", "note.", rows, columns)
+    assert table.frame.to_dict("list") == {"X": ["1.0", "1.0"], "level": ["a", "b"]}
+    assert table.note == "note. In all rows: along compute"
+    one = Table.of("t", "T", "", rows.iloc[:1], columns)
+    assert one.frame.to_dict("records") == [{"X": "1.0", "level": "a", "along": "compute"}]
+    assert one.note == ""
+    assert Table.of("t", "T", "note", rows.iloc[:0], columns).frame.empty
 
 
-def test_a_wide_table_says_once_what_all_rows_share() -> None:
-    wide = {f"c{place}": [str(place), str(place + 1)] for place in range(9)}
-    frame = pd.DataFrame(wide | {"Along": ["compute"] * 2, "α": ["1", "2"]})
-    text = latex(replace(ODD, frame=frame))
-    assert "In all rows: Along compute" in text
-    assert r"c8 & $\alpha$ \\" in text
-    one = latex(replace(ODD, frame=frame.iloc[:1]))
-    assert r"Along & compute \\" in one
+@pytest.mark.parametrize(
+    ("probability", "text"),
+    [(0.004, "<.01"), (0.005, "0.01"), (0.545, "0.55"), (0.9949, "0.99"), (0.995, ">.99"), (np.nan, "–")],
+)
+def test_a_share_near_0_or_1_is_a_bound(probability: float, text: str) -> None:
+    assert share_text(probability) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(np.nan, "–"), (2.25, "2.3 s"), (74.5, "1 min 15 s"), (3661.0, "1 h 1 min"), (4e5, "111 h")],
+)
+def test_durations_are_in_their_two_largest_units(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
 
 
 def test_a_winner_has_the_costs_of_its_quality_and_of_its_strategys_columns() -> None:

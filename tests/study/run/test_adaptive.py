@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from analysis.design.course import CHOSEN
-from analysis.report.tables import attempts
+from analysis.report.report_tables import attempts
 from budgets.quantity import format_flops
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
 from runners.trials.trial_files import Outcome, write_outcome
