@@ -2,15 +2,16 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from analysis.error_unit import ErrorUnit
+if TYPE_CHECKING:  # for the terminal, which starts without what it needs
+    from analysis.error_unit import ErrorUnit
 
 _NUMBER = re.compile(r"(?<=\berror )\S+ %|(?<=\bloss )\S+(?= \[|,)")
 _VERDICTS = {"beaten": "a cheaper one is lower"}
 
 
-def answer_line(at: str, leader: str, row: Mapping[str, Any], unit: ErrorUnit, *, tied: int) -> str:
+def answer_line(at: str, leader: str, row: Mapping[str, Any], unit: "ErrorUnit", *, tied: int) -> str:
     """Return the answer at a budget in one line.
 
     Such as ``1.8 TFLOP: ViT-B-32, CLIP, 13M pairs, all: error 57.2 % [55.8, 58.8], tie of 2``.

@@ -104,7 +104,7 @@ def recommend(draws: CellDraws, *, flops: float, pairs: float, limit: float = FA
     Raises:
         ValueError: No configuration can be read at the budget.
     """
-    found = _Candidates()
+    found, flops, pairs = _Candidates(), float(flops), float(pairs)  # NumPy has no integers beyond 9e18
     for family in draws.families.values():
         _read(found, draws, family, flops=flops, pool=pairs, limit=limit)
     if all(row["lost"] for row in found.rows):
@@ -307,7 +307,7 @@ def _next_experiment(  # noqa: PLR0911 - an experiment for each case
     if verdict.runner_up is None:
         return f"run one more configuration at {where}"
     if verdict.kind == "clear" and first["measured"]:
-        return "nothing: it was measured and leads by more than the noise"
+        return "nothing to run: it was measured and leads by more than the noise"
     if len(verdict.members) == 1 and not first["measured"] and draws.known:
         return f"{'to confirm, ' if verdict.kind == 'clear' else ''}run {first['name']} at {where}"
     second, unit = rows[verdict.runner_up], draws.error_unit
@@ -325,15 +325,15 @@ def _next_experiment(  # noqa: PLR0911 - an experiment for each case
         if not (first["measured"] and second["measured"]):
             return f"run {both} with two seeds each: the gap of {small} is a forecast"
         return (
-            f"a gap of {small} with a noise of {unit.number(noise, fine=True)} would need more than "
-            f"{_MOST_SEEDS} seeds each: take {which} of {both}"
+            f"take {which} of {both}: to see a gap of {small} above a noise of "
+            f"{unit.number(noise, fine=True)} needs more than {_MOST_SEEDS} seeds each"
         )
     there = max(row["runs"] if row["measured"] else 0 for row in (first, second))
     tied = len(verdict.members) - 2
     others = f"; {plural(tied, 'other')} {'is' if tied == 1 else 'are'} tied as well" if tied > 0 else ""
     return (
-        f"run {both} until each has {plural(max(seeds, there + 1, 2), 'seed')}, which show a gap of "
-        f"{unit.gap(gap)} {_POWER:.0%} of the time{others}"
+        f"run {both} until each has {plural(max(seeds, there + 1, 2), 'seed')}: enough to see a gap of "
+        f"{unit.gap(gap)} in {100 * _POWER:.0f} % of cases{others}"
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from math import isinf
 from typing import Any
 
+from analysis.answers.answer_text import answer_line
 from analysis.answers.recommendation import Recommendation, times_text
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import records
@@ -11,43 +12,43 @@ from analysis.error_unit import ErrorUnit
 from analysis.labels import configuration_text
 from budgets.quantity import format_flops, plural
 
-_MOST_LISTED, _ODDS = 12, 0.005
+_MOST_LISTED, _ODDS = 3, 0.005
 
 
-def recommendation_lines(
-    found: Recommendation, *, flops: float, pairs: float, source: str, metric: str
+def recommendation_lines(  # noqa: PLR0913 - the answer, what was asked, and in which words
+    found: Recommendation, *, flops: float, pairs: float, source: str, metric: str, why: bool = False
 ) -> tuple[str, ...]:
-    """Return what to train, the error to expect, how sure that is, and what to run next."""
+    """Return what to train and its expected error in a line, what to run next, and what else fits.
+
+    With ``why``, also what the answer rests on, and the configurations that could not be read.
+    """
     unit = ErrorUnit.of(metric)
-    rows = records(found.candidates)
-    first, verdict = rows[0], found.verdict
-    tied = f" (tied with {plural(len(verdict.members) - 1, 'other')})" if verdict.kind == "tie" else ""
-    ends = f"; its data are used up at {100 * first['share']:.2g} % of the budget" if first["uses_up"] else ""
-    known = _known_text(first) if len(verdict.members) > 1 else _source_text(first)
-    if verdict.kind == "undecided":
-        lines = [
-            f"  the data do not show what to train: {verdict.reason}", f"  to decide: {found.experiment}",
-            f"  lowest: {first['name']}{ends}", f"  {_error_text(first, unit)}, {known}",
-        ]  # fmt: skip
-    else:
-        lines = [
-            f"  train {first['name']}{tied}{ends}", f"  {_error_text(first, unit)}, {known}",
-            f"  {verdict.kind}: {verdict.reason}", f"  next: {found.experiment}",
-        ]  # fmt: skip
-    lines = [f"{format_flops(flops)} and a pool of {pairs:,.0f} pairs, from {source}:", *lines]
+    first, *others = records(found.candidates)
+    verdict = found.verdict
+    row = first | {"runs": first["measured"], "verdict": verdict.kind}
+    lines = [answer_line(format_flops(flops), first["name"], row, unit, tied=len(verdict.members))]
+    if first["uses_up"]:
+        lines.append(f"  its data are used up at {100 * first['share']:.2g} % of the budget")
+    if why or (first["share"] < 1 / SAME_COST and not first["uses_up"]):
+        lines.append(f"  {_source_text(first)}")
+    lines += [f"  {verdict.reason}"] if why else []
+    lines.append(f"  {'next' if verdict.kind == 'clear' else 'to decide'}: {found.experiment}")
     lines += _data_lines(found, pairs, unit)
-    if found.cheaper and found.cheaper not in verdict.reason:
+    if found.cheaper and not (why and found.cheaper in verdict.reason):
         lines.append(f"  cheaper: {found.cheaper}")
-    for place, row in enumerate(rows[1 : 1 + _MOST_LISTED]):
-        said = f"{row['name']}, {_error_text(row, unit)}, {_known_text(row)}"
-        lines.append(f"  {'also' if place else 'runner-up'}: {said}")
-    if len(rows) > 1 + _MOST_LISTED:
-        lines.append(f"  also: {plural(len(rows) - 1 - _MOST_LISTED, 'other configuration')}")
-    lines.append(f"  intervals: {found.explanation}")
-    lines += [
-        f"  not read: {plural(int(count), 'configuration')}: {reason}"
-        for reason, count in found.left_out["reason"].value_counts().items()
-    ]
+    for other in others[:_MOST_LISTED]:
+        odds = f", lowest in {other['probability']:.0%} of the draws" if other["probability"] >= _ODDS else ""
+        rests = f"; {_source_text(other)}" if why else ""
+        lines.append(f"  or {other['name']}: {_error_text(other, unit)}{odds}{rests}")
+    if len(others) > _MOST_LISTED:
+        lines.append(f"  or one of {plural(len(others) - _MOST_LISTED, 'other')} that fit")
+    lines.append(f"  from {source}, for a pool of {pairs:,.0f} pairs")
+    if why:
+        lines.append(f"  intervals: {found.explanation}")
+        lines += [
+            f"  not read: {plural(int(count), 'configuration')}: {reason}"
+            for reason, count in found.left_out["reason"].value_counts().items()
+        ]
     return tuple(lines)
 
 
@@ -79,12 +80,6 @@ def _data_lines(found: Recommendation, pairs: float, unit: ErrorUnit) -> list[st
             f"{configuration_text(found.better)}: {unit.named(found.better['error'])}"
         )
     return lines
-
-
-def _known_text(row: Mapping[Any, Any]) -> str:
-    """Return the source of an error, with its compute if that is not the budget, and the odds."""
-    odds = f", the lowest in {row['probability']:.0%} of the draws" if row["probability"] >= _ODDS else ""
-    return f"{_source_text(row)}{odds}"
 
 
 def _source_text(row: Mapping[Any, Any]) -> str:

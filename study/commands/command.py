@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from analysis.answers.answer_text import parts_of
 from budgets.names import printable, without_secrets
 from study.declare import shipped_studies
+from study.show.lines import line_width, wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -113,7 +115,7 @@ def number(least: float, most: float, kind: Callable[[str], float] = float) -> C
     return read
 
 
-def amount(options: Namespace, name: str, read: Callable[[str], int]) -> int:
+def amount(options: Namespace, name: str, read: Callable[[str], float]) -> float:
     """Return the amount that an option gives as text.
 
     Raises:
@@ -267,16 +269,21 @@ def finished_study(options: Namespace) -> "Study | Imported | None":
 
 
 def open_console() -> "Console":
-    """Return the console; a pipe, which has no width, gets 160 columns for whole tables."""
+    """Return the console, of 80 columns for a pipe unless COLUMNS is set."""
     from study.show.view import PlainConsole
 
-    console = PlainConsole()
-    return console if console.is_terminal else PlainConsole(width=160)
+    return PlainConsole()
 
 
 def show(line: object) -> None:
-    """Print a line now; control characters are written out, and secrets of URLs left out."""
-    print(printable(without_secrets(str(line))), flush=True)
+    """Print a line now; control characters are written out, and secrets of URLs left out.
+
+    It is wrapped to the width of a terminal, where the error of an answer is bold.
+    """
+    styled = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    for part in wrapped(printable(without_secrets(str(line))), line_width()):
+        before, number, after = parts_of(part) if styled else (part, "", "")
+        print(f"{before}\033[1m{number}\033[0m{after}" if number else part, flush=True)
 
 
 def show_all(lines: Iterable[str]) -> None:

@@ -2,16 +2,14 @@
 
 import csv
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from budgets.names import neutral_cell
 from budgets.quantity import finite_or_none
-from study.commands.command import number, open_console, output_file, show
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from study.commands.command import number, output_file, show, show_all
+from study.show.lines import table_lines
 
 NAME = "evaluate"
 HELP = "evaluate any open_clip model: zero-shot, retrieval, linear and few-shot probes"
@@ -160,7 +158,7 @@ def run(options: Namespace) -> int:
             "metrics": {name: finite_or_none(value) for name, value in metrics.items()},
         }
         write_json(options.json, content)
-    open_console().print(_table(rows))
+    show_all(_table(rows))
     cost = "FLOPs not counted: no closed form for this architecture" if flops is None else format_flops(flops)
     show(f"{plural(images, 'image')} and {plural(texts, 'text')} encoded once: {cost}")
     return 0
@@ -180,20 +178,16 @@ def _rows(metrics: dict[str, float]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _table(rows: list[dict[str, Any]]) -> "Table":
-    from rich.table import Table
-
-    table = Table("Set", "Measured", "%", "±", "Images", box=None)
-    for column in table.columns[2:]:
-        column.justify = "right"
-    before = ""
+def _table(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    said = []
     for row in rows:
         metric = row["metric"]
-        table.add_row(
-            row["set"] if row["set"] != before else "",
-            _LABELS.get(metric, metric.replace("_r", " R@").replace("_top1", " top-1").replace("_", " ")),
-            *("" if row[what] is None else f"{100 * row[what]:.2f}" for what in ("value", "standard_error")),
-            f"{row['images']:,}" if row["images"] else "",
+        value, error = (
+            "" if row[what] is None else f"{100 * row[what]:.2f}" for what in ("value", "standard_error")
         )
-        before = row["set"]
-    return table
+        measured = metric.replace("_r", " R@").replace("_top1", " top-1").replace("_", " ")
+        said.append({
+            "set": row["set"], "measured": _LABELS.get(metric, measured), "%": value, "±": error,
+            "images": f"{row['images']:,}" if row["images"] else "",
+        })  # fmt: skip
+    return table_lines(said, words=("set", "measured"), group="set")

@@ -2,14 +2,19 @@
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from budgets.quantity import parse_count, parse_flops
-from study.commands.command import add_study_options, amount, finished_study, number, show_all
+from budgets.quantity import parse_count, parse_flops, parse_share
+from study.commands.command import add_study_options, add_why_option, amount, finished_study, number, show_all
+
+if TYPE_CHECKING:
+    from study.state.study import Imported, Study
 
 NAME = "recommend"
 HELP = "recommend a configuration for a compute and a data budget, with its uncertainty"
 EXAMPLES: tuple[str, ...] = (
-    "demo --flops 1e12 --pairs 8192",
+    "demo --flops 1e12 --pairs 8192 --why",
+    "demo --flops 1e12 --pairs 50%%",
     "--prior open-clip-scaling --flops 1e20 --pairs 1B",
 )
 
@@ -21,8 +26,12 @@ def add_options(parser: ArgumentParser) -> None:
         "--flops", required=True, metavar="FLOPS", help="training FLOPs of one trial, such as 3e18"
     )
     parser.add_argument(
-        "--pairs", required=True, metavar="PAIRS", help="pairs in your pool before filtering, such as 10M"
+        "--pairs",
+        required=True,
+        metavar="PAIRS",
+        help="pairs in your pool before filtering, such as 10M; 20%% for that share of the study's pool",
     )
+    add_why_option(parser)
     parser.add_argument(
         "--limit",
         type=number(1, 10**9),
@@ -53,8 +62,8 @@ def run(options: Namespace) -> int:
     from study.state.study import Study
 
     study = finished_study(options)
-    flops = float(amount(options, "flops", parse_flops))
-    pairs = float(amount(options, "pairs", parse_count))
+    flops = amount(options, "flops", parse_flops)
+    pairs = _pairs(options, study)
     if (study is None) == (options.prior is None):
         raise ValueError("give either a study or --prior MAP, not both or neither")
     if options.prior is None and options.table is not None:
@@ -63,5 +72,25 @@ def run(options: Namespace) -> int:
         study.require_run("results.parquet")
     frames = prior_frames(options.prior, options.table) if study is None else study_frames(study)
     source = f"{frames.name}, as a prior" if study is None else str(study.folder)
-    show_all(advise(frames, flops=flops, pairs=pairs, limit=options.limit, source=source).lines)
+    show_all(
+        advise(frames, flops=flops, pairs=pairs, limit=options.limit, source=source).lines(why=options.why)
+    )
     return 0
+
+
+def _pairs(options: Namespace, study: "Study | Imported | None") -> float:
+    """Return the pairs of a pool, given as a number or as a share of the study's own pool."""
+    from budgets.planning.facts import PoolFacts
+    from study.state.study import Study
+    from study.state.study_facts import study_facts
+
+    if not options.pairs.endswith("%"):
+        return amount(options, "pairs", parse_count)
+    share = amount(options, "pairs", parse_share)
+    if not isinstance(study, Study):
+        raise ValueError(  # noqa: TRY004 - a mistake of the user
+            f"--pairs {options.pairs}: a table has no pool to take a share of; give a number, such as 10M"
+        )
+    facts, _ = study_facts(study)
+    pools = [facts] if isinstance(facts, PoolFacts) else facts.pools.values()
+    return max(1.0, share * sum(pool.pairs for pool in pools))

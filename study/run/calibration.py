@@ -26,7 +26,7 @@ from runners.trials.throughput import Calibration, Throughput
 from runners.trials.trial_job import TrialJob
 from study.run.ensure_pools import ensure_pools
 from study.run.study_preflight import run_tasks
-from study.show.plan_view import text_table
+from study.show.lines import table_lines
 from study.state.environment import environment
 from study.state.plan_study import plan_study
 from study.state.study import Study, trial_job
@@ -73,7 +73,7 @@ def calibrate_study(study: Study, *, device_name: str | None, seconds: float) ->
     study.folder.mkdir(parents=True, exist_ok=True)
     calibration.write(study.calibration)
     rows = [_measured_row(trial, speed) for trial, speed in zip(done, kinds, strict=True)]
-    yield from text_table(rows, left_aligned=("architecture", "strategy", "precision"))
+    yield from table_lines(rows, words=("architecture", "strategy", "precision"))
     yield f"written to {study.calibration}; plan and run use it from now on"
     if failed:
         raise ValueError(f"not measured: {'; '.join(failed)}")

@@ -38,13 +38,13 @@ class Advice:
     source: str
     metric: str
 
-    @property
-    def lines(self) -> tuple[str, ...]:
-        """The advice as the command line prints it."""
+    def lines(self, *, why: bool = False) -> tuple[str, ...]:
+        """Return the advice as the command line prints it; with ``why``, also what it rests on."""
         said = recommendation_lines(
-            self.recommendation, flops=self.flops, pairs=self.pairs, source=self.source, metric=self.metric
-        )
-        apart = outlier_lines(self.outliers, ErrorUnit.of(self.metric))
+            self.recommendation, flops=self.flops, pairs=self.pairs, source=self.source, metric=self.metric,
+            why=why,
+        )  # fmt: skip
+        apart = outlier_lines(self.outliers, ErrorUnit.of(self.metric)) if why else ()
         return (*said, *(f"  {line}" for line in apart))
 
 

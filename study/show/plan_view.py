@@ -1,7 +1,7 @@
 """A plan as text for a terminal."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from operator import attrgetter
 from typing import TypeVar
@@ -33,12 +33,14 @@ from budgets.quantity import (
     format_seconds_range,
     plural,
 )
+from study.show.lines import table_lines
 from study.state.study_facts import counted_models
 
 PLAN_AXES = ("level", "strategy", "architecture")
 """Properties of a cell by which the FLOPs of a plan are summed."""
 
 _TEXT_COLUMNS = ("architecture", "strategy", "quality", "seeds", "GPUs", "chosen for")
+_SPARE_COLUMNS = ("steps", "batch", "FLOPs a sample", "FLOPs a trial", "samples", "epochs", "time", "trials")
 _MOST_CELLS = 100
 _MOST_LEFT_OUT = 20
 
@@ -57,9 +59,8 @@ def plan_lines(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[st
     several_sizes = len(cells) > _MOST_CELLS
     if several_sizes:
         cells = _merged_sizes(cells)
-    yield from text_table(
-        [_row(trials, declaration, plan, own) for trials in cells], left_aligned=_TEXT_COLUMNS
-    )
+    rows = [_row(trials, declaration, plan, own) for trials in cells]
+    yield from table_lines(rows, words=_TEXT_COLUMNS, group="level", spare=_SPARE_COLUMNS)
     if several_sizes:
         yield "cells that differ only in size share a row; --format csv lists all, --explain CELL shows one"
     yield from _mixtures(plan)
@@ -310,17 +311,3 @@ def _epochs(epochs: float) -> str:
 def _span(values: Sequence[Number], write: Callable[[Number], str]) -> str:
     low, high = write(min(values)), write(max(values))
     return low if low == high else f"{low} … {high}"
-
-
-def text_table(rows: Sequence[Mapping[str, str]], *, left_aligned: Collection[str] = ()) -> Iterator[str]:
-    """Yield a heading and one line per row of the same columns, aligned right unless ``left_aligned``."""
-    if not rows:
-        return
-    lines = [dict(zip(rows[0], rows[0], strict=True)), *rows]
-    widths = {name: max(len(line[name]) for line in lines) for name in rows[0]}
-    for line in lines:
-        cells = [
-            line[name].ljust(width) if name in left_aligned else line[name].rjust(width)
-            for name, width in widths.items()
-        ]
-        yield "  ".join(cells).rstrip()

@@ -25,7 +25,7 @@ from budgets.planning.tuning_plan import values_words
 from budgets.quantity import format_count, format_flops, format_seconds_range
 from runners.trials.trial_files import Outcome
 from study.show.plan_view import trials_words
-from study.show.view import can_update, has_bars, level_table, live_lines, running_lines
+from study.show.view import can_update, level_table, live_lines, running_lines, text_lines
 from study.state.plan_study import planned_row
 from study.state.running import Level, count_levels, left_of, running_trials, speed_of
 from study.state.trial_states import Stage, TrialState, trial_states
@@ -141,7 +141,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a line above the live view, even if the view is quiet."""
         with self._tolerantly():
-            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self._console.print(*text_lines([text], self._console), sep="\n", soft_wrap=True)
 
     def detail(self, text: str) -> None:
         """Print a line above the live view, unless the view is quiet."""
@@ -190,9 +190,9 @@ class Progress:
         ahead = "" if left is None else f", about {format_seconds_range(left.low, left.high)} to go"
         summary = f"{self._sums(spent)}{self._budget}, {self._done} of {len(self._trials)} trials{ahead}"
         failures = list(self._failed.values())[-_FAILURES_SHOWN:]
-        lines = live_lines(running_lines(running), (*failures, summary))
+        lines = live_lines(running_lines(running), (*failures, summary), self._console)
         levels = self._levels()
-        table = [level_table(levels, bars=has_bars(self._console))] if levels else []
+        table = [level_table(levels, self._console)] if levels else []
         return Group(*table, *lines)
 
     def _sums(self, spent: int) -> str:

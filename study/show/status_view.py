@@ -11,7 +11,7 @@ from rich.text import Text
 
 from budgets.cost.flops import CONVENTION
 from budgets.quantity import format_flops, format_seconds_range, plural
-from study.show.view import can_update, has_bars, level_table, live_lines, running_lines
+from study.show.view import can_update, level_table, live_lines, running_lines, text_lines
 from study.state.study import Study
 from study.state.study_status import StudyStatus, read_status
 
@@ -31,15 +31,15 @@ def show_status(console: Console, study: Study, *, watch: bool = False, why: boo
     status = read_status(study, why=why)
     if watch and can_update(console):
         with Live(console=console, auto_refresh=False) as live:
-            live.update(_view(status, bars=has_bars(console), live=True), refresh=True)
+            live.update(_view(status, console, live=True), refresh=True)
             while status.run is not None:
                 status = _next_status(study, why=why)
-                live.update(_view(status, bars=has_bars(console), live=True), refresh=True)
+                live.update(_view(status, console, live=True), refresh=True)
         return
-    console.print(_view(status, bars=has_bars(console)))
+    console.print(_view(status, console))
     while watch and status.run is not None:
         status = _next_status(study, why=why)
-        console.print(Text("\n"), _view(status, bars=False), sep="", end="")
+        console.print(Text("\n"), _view(status, console), sep="", end="")
 
 
 def _next_status(study: Study, *, why: bool) -> StudyStatus:
@@ -58,10 +58,13 @@ def status_json(study: Study, *, why: bool = False) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
 
 
-def _view(status: StudyStatus, *, bars: bool, live: bool = False) -> RenderableType:
+def _view(status: StudyStatus, console: Console, *, live: bool = False) -> RenderableType:
     running = [f"  {line}" for line in running_lines(status.running)]
-    lines = live_lines(running, _lines(status)) if live else map(Text, (*running, *_lines(status)))
-    return Group(level_table(status.levels, bars=bars), *lines)
+    if live:
+        lines = live_lines(running, _lines(status), console)
+    else:
+        lines = text_lines((*running, *_lines(status)), console)
+    return Group(level_table(status.levels, console), *lines)
 
 
 def _lines(status: StudyStatus) -> Iterator[str]:

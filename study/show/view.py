@@ -12,8 +12,10 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from analysis.answers.answer_text import parts_of
 from budgets.names import printable
 from budgets.quantity import format_count, format_flops, format_seconds
+from study.show.lines import line_width, wrapped
 from study.state.running import Level, Running
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -37,13 +39,9 @@ def can_update(console: Console) -> bool:
     return console.is_terminal and not console.is_dumb_terminal
 
 
-def has_bars(console: Console) -> bool:
-    """Return whether a table of levels gets bars: in a terminal that is wide enough."""
-    return console.is_terminal and console.width >= _LEAST_WIDTH
-
-
-def level_table(levels: Sequence[Level], *, bars: bool) -> Table:
-    """Return a table with one row per level and one for the total; ``bars`` as `has_bars` says."""
+def level_table(levels: Sequence[Level], console: Console) -> Table:
+    """Return a table with one row per level and one for the total, with bars in a terminal that has room."""
+    bars = console.is_terminal and console.width >= _LEAST_WIDTH
     table = Table(box=None, pad_edge=False, header_style="bold")
     names = ["done", "running", "failed", "waiting"]
     if any(level.left_out for level in levels):
@@ -76,12 +74,22 @@ def running_lines(running: Sequence[Running]) -> Iterator[str]:
         yield f"running {trial.trial} {', '.join(parts)}: {trial.what}"
 
 
-def live_lines(running: Iterable[str], others: Iterable[str]) -> Iterator[Text]:
+def text_lines(lines: Iterable[str], console: Console) -> Iterator[Text]:
+    """Yield lines, wrapped between words, with the error of an answer in bold."""
+    width = console.width if console.is_terminal else line_width()
+    for line in lines:
+        for part in wrapped(line, width):
+            before, number, after = parts_of(part)
+            yield Text.assemble(before, (number, "bold"), after)
+
+
+def live_lines(running: Iterable[str], others: Iterable[str], console: Console) -> Iterator[Text]:
     """Yield the lines of a view that is updated in place: those of running trials cut, the others wrapped."""
     for line in running:
         yield Text(line, overflow="ellipsis", no_wrap=True)
-    for line in others:
-        yield Text(line, overflow="fold", no_wrap=False)
+    for text in text_lines(others, console):
+        text.overflow, text.no_wrap = "fold", False
+        yield text
 
 
 class PlainConsole(Console):

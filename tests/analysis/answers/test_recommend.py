@@ -66,8 +66,10 @@ def recommended(
     return recommend(drawn(results), flops=flops, pairs=pairs, limit=limit)
 
 
-def lines_of(found: Recommendation, flops: float, *, pairs: float = POOL, metric: str = METRIC) -> list[str]:
-    return list(recommendation_lines(found, flops=flops, pairs=pairs, source="made up", metric=metric))
+def lines_of(
+    found: Recommendation, flops: float, *, pairs: float = POOL, metric: str = METRIC, why: bool = True
+) -> list[str]:
+    return [*recommendation_lines(found, flops=flops, pairs=pairs, source="made up", metric=metric, why=why)]
 
 
 def test_the_small_model_is_recommended_early_and_the_large_one_late() -> None:
@@ -305,7 +307,7 @@ def test_without_any_noise_the_measured_errors_stand_alone() -> None:
     found = recommended(results[results["level_flops"] < LEVELS[1]], LEVELS[0])
     assert (found.verdict.kind, found.candidates["architecture"][0]) == ("undecided", "ViT-X")
     assert found.candidates[["low", "high", "probability"]].isna().all(axis=None)
-    assert "[" not in lines_of(found, LEVELS[0])[4]
+    assert "[" not in lines_of(found, LEVELS[0])[0]
 
 
 def test_a_cheaper_cell_that_is_lower_is_named_and_nothing_is_clear() -> None:
@@ -339,7 +341,7 @@ def test_a_recommendation_by_loss_prints_losses_that_are_not_cut_at_one() -> Non
     found = recommend(drawn(results, metric="text/loss"), flops=8e12, pairs=POOL)
     assert found.candidates["error"].min() == pytest.approx(5 * large(8e12), abs=0.05)
     lines = lines_of(found, 8e12, metric="text/loss")
-    assert lines[2].startswith("  predicted loss 2.0")
+    assert ": predicted loss 2.0" in lines[0]
     assert "points" not in " ".join(lines)
 
 
@@ -365,8 +367,18 @@ def test_a_larger_model_measured_at_the_budget_is_ahead_of_a_smaller_one_read_by
     assert "LM-412M" in set(found.candidates["architecture"])
 
 
-def test_the_lines_name_the_source_the_distance_and_the_runner_up() -> None:
-    text = "\n".join(lines_of(recommended(crossing(), 1.9e13), 1.9e13))
-    assert text.startswith("19 TFLOP and a pool of 90,000 pairs, from made up:\n  train ViT-M, CLIP, 90,000")
-    assert "1.9 times beyond the measured budgets" in text
-    assert "runner-up: ViT-X" in text
+def test_the_lines_name_what_to_train_the_run_that_decides_three_others_and_the_source() -> None:
+    results = study(levels=LEVELS).results
+    found = recommended(results, 1.9e13)
+    first, *others = records(found.candidates)
+    lines, reasons = (lines_of(found, 1.9e13, why=why) for why in (False, True))
+    ends = f"[{100 * first['low']:.1f}, {100 * first['high']:.1f}]"
+    assert (
+        lines[0] == f"19 TFLOP: {first['name']}: predicted error {100 * first['error']:.1f} % {ends}, clear"
+    )
+    assert lines[1] == f"  next: to confirm, run {first['name']} at 19 TFLOP"
+    assert [line[5:].partition(": ")[0] for line in lines if line.startswith("  or ")] == [
+        *(other["name"] for other in others[:3]), f"one of {len(others) - 3} others that fit",
+    ]  # fmt: skip
+    assert lines[-1] == "  from made up, for a pool of 90,000 pairs"
+    assert set(reasons) >= {lines[0], f"  {found.verdict.reason}", "  1.9 times beyond the measured budgets"}

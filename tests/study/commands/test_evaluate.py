@@ -166,9 +166,9 @@ def test_clip_benchmark_measures_the_same(
 def test_a_set_with_a_training_split_is_probed_and_all_flops_are_reported(user: Path, run: Run) -> None:
     folder = exported(user, run, "mini-ConvNeXt")
     said = run(command("--probe").replace("exported", folder.name))
-    assert re.search(r"seen +zero-shot top-1 +\d+\.\d\d +\d\.\d\d +200 *\n", said)
+    assert re.search(r"\nseen\nzero-shot top-1 +\d+\.\d\d +\d\.\d\d +200 *\n", said)
     assert re.search(r"linear probe top-1 +\d+\.\d\d +\d\.\d\d +200 *\n", said)
-    assert re.search(r"captions +image to text R@1 ", said)
+    assert re.search(r"captions\nimage to text R@1 ", said)
     assert "few shot 5 top-1" in said
     architecture = load_architecture("mini-ConvNeXt")
     images, captions = TRAIN + TEST + PICTURES, 2 * PICTURES

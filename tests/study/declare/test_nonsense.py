@@ -197,9 +197,7 @@ def test_tables_and_views_write_the_escape_codes_of_names_out(
     console = PlainConsole(file=io.StringIO(), force_terminal=where == "terminal", width=60)
     table = Table("Set", box=None)
     table.add_row(evil)
-    console.print(
-        level_table([Level(name=evil, done=1, running=0, failed=0, waiting=0)], bars=console.is_terminal)
-    )
+    console.print(level_table([Level(name=evil, done=1, running=0, failed=0, waiting=0)], console))
     console.print(table, Text(evil), evil)
     with Progress("held-out/top1", console) as progress:
         progress.say(evil)

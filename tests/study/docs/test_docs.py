@@ -77,7 +77,7 @@ def test_the_plan_that_the_tutorial_shows_is_the_one_that_it_plans(
     assert [main(["new", "first"]), main(["plan", "first.yaml"])] == [0, 0]
     planned = capsys.readouterr().out.splitlines()
 
-    (block,) = re.findall(r"```\n( *level  architecture.+?)\n```", TUTORIAL, re.DOTALL)
+    (block,) = re.findall(r"```\n(every row: .+?)\n```", TUTORIAL, re.DOTALL)
 
     assert {line for line in block.splitlines() if line != "…"} <= set(planned)
 
