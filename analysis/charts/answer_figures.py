@@ -21,10 +21,11 @@ from analysis.charts.figure_data import (
     FigureData,
     Missing,
     error_label,
+    finding,
     mark_frame,
 )
 from analysis.error_unit import PERCENT, ErrorUnit
-from analysis.labels import axis_text, budget_text, capital, configuration_text, listed, metric_text
+from analysis.labels import axis_text, budget_text, capital, configuration_text, metric_text
 from analysis.laws.laws import Measure
 from budgets.quantity import format_flops, plural
 
@@ -32,7 +33,7 @@ SHARE = replace(PERCENT, form=".0f")
 """Unit of shares of variance."""
 _BEYOND = 10.0
 """Factor of compute by which the frontier is forecast without a target."""
-_POINTS, _NAMED = 24, 3
+_POINTS = 24
 
 
 def hero(
@@ -124,30 +125,6 @@ def _short(row: Mapping[str, Any], *, strategy: bool) -> str:
     return ", ".join([row["architecture"], *([axis_text("strategy", row["strategy"])] if strategy else [])])
 
 
-def finding(rows: Sequence[Mapping[str, Any]], unit: ErrorUnit) -> str:
-    """Return who is ahead, and by how much, at the largest budget where that is clear, in one sentence.
-
-    ``rows`` rise in budget and have ``at`` and ``best``, in words, and the columns of a ``Verdict``.
-    """
-    if not rows:
-        return ""
-    clear = [row for row in rows if row["verdict"] == "clear"]
-    row = clear[-1] if clear else rows[-1]
-    ends = unit.interval(row["gap_low"], row["gap_high"])
-    lead = f" by {unit.gap(row['gap'])}{' ' if ends else ''}{ends}" if row["runner_up"] else ""
-    if not clear:
-        return f"No budget has a clear winner; at {row['at']} {row['best']} leads{lead}."
-    others = {other["best"] for other in clear} - {row["best"]}
-    also = listed([other["at"] for other in clear[:-1]]) if 1 < len(clear) <= _NAMED else ""
-    rest = f"; clear also at {also or plural(len(clear) - 1, 'other budget')}" if len(clear) > 1 else ""
-    if len(clear) == len(rows) > 1 and not others:
-        rest = " and at every smaller budget"
-    elif len(clear) < len(rows):
-        ties = {row["verdict"] for row in rows} <= {"clear", "tie"}
-        rest += "; elsewhere ties" if ties else "; elsewhere nothing is decided"
-    return f"{capital(row['best'])} is ahead{lead} at {row['at']}{rest}."
-
-
 def matters(shares: pd.DataFrame, *, word: str) -> FigureData | Missing:
     """Return the figure of the shares of variance at each budget, of the regime with most of them.
 
@@ -176,7 +153,7 @@ def matters(shares: pd.DataFrame, *, word: str) -> FigureData | Missing:
         name="matters",
         title=title,
         x_label=f"budget of one trial ({'FLOPs' if regime == 'fixed-compute' else 'samples'})",
-        y_label=f"share of the variance of {word} (%)",
+        y_label=f"% of the variance of {word}",
         frame=mark_frame(marks),
         finding=f"Of the variance of {word}, {said}.",
         caption=f"Shares of the variance of {word} between the cells of a budget that each part explains by "

@@ -29,11 +29,9 @@ def forecasts(found: Holdout, *, metric: str) -> FigureData | Missing:
         x_label=unit.heading_of("measured"),
         y_label=unit.heading_of("forecast"),
         frame=mark_frame([*same, *rows]),
-        caption=(
-            f"{capital(metric_text(metric))} of {plural(len(points), 'cell')} of the largest levels, each "
-            "forecast from the levels below it, against the measured value; dashed: equality. Bars: 90 % "
-            f"intervals. Mean absolute miss: {said}."
-        ),
+        finding=f"Mean absolute miss of the forecasts: {said}.",
+        caption=f"{capital(metric_text(metric))} of {plural(len(points), 'cell')} of the largest levels, "
+        "each forecast from the levels below it, against the measured value; dashed: equality.",
         alt=f"{title}: mean absolute miss: {said}.",
     )
 

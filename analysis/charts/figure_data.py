@@ -12,7 +12,7 @@ from analysis.belief.cell_draws import CellDraws
 from analysis.cells.intervals import column_intervals
 from analysis.cells.table import records
 from analysis.error_unit import ErrorUnit
-from analysis.labels import budget_text, capital, configuration_text, metric_text, regime_text
+from analysis.labels import budget_text, capital, configuration_text, listed, metric_text
 from budgets.quantity import plural
 
 MARKS = (
@@ -33,6 +33,7 @@ AXIS_WORDS = {
 FRONTIER = "lowest by the law"
 """Series that is drawn in black."""
 
+_NAMED = 3
 GROUP_WIDTH = 0.8
 """Width of a group of bars; neighbouring groups are at a distance of 1."""
 
@@ -134,33 +135,28 @@ def _cell_text(cell: Mapping[str, Any], low: float, high: float, unit: ErrorUnit
     return f"{configuration_text(cell)}, {where}: {unit.text(cell['error'])}{ends}, {runs}"
 
 
-def panel_text(metric: str, regime: str) -> str:
-    """Return the title of a panel from its metric and its regime, either of which may be empty."""
-    return ", ".join(filter(None, (metric and metric_text(metric), regime_text(regime))))
+def finding(rows: Sequence[Mapping[str, Any]], unit: ErrorUnit) -> str:
+    """Return who is ahead, and by how much, at the largest budget where that is clear, in one sentence.
 
-
-def said_once(*sentences: str) -> str:
-    """Return a caption of the non-empty sentences, each once, since panels share some of them."""
-    return " ".join(f"{capital(sentence)}." for sentence in dict.fromkeys(filter(None, sentences)))
-
-
-def runs_text(draws: CellDraws, positions: Iterable[int]) -> str:
-    """Return the numbers of runs and cells behind a figure, in words."""
-    runs = draws.cells["runs"].to_numpy(np.int64)[list(positions)]
-    return f"{plural(int(runs.sum()), 'run')} of {plural(len(runs), 'cell')}"
-
-
-def intervals_text(several: Sequence[CellDraws]) -> str:
-    """Return the sources of the intervals of several measures, each once."""
-    return ". ".join(dict.fromkeys(capital(draws.explanation) for draws in several))
-
-
-def runs_texts(panels: Iterable[tuple[CellDraws, Iterable[int]]]) -> list[str]:
-    """Return the numbers of runs and cells behind the panels of each measure, in words."""
-    behind: dict[int, tuple[CellDraws, list[int]]] = {}
-    for draws, positions in panels:
-        behind.setdefault(id(draws), (draws, []))[1].extend(positions)
-    return [runs_text(draws, positions) for draws, positions in behind.values()]
+    ``rows`` rise in budget and have ``at`` and ``best``, in words, and the columns of a ``Verdict``.
+    """
+    if not rows:
+        return ""
+    clear = [row for row in rows if row["verdict"] == "clear"]
+    row = clear[-1] if clear else rows[-1]
+    ends = unit.interval(row["gap_low"], row["gap_high"])
+    lead = f" by {unit.gap(row['gap'])}{' ' if ends else ''}{ends}" if row["runner_up"] else ""
+    if not clear:
+        return f"No budget has a clear winner; at {row['at']} {row['best']} leads{lead}."
+    others = {other["best"] for other in clear} - {row["best"]}
+    also = listed([other["at"] for other in clear[:-1]]) if 1 < len(clear) <= _NAMED else ""
+    rest = f"; clear also at {also or plural(len(clear) - 1, 'other budget')}" if len(clear) > 1 else ""
+    if len(clear) == len(rows) > 1 and not others:
+        rest = " and at every smaller budget"
+    elif len(clear) < len(rows):
+        ties = {row["verdict"] for row in rows} <= {"clear", "tie"}
+        rest += "; elsewhere ties" if ties else "; elsewhere nothing is decided"
+    return f"{capital(row['best'])} is ahead{lead} at {row['at']}{rest}."
 
 
 def error_label(*metrics: str) -> str:

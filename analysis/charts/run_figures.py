@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.answers.cost import by_level
 from analysis.arrays import Floats
 from analysis.belief.cell_draws import CellDraws
 from analysis.cells.table import CONFIGURATION, Trials, budgets, records
-from analysis.charts.compute_figures import slice_along
-from analysis.charts.figure_data import JOINED, FigureData, Missing, bar_place, mark_frame
+from analysis.charts.curve_figures import slice_along
+from analysis.charts.figure_data import JOINED, FigureData, Missing, mark_frame
 from analysis.design.course import decisions, each_answer
 from analysis.error_unit import is_loss
 from analysis.labels import budget_text, capital, held_text, metric_text, regime_text
@@ -30,51 +29,34 @@ def training_loss(
 
     The trials ``far``, which stand out, are drawn too, each as a series of its own.
     """
-    title = "Training loss"
-    held, positions = slice_along(draws, "architecture")
-    if curves.empty or not len(positions):
-        return Missing(title=title, reason="no training curves were recorded")
+    held, _ = slice_along(draws, "architecture")
     first = _lowest_seeds(trials, held)
     first = first[first["budget"].isin(sorted(first["budget"].unique())[-_PANELS:])]
     outside = trials.frame["trial"].isin(far) & ~trials.frame["trial"].isin(first["trial"])
     first = pd.concat([first, trials.frame[outside]])
     rows: list[dict[str, Any]] = []
-    lines = 0
     for trial in records(first.sort_values(["budget", "architecture"], kind="stable")):
-        curve = curves[curves["trial"] == trial["trial"]]
-        points = _thin(curve["train_flops"].to_numpy(np.float64), curve["loss"].to_numpy(np.float64))
-        panel = budget_text(str(trial["regime"]), float(trial["budget"]))
+        curve = curves[curves["trial"] == trial["trial"]] if len(curves) else curves
         name = f"{trial['trial']} stands out" if trial["trial"] in far else str(trial["architecture"])
-        fixed = {"panel": panel, "mark": "line", "series": name, "line": trial["trial"]}
-        rows += [fixed | {"x": x, "y": y} for x, y in points]
-        lines += bool(points)
-    if not lines:
-        return Missing(title=title, reason="no training curves were recorded")
-    return FigureData(
-        name="training-loss",
-        title=title,
-        x_label="training compute spent (FLOPs)",
-        y_label="training loss (nats)",
-        frame=mark_frame(rows),
-        caption=(
-            f"Training loss over the compute spent, one panel per level (at most the {_PANELS} largest), one "
-            f"line per trial ({lines}; the lowest seed of each cell{', and what stands out' * bool(far)}). "
-            f"Fixed: {held_text(held)}. Points are "
-            f"means over at most {_BINS} bins of equal width in log compute."
-        ),
-        alt=f"{title} falling over compute for {lines} trials.",
-    )
+        fixed = {
+            "panel": budget_text(str(trial["regime"]), float(trial["budget"])), "mark": "line",
+            "series": name, "line": trial["trial"],
+        }  # fmt: skip
+        if len(curve):
+            x, y = (curve[column].to_numpy(np.float64) for column in ("train_flops", "loss"))
+            rows += [fixed | {"x": place, "y": value} for place, value in _thin(x, y)]
+    return _lines(
+        rows, name="training-loss", title="Training loss", y_label="training loss (nats)", far=far,
+        caption=f"Training loss, the lowest seed of each cell ({held_text(held)}), as means over at most "
+        f"{_BINS} bins of log compute.",
+    )  # fmt: skip
 
 
 def midway_errors(
     trials: Trials, draws: CellDraws, midway: pd.DataFrame, results: pd.DataFrame
 ) -> FigureData | Missing:
     """Return the figure of error at shares of a trial, by architecture, for the lowest seed of each cell."""
-    title = f"{draws.error_unit.title} during training"
-    held, positions = slice_along(draws, "architecture")
-    if trials.metric not in midway or not len(positions):
-        reason = f"no trial was measured by {metric_text(trials.metric)} during training"
-        return Missing(title=title, reason=reason)
+    held, _ = slice_along(draws, "architecture")
     first, unit = _lowest_seeds(trials, held), draws.error_unit
     ends = results[results["trial"].isin(midway["trial"])]
     points = pd.concat([midway, ends], ignore_index=True)
@@ -86,22 +68,27 @@ def midway_errors(
         fixed = {"mark": "line", "series": str(trial["architecture"]), "line": trial["trial"]}
         places = curve["train_flops"].to_numpy(np.float64)
         rows += [fixed | {"x": x, "y": y} for x, y in zip(places, errors, strict=True) if np.isfinite(y)]
-    lines = len({row["line"] for row in rows})
-    if not lines:
+    return _lines(
+        rows, name="midway", title=f"{unit.title} during training", y_label=unit.heading_of(unit.word),
+        caption=f"{capital(metric_text(trials.metric))} during training, the lowest seed of each cell "
+        f"({held_text(held)}); before the end the learning rate is still high, so only the ends of lines are "
+        "results.",
+    )  # fmt: skip
+
+
+def _lines(  # noqa: PLR0913 (what is drawn, and its words)
+    rows: Sequence[dict[str, Any]], *, name: str, title: str, y_label: str, caption: str,
+    far: Sequence[str] = (),
+) -> FigureData | Missing:  # fmt: skip
+    """Return the figure of lines over the compute spent, by architecture."""
+    if not rows:
         return Missing(title=title, reason="no trial of the compared cells was measured during training")
+    lines = len({row["line"] for row in rows})
     return FigureData(
-        name="midway",
-        title=title,
-        x_label="training compute spent (FLOPs)",
-        y_label=unit.heading_of(unit.word),
-        frame=mark_frame(rows),
-        caption=(
-            f"{capital(metric_text(trials.metric))} at shares of a trial and at its end, one line per trial "
-            f"({lines}; the lowest seed of each cell). Fixed: {held_text(held)}. Before the end the "
-            "learning rate is still high, so only the end points belong on a scaling curve."
-        ),
-        alt=f"{title} over compute for {lines} trials.",
-    )
+        name=name, title=title, x_label="training compute spent (FLOPs)", y_label=y_label,
+        frame=mark_frame(rows), caption=caption, by="" if far else "architecture",
+        alt=f"{title} over compute for {plural(lines, 'trial')}.",
+    )  # fmt: skip
 
 
 def _lowest_seeds(trials: Trials, held: Mapping[str, Any]) -> pd.DataFrame:
@@ -124,39 +111,6 @@ def _thin(x: Floats, y: Floats) -> list[tuple[float, float]]:
         (float(np.exp(np.log(x[places == place]).mean())), float(y[places == place].mean()))
         for place in np.unique(places)
     ]
-
-
-def spent_bars(plan: pd.DataFrame, spent: pd.DataFrame, events: pd.DataFrame) -> FigureData | Missing:
-    """Return the figure of FLOPs planned, spent and wasted by budget level, and of other charges."""
-    title = "Compute planned and spent"
-    levels = by_level(plan, spent, events)
-    if levels.empty:
-        return Missing(title=title, reason="there is no plan")
-    kinds = [kind for kind in ("planned", "spent", "wasted") if levels[kind].any()]
-    rows = [
-        {
-            "mark": "bar", "series": kind, "label": level["level"], "x": float(level[kind]),
-            "y": bar_place(group, bar, len(kinds)),
-            "text": f"{level['level']}: {format_flops(level[kind])} {kind}",
-        }
-        for group, level in enumerate(records(levels))
-        for bar, kind in enumerate(kinds)
-    ]  # fmt: skip
-    total = levels[["planned", "spent", "wasted"]].sum()
-    return FigureData(
-        name="spent",
-        title=title,
-        kind="bars",
-        x_label="training compute (FLOPs)",
-        y_label="",
-        frame=mark_frame(rows),
-        caption=(
-            f"Training FLOPs by budget level: {format_flops(total['planned'])} planned, "
-            f"{format_flops(total['spent'])} spent, {format_flops(total['wasted'])} of it lost with "
-            "failed attempts. Other charges, such as the quality scorer, have their own rows."
-        ),
-        alt=f"{title}: planned {format_flops(total['planned'])}, spent {format_flops(total['spent'])}.",
-    )
 
 
 def plan_grid(plan: pd.DataFrame, left_out: pd.DataFrame, results: pd.DataFrame) -> FigureData | Missing:
@@ -188,10 +142,8 @@ def plan_grid(plan: pd.DataFrame, left_out: pd.DataFrame, results: pd.DataFrame)
     ]
     finished, without, out = _states(cells)
     done = f"{plural(finished, 'trial')} of {len(plan):,} finished"
-    missing = f", {without} without a result" if without else ""
-    left = (
-        f" {plural(out, 'cell')} left out of the plan, for the reasons listed in the report." if out else ""
-    )
+    done += f", {without} without a result" if without else ""
+    done += f"; {plural(out, 'cell')} left out of the plan" if out else ""
     return FigureData(
         name="plan",
         title=title,
@@ -199,11 +151,9 @@ def plan_grid(plan: pd.DataFrame, left_out: pd.DataFrame, results: pd.DataFrame)
         x_label="budget of one trial",
         y_label="",
         frame=mark_frame(rows),
-        caption=(
-            f"Planned trials by {'configuration' if len(parts) > 2 else 'architecture and strategy'} and "  # noqa: PLR2004 (more parts than the two)
-            f"budget; in each cell: finished of planned trials. {done}{missing}.{left}"
-        ),
-        alt=f"{title}: {len(names)} rows by {len(levels)} budgets; {done}{missing}.",
+        finding=f"{done}.",
+        caption="Finished of planned trials by configuration and budget.",
+        alt=f"{title}: {len(names)} rows by {len(levels)} budgets; {done}.",
     )
 
 
@@ -278,14 +228,9 @@ def design_course(events: pd.DataFrame) -> tuple[FigureData, ...]:
             x_label="FLOPs spent (% of the grid's)",
             y_label="probability of being the best (%)",
             frame=mark_frame(rows),
-            caption=(
-                f"Probability that a configuration is the best, at {plural(len(made), 'decision')}, "
-                "from joint draws of the errors of all configurations, run or not. A configuration is "
-                "shown while it belongs to the likeliest ones, which together are the best with the declared "
-                "confidence. Lines: configurations that led at some time. Crosses: configurations dropped "
-                "because they are within the indifference of the best in fewer than 1 of 200 draws, even by "
-                f"the laws that fall fastest ({dropped}).{ended}"
-            ),
+            finding=f"{plural(len(made), 'decision')}; configurations dropped: {dropped}.{ended}",
+            caption="Probability that a configuration is the best, by joint draws of all, while it is among "
+            "the likeliest; lines: those that led at some time; crosses: some were dropped.",
             alt=f"Course of the adaptive design over {plural(len(made), 'decision')}.{ended}",
             x_scale="linear",
         ),

@@ -1,21 +1,87 @@
-"""Data of the scaling figure: the best model size against compute, by the joint law."""
+"""Data of the figures of the best model size: IsoFLOP profiles, and its growth with compute."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from analysis.belief.cell_draws import CellDraws
 from analysis.cells.intervals import column_intervals
 from analysis.cells.table import records
-from analysis.charts.figure_data import FigureData, Missing, mark_frame, said_once
-from analysis.labels import held_text, regime_text
+from analysis.charts.figure_data import JOINED, FigureData, Missing, cell_marks, error_label, mark_frame
+from analysis.labels import capital, held_text, interval_text, metric_text, regime_text
 from analysis.laws.best_size import Growth, Profile, slices
 from budgets.quantity import format_flops, plural
 
 _BEYOND = 10.0
 """Factor of compute by which the lines are drawn beyond the data, without a target."""
 _POINTS = 24
+_SIZE = "model size (training FLOPs per sample)"
+
+
+def isoflop(draws: CellDraws, profiles: Sequence[Profile], *, metric: str) -> FigureData | Missing:
+    """Return the figure of the IsoFLOP profiles of the slice with the most sizes.
+
+    A curve and its minimum are drawn where the profile determines it; elsewhere a thin line joins the cells.
+    """
+    title = f"IsoFLOP profiles: {draws.error_unit.word} against model size"
+    complete = [group for group in slices(profiles) if any(one.status != "too few sizes" for one in group)]
+    if not complete:
+        most = max((len(one.positions) for one in profiles), default=1)
+        reason = f"{plural(most, 'model size')} of one family at a budget; a profile needs three"
+        return Missing(title=title, reason=reason)
+    group = max(
+        complete,
+        key=lambda group: (sum(len(one.positions) for one in group), float(group[0].identity["subset_size"])),
+    )
+    fixed, known = group[0].identity, [one for one in group if one.status == "ok"]
+    said = [f"the best size at {_budget(one)} is {_size_text(one)} per sample" for one in known]
+    epochs = max(max(one.epochs) for one in group)
+    return FigureData(
+        name="isoflop",
+        title=title,
+        x_label=_SIZE,
+        y_label=error_label(metric),
+        frame=mark_frame([mark for one in group for mark in _profile(draws, one)]),
+        finding=f"{capital(said[-1])}." if said else "No budget has a minimum that the draws agree on.",
+        caption=f"{capital(metric_text(metric))} against model size ({fixed['family']} family, "
+        f"{held_text(fixed)}, up to {epochs:.2g} epochs); a curve with its minimum where at least 90 % of "
+        "the draws have one between the sizes near the lowest.",
+        alt=f"{title}: {'; '.join(said) or 'no minimum'}.",
+        by="budget",
+        order={_budget(one): float(one.identity["budget"]) for one in group},
+    )
+
+
+def _budget(one: Profile) -> str:
+    return format_flops(float(one.identity["budget"]))
+
+
+def _size_text(one: Profile) -> str:
+    low = format_flops(one.low, digits=3) if one.low > 0 else "the smallest or less"
+    high = format_flops(one.high, digits=3) if np.isfinite(one.high) else "the largest or more"
+    return f"{format_flops(one.size, digits=3)} [{low}, {high}]"
+
+
+def _profile(draws: CellDraws, one: Profile) -> list[dict[str, Any]]:
+    unit, series, line = draws.error_unit, _budget(one), JOINED
+    marks: list[dict[str, Any]] = []
+    if one.status == "ok":
+        line, band = "", one.band
+        marks = [
+            {"mark": "law", "series": series, "x": point["x"], "y": unit.factor * point["y"]}
+            for point in records(band)
+        ]
+        # The interval is one of size, so it is drawn along x.
+        marks.append({
+            "mark": "minimum", "series": series, "x": one.size,
+            "y": unit.factor * float(np.interp(one.size, band["x"], band["y"])),
+            "low": max(one.low, band["x"].min()), "high": min(one.high, band["x"].max()),
+            "text": f"{series}: lowest at {_size_text(one)} per sample",
+        })  # fmt: skip
+    cells = cell_marks(draws, one.positions, x="train_flops_per_sample", series=series, line=line)
+    return [*cells, *marks]
 
 
 def scaling_figure(
@@ -26,7 +92,7 @@ def scaling_figure(
 
     The growth of the most sizes is drawn up to ``target_flops``, by default ten times the largest compute,
     and under fixed compute the minima of the strategy, quality and pool that has most. ``exponents`` is the
-    table of ``best_size.scaling_exponents``, in the same order.
+    table of ``best_size.scaling_exponents``, in the same order; nothing is drawn where its status is not ok.
     """
     title = "Best model size against compute"
     if not growths:
@@ -37,52 +103,39 @@ def scaling_figure(
         return Missing(title=title, reason=str(known["reason"].iloc[0]))
     place = max(firm, key=lambda one: growths[one].count)
     one, largest = growths[place], growths[place].compute[1]
-    beyond = largest * _BEYOND if target_flops is None else float(target_flops)
-    compute = np.geomspace(one.compute[0], max(beyond, largest), _POINTS)
+    compute = np.geomspace(one.compute[0], max(target_flops or _BEYOND * largest, largest), _POINTS)
     best = one.best(compute)
     near = one.near(best) | (compute > largest)
     compute, best = compute[near], best[:, near]
-    minima = _densest(profiles) if one.family.regime == "fixed-compute" else []
     series, row = regime_text(one.family.regime), known.iloc[place]
-    formula = f"N ∝ C^{row['exponent']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-    middle, (low, high) = np.median(best, axis=0), column_intervals(best)
-    lines = pd.DataFrame({"x": compute, "y": middle, "low": low, "high": high})
-    inside, outside = lines[lines["x"] <= largest], lines[lines["x"] >= largest]
-    if len(outside):
-        outside = pd.concat([inside.iloc[-1:], outside])
+    formula = f"N ∝ C^{row['exponent']:.2f} {interval_text(row['low'], row['high'])}"
+    low, high = column_intervals(best)
+    lines = pd.DataFrame({"x": compute, "y": np.median(best, axis=0), "low": low, "high": high})
+    inside = lines[lines["x"] <= largest]
+    outside = lines.iloc[max(len(inside) - 1, 0) :]
     marks: list[dict[str, Any]] = [
         {"mark": mark, "series": series} | point
         for mark, part in (("law", inside), ("extrapolation", outside))
         for point in records(part)
+        if len(part) > 1
     ]
-    marks += [{"series": series} | point for point in _minima(minima)]
-    left = len(growths) - 1
+    groups = slices([each for each in profiles if each.status == "ok"])
+    minima = max(groups, key=lambda group: (len(group), str(group[0].identity)), default=[])
+    if one.family.regime == "fixed-compute":
+        marks += [
+            {
+                "mark": "point", "series": series, "x": float(each.identity["budget"]), "y": each.size,
+                "low": max(each.low, each.band["x"].min()), "high": min(each.high, each.band["x"].max()),
+                "text": f"{_budget(each)}: {_size_text(each)} per sample",
+            }
+            for each in minima
+        ]  # fmt: skip
     return FigureData(
         name="scaling-model-size", title=title, x_label="training compute of one trial (FLOPs)",
-        y_label="model size (training FLOPs per sample)", y_scale="log", frame=mark_frame(marks),
-        caption=said_once(
-            "the model size of lowest error at each compute, by the joint law of all trials, for data of "
-            f"which no pair is seen twice ({series}, {plural(one.count, 'model size')})",
-            f"Solid: {formula}; bands and brackets are 90 % intervals",
-            f"Dashed: extrapolated to {format_flops(compute[-1])}" if len(outside) else "",
-            f"Points: minima of the IsoFLOP profiles, {held_text(minima[0].identity)}" if minima else "",
-            f"Not drawn, in the table: {plural(left, 'further regime')}" if left else "",
-        ),
+        y_label=_SIZE, y_scale="log", frame=mark_frame(marks),
+        finding=f"The best model size grows as {formula}.",
+        caption=f"The model size of lowest error at each compute by the joint law of {one.count} sizes, for "
+        f"data of which no pair is seen twice; dashed: to {format_flops(compute[-1])}; points: minima of "
+        "IsoFLOP profiles.",
         alt=f"{title}: {formula}.",
     )  # fmt: skip
-
-
-def _densest(profiles: Sequence[Profile]) -> list[Profile]:
-    """Return the profiles with a minimum of the family, strategy, quality and pool that have most of them."""
-    groups = slices([one for one in profiles if one.status == "ok"])
-    return max(groups, key=lambda group: (len(group), str(group[0].identity)), default=[])
-
-
-def _minima(profiles: Sequence[Profile]) -> Iterator[dict[str, Any]]:
-    for one in profiles:
-        compute = float(one.identity["budget"])
-        yield {
-            "mark": "point", "x": compute, "y": one.size,
-            "low": max(one.low, one.band["x"].min()), "high": min(one.high, one.band["x"].max()),
-            "text": f"{format_flops(compute)}: {format_flops(one.size)} per sample",
-        }  # fmt: skip

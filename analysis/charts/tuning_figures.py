@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.arrays import Floats
-from analysis.cells.intervals import COVERAGE, QUANTILE
+from analysis.cells.intervals import QUANTILE
 from analysis.cells.study_frames import TUNED_COLUMN, Tuned
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, mark_frame
@@ -71,20 +71,17 @@ def _figure(tuned: Tuned, field: str) -> FigureData:
         said.append(f"{name}: {won['values'][field]:g}{tie}{edge}")
         rows.append(star | fixed | {"mark": mark, "text": f"{star['text']}; won{edge}{tie}"})
     values = [row["x"] for row in rows]
-    others = "" if len(tuned.fields) == 1 else " with the other fields at their winning values"
-    diverged = f" {plural(lost, 'value')} not drawn: training diverged." if lost else ""
+    others = "" if len(tuned.fields) == 1 else ", the other fields at their winning values"
+    diverged = f"; {plural(lost, 'value')} not drawn: training diverged" if lost else ""
     return FigureData(
         name=f"tuning-{field.replace('_', '-')}",
         title=title,
         x_label=field_label(field),
         y_label=f"{metric_text(tuned.metric)} (%)",
         frame=mark_frame(rows),
-        caption=(
-            f"{capital(metric_text(tuned.metric))} of each value tried{others}; "
-            f"{plural(len(tried), 'trial')}, {_cells(tried)}. Bars: {COVERAGE:.0%} intervals from the "
-            "counting noise of the evaluation or, if larger, the noise between seeds. Stars mark the "
-            f"winners, hollow if the runner-up ties: {'; '.join(said)}.{diverged}"
-        ),
+        finding=f"Won: {'; '.join(said)}.",
+        caption=f"{capital(metric_text(tuned.metric))} of each value tried{others} "
+        f"({plural(len(tried), 'trial')}, {_cells(tried)}); hollow: the runner-up ties{diverged}.",
         alt=f"{title}. Winners: {'; '.join(said)}.",
         x_scale="log" if values and min(values) > 0 and max(values) / min(values) > _WIDE else "linear",
     )

@@ -1,6 +1,5 @@
 """Data of the figures of a strategy's worth in data or compute, and of accuracy under shift."""
 
-from math import inf
 from typing import Any
 
 import numpy as np
@@ -8,18 +7,17 @@ import pandas as pd
 
 from analysis.answers.crossing import BASELINE
 from analysis.answers.robustness import line_predictions
-from analysis.belief.cell_draws import CellDraws
 from analysis.cells.table import records
-from analysis.charts.figure_data import FigureData, Missing, mark_frame, said_once
+from analysis.charts.figure_data import FigureData, Missing, mark_frame
 from analysis.error_unit import PERCENT
-from analysis.labels import axis_text, budget_text, configuration_text, count_text
+from analysis.labels import axis_text, budget_text, configuration_text, count_text, interval_text
 from budgets.quantity import format_flops, plural
 
 _PANELS = 3
 _X_LABELS = {"compute": "training compute of one trial (FLOPs)", "data": "unique image-text pairs"}
 
 
-def equivalence(draws: CellDraws, table: pd.DataFrame, *, along: str) -> FigureData | Missing:
+def equivalence(table: pd.DataFrame, *, along: str) -> FigureData | Missing:
     """Return the figure of each strategy's worth in data or compute against plain CLIP, at each x."""
     title = f"What a strategy is worth in {along}"
     plain = axis_text("strategy", BASELINE)
@@ -29,54 +27,53 @@ def equivalence(draws: CellDraws, table: pd.DataFrame, *, along: str) -> FigureD
     if here.empty:
         reason = f"no strategy and plain CLIP both have a curve along {along}"
         return Missing(title=title, reason=reason)
-    # Between panels of equal length, those with more decided points come first.
+    # A ratio beyond the measured range of CLIP is a bound, which the table has.
+    here = here[(here["factor"] > 0) & np.isfinite(here["factor"])]
+    if here.empty:
+        return Missing(title=title, reason="every ratio lies beyond the measured range of plain CLIP")
     decided = (here["verdict"] != "undecided").groupby(here["held"]).agg(["size", "sum"])
-    panels = decided.sort_values(["size", "sum"], ascending=False, kind="stable").index[:_PANELS]
-    rows: list[dict[str, Any]] = []
-    for panel in panels:
-        mine = here[here["held"] == panel]
-        fixed = {"panel": str(panel)}
-        ends = (float(mine["x"].min()), float(mine["x"].max()))
-        rows += [fixed | {"mark": "reference", "line": "one", "y": 1.0, "x": end} for end in ends]
-        ratios = map(_ratio, records(mine.sort_values(["option", "x"])))
-        rows += [fixed | mark for marks in ratios for mark in marks]
-    left = here["held"].nunique() - len(panels)
+    panel = str(decided.sort_values(["size", "sum"], ascending=False, kind="stable").index[0])
+    mine = here[here["held"] == panel].sort_values(["option", "x"])
+    ends = (float(mine["x"].min()), float(mine["x"].max()))
+    line = [{"mark": "reference", "line": "one", "y": 1.0, "x": end} for end in ends]
+    points = [_ratio(row) for row in records(mine)]
+    sure = mine[mine["verdict"] != "undecided"]
+    finding = f"No strategy is decidedly worth more or less {along} than plain CLIP."
+    if len(sure):
+        far = records(sure.loc[[np.log(sure["factor"]).abs().idxmax()]])[0]
+        finding = (
+            f"{far['option']} is worth {far['factor']:.2g} times the {along} of plain CLIP "
+            f"{interval_text(far['factor_low'], far['factor_high'], '.2g')} at {_at(far)}."
+        )
     return FigureData(
         name=f"equivalence-{along}",
         title=title,
         x_label=_X_LABELS[along],
         y_label=f"times the {along} of plain CLIP",
         y_scale="log",
-        frame=mark_frame(rows),
-        caption=said_once(
-            "each strategy at x has the error that plain CLIP has at this multiple of x; above 1 the "
-            "strategy is worth more",
-            "Hollow: undecided which has the lower error at x",
-            "Arrows: the ratio is there or beyond, at the end of the measured range of CLIP",
-            f"Not drawn, in the table: {plural(left, 'further panel')}" if left else "",
-            draws.explanation,
-        ),
-        alt=f"{title}: " + "; ".join(row["text"] for row in rows if row.get("text")) + ".",
+        frame=mark_frame([*line, *points]),
+        finding=finding,
+        caption=f"The {along} that plain CLIP needs for the error that a strategy has at x, as a multiple of "
+        f"x ({panel}); hollow: undecided which has the lower error at x.",
+        alt=f"{title}: " + "; ".join(point["text"] for point in points) + ".",
+        by="strategy",
     )
 
 
-def _ratio(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the point of a ratio, and its arrow if it is a bound."""
-    lowest, highest = row["lowest"], row["highest"]
-    ratio = float(np.clip(row["factor"], lowest, highest))
-    sign, arrow = {0.0: ("at most ", "↓"), inf: ("at least ", "↑")}.get(float(row["factor"]), ("", ""))
-    at = format_flops(row["x"]) if row["along"] == "compute" else f"{count_text(row['x'])} pairs"
-    here = {"series": row["option"], "x": row["x"], "y": ratio}
-    point = here | {
-        "mark": "undecided" if row["verdict"] == "undecided" else "point",
-        "low": np.clip(row["factor_low"], lowest, highest),
-        "high": np.clip(row["factor_high"], lowest, highest),
-        "text": f"{row['option']} at {at}: {sign}{ratio:.2f} times, {row['verdict']}",
-    }
-    return [point, here | {"mark": "bound", "label": arrow}] if arrow else [point]
+def _at(row: dict[str, Any]) -> str:
+    return format_flops(row["x"]) if row["along"] == "compute" else f"{count_text(row['x'])} pairs"
 
 
-def shift(results: pd.DataFrame, *, metric: str, draws: CellDraws) -> FigureData | Missing:
+def _ratio(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "mark": "undecided" if row["verdict"] == "undecided" else "point", "series": row["option"],
+        "x": row["x"], "y": row["factor"], "low": np.clip(row["factor_low"], row["lowest"], row["highest"]),
+        "high": np.clip(row["factor_high"], row["lowest"], row["highest"]),
+        "text": f"{row['option']} at {_at(row)}: {row['factor']:.2f} times, {row['verdict']}",
+    }  # fmt: skip
+
+
+def shift(results: pd.DataFrame, *, metric: str) -> FigureData | Missing:
     """Return the figure of accuracy on shifted against plain images, with the line of plain CLIP."""
     title = "Accuracy under shift against plain accuracy"
     cells = line_predictions(results, metric=metric)
@@ -103,7 +100,6 @@ def shift(results: pd.DataFrame, *, metric: str, draws: CellDraws) -> FigureData
                 f"{PERCENT.text(row['shifted'])} on {name}, {PERCENT.text(row['plain'])} on {plain}, "
                 f"{100 * (row['shifted'] - row['predicted']):+.1f} points from the line",
             })  # fmt: skip
-    left = len(names) - _PANELS
     return FigureData(
         name="shift",
         title=title,
@@ -112,14 +108,21 @@ def shift(results: pd.DataFrame, *, metric: str, draws: CellDraws) -> FigureData
         x_label=f"zero-shot top-1 on {plain} (%)",
         y_label="zero-shot top-1 on the shifted set (%)",
         frame=mark_frame(rows),
-        caption=said_once(
-            f"zero-shot top-1 of every cell on shifted images against that on {plain}; "
-            f"{plural(int((cells['shifted_set'] == names[0]).sum()), 'cell')}, means of their runs",
-            "By architecture: plain CLIP; by strategy: all architectures",
-            "Both axes are logit scales; dashed: the line through the plain CLIP cells, and y = x",
-            "The table has the intervals of the distances from it" if draws.source == "runs" else "",
-            f"Not drawn, in the table: {plural(left, 'further set')}" if left > 0 else "",
-            draws.explanation,
-        ),
+        finding=_line_finding(cells[cells["shifted_set"] == names[0]]),
+        caption=f"Zero-shot top-1 of {plural(len(cells), 'cell')} on shifted images against that on {plain}, "
+        "plain CLIP by architecture, others by strategy; dashed: the line through plain CLIP, and equality.",
         alt=f"{title}: {', '.join(names[:_PANELS])}, {plural(len(cells), 'cell')}.",
+    )
+
+
+def _line_finding(cells: pd.DataFrame) -> str:
+    """Return how far cells of other strategies lie from the line of plain CLIP on average."""
+    others = cells[cells["strategy"] != BASELINE]
+    apart = 100 * (others["shifted"] - others["predicted"]).groupby(others["strategy"]).mean()
+    if apart.empty:
+        return ""
+    name = str(apart.abs().idxmax())
+    return (
+        f"{axis_text('strategy', name)} lies farthest from the line of plain CLIP, by "
+        f"{apart[name]:+.1f} points on {cells['shifted_set'].iloc[0]} on average."
     )

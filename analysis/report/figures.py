@@ -5,12 +5,10 @@ from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import first_attempts
 from analysis.charts import (
     answer_figures,
-    bar_figures,
     check_figures,
-    compute_figures,
+    curve_figures,
     run_figures,
     scaling_figures,
-    size_figures,
     tuning_figures,
     worth_figures,
 )
@@ -27,37 +25,39 @@ _OTHER_METRICS = (
 
 def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing, ...]:
     """Return the figures of a report in their order, as data; those unsupported as ``Missing`` with why."""
-    metric, draws, best, midway = found.trials.metric, found.draws, found.best, study.midway
-    measured = Measure(metric=metric, draws=draws, laws=found.laws)
+    metric, draws, midway, tuned = found.trials.metric, found.draws, study.midway, study.tuned
+    measured, contrasts = Measure(metric=metric, draws=draws, laws=found.laws), found.contrasts
     course: tuple[FigureData | Missing, ...] = (
         run_figures.training_loss(found.trials, draws, study.curves, found.outliers["trial"].tolist()),
         *([] if midway.empty else [run_figures.midway_errors(found.trials, draws, midway, study.results)]),
         run_figures.plan_grid(first_attempts(study.plan), study.left_out, study.results),
-        run_figures.spent_bars(study.plan, study.spent, study.events),
         *run_figures.design_course(study.events),
     )
     if found.imported:
         why = "the study was imported from a table, which does not record how it was run"
         course = tuple(Missing(title=each.title, reason=why) for each in course)
-    tuned = study.tuned
+    by = curve_figures.over_compute
     return (
-        answer_figures.hero(found.trials, measured, best, target_flops=study.target_flops),
-        *(compute_figures.over_compute(measured, best, axis=axis) for axis in ("architecture", "strategy")),
-        size_figures.over_data(measured),
-        size_figures.over_epochs([measured]),
-        *(size_figures.over_pairs([measured], axis=axis) for axis in ("architecture", "strategy")),
-        bar_figures.quality_bars([measured], waiting=found.missing),
-        *(worth_figures.equivalence(draws, found.comparisons, along=along) for along in X_COLUMNS),
-        worth_figures.shift(study.results, metric=metric, draws=draws),
+        answer_figures.hero(found.trials, measured, found.best, target_flops=study.target_flops),
+        *(by(measured, contrasts, axis=axis) for axis in ("architecture", "strategy")),
+        curve_figures.over_data(measured, contrasts),
+        by(measured, contrasts, axis="quality"),
+        scaling_figures.isoflop(draws, found.profiles, metric=metric),
+        answer_figures.matters(found.shares, word=draws.error_unit.word),
+        curve_figures.over([measured], axis="subset_size", x="epochs"),
         *(
-            compute_figures.over_compute_of(study.results, name=name, title=title, endings=endings)
+            curve_figures.over([measured], axis=axis, x="subset_size")
+            for axis in ("architecture", "strategy")
+        ),
+        *(worth_figures.equivalence(found.comparisons, along=along) for along in X_COLUMNS),
+        worth_figures.shift(study.results, metric=metric),
+        *(
+            curve_figures.over_compute_of(study.results, name=name, title=title, endings=endings)
             for name, title, endings in _OTHER_METRICS
         ),
-        size_figures.isoflop(draws, found.profiles, metric=metric),
         scaling_figures.scaling_figure(
             found.growths, found.profiles, found.exponents, target_flops=study.target_flops
         ),
-        answer_figures.matters(found.shares, word=draws.error_unit.word),
         check_figures.forecasts(found.holdout, metric=metric),
         *(each for each in course if not _as_planned(each)),
         *(() if tuned is None or tuned.tried.empty else tuning_figures.figures(tuned)),
@@ -65,12 +65,5 @@ def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Mi
 
 
 def _as_planned(each: FigureData | Missing) -> bool:
-    """Return whether a figure of the plan or of what was spent shows only that all was done as planned."""
-    if isinstance(each, Missing):
-        return False
-    if each.name == "plan":
-        return set(each.frame["series"]) == {"finished"}
-    if each.name == "spent":
-        spent = each.frame.pivot_table(index="label", columns="series", values="x")
-        return set(spent) == {"planned", "spent"} and bool((spent["planned"] == spent["spent"]).all())
-    return False
+    """Return whether a figure of the plan shows only that all was done as planned."""
+    return isinstance(each, FigureData) and each.name == "plan" and {*each.frame["series"]} == {"finished"}

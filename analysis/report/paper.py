@@ -9,14 +9,11 @@ from typing import Literal, NamedTuple
 
 import pandas as pd
 
-from analysis.answers.best import best_at_budgets
 from analysis.answers.crossing import comparisons
 from analysis.cells.imported_table import ColumnMap, import_table
 from analysis.cells.table import CELL
-from analysis.charts.bar_figures import quality_bars, strategy_bars
-from analysis.charts.compute_figures import over_compute
+from analysis.charts.curve_figures import over
 from analysis.charts.figure_data import FigureData, Missing
-from analysis.charts.size_figures import over_epochs, over_pairs
 from analysis.charts.worth_figures import equivalence, shift
 from analysis.drawing.save import helpers, save_all
 from analysis.drawing.style import COLUMN_IN
@@ -41,28 +38,29 @@ _IMAGES = {
 }  # fmt: skip
 
 
-def _compute(measures: Sequence[Measure]) -> FigureData | Missing:
-    (mine,) = measures
-    return over_compute(mine, best_at_budgets(mine.draws), axis="architecture")
-
-
 def _worth(measures: Sequence[Measure]) -> FigureData | Missing:
     (mine,) = measures
-    return equivalence(mine.draws, comparisons(mine.draws), along="data")
+    return equivalence(comparisons(mine.draws), along="data")
 
 
-_models, _strategies = partial(over_pairs, axis="architecture"), partial(over_pairs, axis="strategy")
+_models, _strategies, _epochs, _quality, _compute = (
+    partial(over, axis=axis, x=x)
+    for axis, x in (
+        ("architecture", "subset_size"), ("strategy", "subset_size"), ("subset_size", "epochs"),
+        ("quality", "train_flops"), ("architecture", "train_flops"),
+    )
+)  # fmt: skip
 _Draw = Callable[[Sequence[Measure]], FigureData | Missing]
 # Column map (without "paper-"), panels, the metric of each, subject, drawing (None: shift from the first
 # metric to the second), and the name of the report figure that shows the same for a study.
 _FIGURES: tuple[tuple[str, str, tuple[str, ...], str, _Draw | None, str], ...] = (
-    ("augmentation", "1b", (ZERO_SHOT,), "augmentations over 30 epochs", strategy_bars, ""),
-    ("epochs", "2a 2b", (ZERO_SHOT, SIX), "epochs over each data size", over_epochs, "error-epochs"),
-    ("epochs", "3a 3b", FEW_SHOT, "epochs over each data size, few-shot", over_epochs, ""),
-    ("epochs", "4a 4b", RETRIEVAL, "epochs over each data size, retrieval", over_epochs, ""),
-    ("quality", "5a 5b", (ZERO_SHOT,) * 2, "quality of the data", quality_bars, "quality"),
-    ("quality", "6a 6b 6c 6d", FEW_SHOT * 2, "quality of the data, few-shot", quality_bars, ""),
-    ("quality", "7a 7b 7c 7d", RETRIEVAL * 2, "quality of the data, retrieval", quality_bars, ""),
+    ("augmentation", "1b", (ZERO_SHOT,), "augmentations over 30 epochs", _strategies, ""),
+    ("epochs", "2a 2b", (ZERO_SHOT, SIX), "epochs over each data size", _epochs, "error-epochs"),
+    ("epochs", "3a 3b", FEW_SHOT, "epochs over each data size, few-shot", _epochs, ""),
+    ("epochs", "4a 4b", RETRIEVAL, "epochs over each data size, retrieval", _epochs, ""),
+    ("quality", "5a 5b", (ZERO_SHOT,) * 2, "quality of the data", _quality, "quality"),
+    ("quality", "6a 6b 6c 6d", FEW_SHOT * 2, "quality of the data, few-shot", _quality, ""),
+    ("quality", "7a 7b 7c 7d", RETRIEVAL * 2, "quality of the data, retrieval", _quality, ""),
     (
         "equal-samples", "8a 9a 9b", (ZERO_SHOT, ZERO_SHOT, SIX), "ViTs on each data size", _models,
         "error-data-architecture",
@@ -156,7 +154,7 @@ def paper_figures(figures: pd.DataFrame, maps: Mapping[str, ColumnMap]) -> tuple
         panels = tuple(named.split())
         reader = PANELS[panels[0]].reader
         measures = [measured(reader, metric) for metric in dict.fromkeys(metrics)]
-        data = draw(measures) if draw else shift(tables[reader], metric=metrics[0], draws=measures[0].draws)
+        data = draw(measures) if draw else shift(tables[reader], metric=metrics[0])
         if isinstance(data, FigureData):
             caption = f"{data.caption} {capital(_reading_text(figures, panels))}."
             data = replace(data, name="-".join(("figure", *panels, data.name)), caption=caption)

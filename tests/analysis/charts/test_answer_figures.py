@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from analysis.cells.study_frames import StudyFrames
-from analysis.charts.answer_figures import cells_against, finding, hero, matters
+from analysis.charts.answer_figures import cells_against, hero, matters
+from analysis.charts.figure_data import finding
 from analysis.error_unit import PERCENT
 from analysis.laws.laws import Measure
 from analysis.report.analyse import Analysis, analyse

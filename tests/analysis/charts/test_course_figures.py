@@ -1,4 +1,4 @@
-"""Figures of the plan, of what was spent and of the slots show the course of a run."""
+"""Figures of the plan and of a design show the course of a run."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ import pytest
 
 from analysis.answers.cost import by_level
 from analysis.cells.study_frames import StudyFrames
-from analysis.charts.run_figures import design_course, plan_grid, spent_bars
+from analysis.charts.run_figures import design_course, plan_grid
 from analysis.drawing.draw import draw
 from tests.analysis.synthetic import figure_of, paid
 
@@ -21,7 +21,7 @@ def test_the_plan_shows_what_finished_failed_waits_and_was_left_out(frames: Stud
     where = f"{trial['architecture']}, CLIP, 3,276 pairs, top 40 %, 200 GFLOP"
     assert cells[f"{where}: 0 of 3 finished, 3 without a result"] == "without a result"
     assert data.frame["low"].sum() == 27
-    assert "27 trials of 99 finished" in data.caption
+    assert "27 trials of 99 finished" in data.finding
     assert "3/3" in [text.get_text() for text in draw(data).axes[0].texts]
 
 
@@ -47,14 +47,6 @@ def test_trials_of_equal_samples_are_one_level_whatever_their_whole_batches(fram
     assert set(grid.frame["line"]) == {"10,560 samples"}
     levels = by_level(plan, frames.spent, frames.events)
     assert levels["level"].tolist() == ["10,560 samples", "quality scorer"]
-
-
-def test_levels_of_two_regimes_have_bars_and_labels_of_their_own(frames: StudyFrames) -> None:
-    plan = frames.plan.assign(level_flops=np.nan, batch_size=64, samples_seen=10_560.0)
-    plan["regime"] = np.where(plan["seed"] == 0, "one-epoch", "equal-samples")
-    data = figure_of(spent_bars(plan, frames.spent, frames.events))
-    labels = [text.get_text().replace("\n", " ") for text in draw(data).axes[0].get_yticklabels()]
-    assert labels == ["10,560 samples (equal samples)", "10,560 samples (one epoch)", "quality scorer"]
 
 
 def test_what_earlier_declarations_cost_has_its_own_row(frames: StudyFrames) -> None:
@@ -96,7 +88,7 @@ def test_course_of_a_design_shows_who_led_and_who_was_dropped_at_what_cost() -> 
         ("", 12.5, 0.0, "dropped: D; best at 1 GFLOP, 1 GFLOP spent"),
         ("", 50.0, 0.0, f"dropped: C; {later}"),
     ]
-    assert "(best at 1 GFLOP: 2; best at 2 GFLOP: 1)" in data.caption
+    assert "dropped: best at 1 GFLOP: 2; best at 2 GFLOP: 1." in data.finding
     legend = draw(data).legends[0].get_texts()
     assert [text.get_text() for text in legend][:4] == ["A", "B", "C", "dropped"]
     assert design_course(events.iloc[:1]) == ()

@@ -4,15 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.answers.contrasts import contrasts
 from analysis.answers.crossing import comparisons
 from analysis.cells.study_frames import StudyFrames
-from analysis.charts.bar_figures import quality_bars, strategy_bars
-from analysis.charts.compute_figures import over_compute_of
-from analysis.charts.size_figures import over_data, over_epochs, over_pairs
+from analysis.charts.curve_figures import over, over_compute, over_compute_of, over_data
 from analysis.charts.worth_figures import equivalence, shift
-from analysis.drawing.draw import draw
 from analysis.laws.laws import measure
-from tests.analysis.synthetic import METRIC, cells_of, figure_of, study
+from tests.analysis.synthetic import METRIC, cells_of, figure_of, study, trial_row
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +34,10 @@ def regimes(frames: StudyFrames) -> pd.DataFrame:
 
 
 def test_error_over_data_has_a_panel_for_equal_samples_and_one_for_one_epoch(regimes: pd.DataFrame) -> None:
-    data = figure_of(over_pairs([measure(regimes, METRIC)], axis="architecture"))
+    data = figure_of(over([measure(regimes, METRIC)], axis="architecture", x="subset_size"))
     points = data.frame[data.frame["mark"] == "point"]
     assert set(points["panel"]) == {"equal samples", "one epoch"}
-    assert "at 65,536 samples" in data.caption
+    assert "top 40 % at 65,536 samples" in data.caption
     assert set(points["series"]) == {"ViT-X", "ViT-S"}
     assert set(points["x"]) == {512.0, 1024.0, 3276.0}
     # A law of one epoch is drawn over pairs, within those that were measured.
@@ -58,12 +56,30 @@ def test_curves_of_two_regimes_are_told_apart(frames: StudyFrames) -> None:
 
     held = comparisons(mine.draws)["held"]
     assert {text.rpartition(" (")[2] for text in held} == {"fixed compute)", "equal samples)"}
-    panels = {f"ViT-X, top 40 %, CLIP ({regime})" for regime in ("fixed compute", "equal samples")}
-    assert set(figure_of(over_data(mine)).frame["panel"]) == panels
+    panels = set(figure_of(over([mine], axis="subset_size", x="epochs")).frame["panel"])
+    assert panels == {"fixed compute", "equal samples"}
+
+
+def test_error_over_data_has_a_curve_per_budget_and_a_dash_where_repetition_begins(
+    frames: StudyFrames,
+) -> None:
+    mine = measure(frames.results, METRIC)
+    data = figure_of(over_data(mine, contrasts(mine.draws)))
+    points = data.frame[data.frame["mark"] == "point"]
+    assert list(dict.fromkeys(points["series"])) == [*data.order] == ["200 GFLOP", "900 GFLOP", "3.6 TFLOP"]
+    assert set(points["x"]) == {512.0, 1024.0, 3276.0}
+    assert points["text"].str.endswith(" epochs").all()
+    assert not (data.frame["mark"] == "reference").any(), "pairs are repeated at each budget"
+    few = frames.results["level_flops"] == 2e11
+    scarce = frames.results.assign(samples_seen=frames.results["samples_seen"].mask(few, 800))
+    once = measure(scarce.assign(epochs=scarce["samples_seen"] / scarce["subset_size"]), METRIC)
+    dash = figure_of(over_data(once, pd.DataFrame())).frame.query("mark == 'reference'")
+    assert dash["x"].tolist() == [800.0, 800.0]
+    assert dash["y"].is_monotonic_increasing
 
 
 def test_error_over_epochs_has_a_curve_for_each_data_size(frames: StudyFrames) -> None:
-    data = figure_of(over_epochs([measure(frames.results, METRIC)]))
+    data = figure_of(over([measure(frames.results, METRIC)], axis="subset_size", x="epochs"))
     points = data.frame[data.frame["mark"] == "point"]
     assert list(dict.fromkeys(points["series"])) == ["512 pairs", "1,024 pairs", "3,276 pairs"]
     smallest = points[points["series"] == "512 pairs"]
@@ -71,72 +87,51 @@ def test_error_over_epochs_has_a_curve_for_each_data_size(frames: StudyFrames) -
     assert set(smallest["x"]) == set(samples / 512)
 
 
-def test_cells_without_a_law_are_joined_by_a_thin_line_and_the_caption_says_so() -> None:
+def test_cells_without_a_law_are_joined_by_a_thin_line() -> None:
     results = study(seeds=3, noise=0.001).results
     rising = results["subset_size"] == 512
     results.loc[rising, METRIC] = 1 - results.loc[rising, METRIC]
-    data = figure_of(over_epochs([measure(results, METRIC)]))
+    data = figure_of(over([measure(results, METRIC)], axis="subset_size", x="epochs"))
     points = data.frame[data.frame["mark"] == "point"]
     assert set(points.loc[points["line"] == "joined", "series"]) == {"512 pairs"}
     assert "512 pairs" not in set(data.frame.loc[data.frame["mark"].str.contains("law"), "series"])
-    assert "1 curve without one (no decrease)" in data.caption
 
 
-def test_quality_is_bars_in_groups_of_one_budget_with_a_panel_for_each_regime(regimes: pd.DataFrame) -> None:
-    one_size = regimes[regimes["subset_size"].eq(3276) | regimes["quality"].ne("top40")]
-    once = one_size.query("regime == 'fixed-compute' and architecture == 'ViT-X' and strategy == 'clip'")
-    once = once.sort_values("train_flops").drop_duplicates(["subset_size", "seed"])
-    once = once.assign(
-        regime="one-epoch", level_flops=np.nan, samples_seen=once["subset_size"],
-        trial=once["trial"] + "-again",
-    )  # fmt: skip
-    both = pd.concat([regimes[regimes["regime"] == "fixed-compute"], once])
-    data = figure_of(quality_bars([measure(both, METRIC)]))
-    bars = data.frame[data.frame["mark"] == "column"]
-    assert list(dict.fromkeys(bars["panel"])) == ["fixed compute", "one epoch"]
-    fixed = bars[bars["panel"] == "fixed compute"]
-    assert list(dict.fromkeys(fixed["label"])) == ["200 GFLOP", "900 GFLOP", "3.6 TFLOP"]
-    assert list(fixed["series"].iloc[:3]) == ["top 20 %", "top 40 %", "all"]
-    assert fixed["x"].round(6).is_unique
-    assert (fixed["low"] < fixed["y"]).all()
-    assert (fixed["y"] < fixed["high"]).all()
-    assert set(bars.loc[bars["panel"] == "one epoch", "label"]) == {"largest subset of each quality"}
-    assert draw(data).axes[0].get_ylim()[0] == 0
-
-
-@pytest.mark.slow
-def test_every_quality_that_ties_has_a_hollow_star_and_the_caption_names_the_tie() -> None:
+def test_qualities_are_compared_on_the_largest_subset_of_each_with_the_verdicts_of_the_table() -> None:
     results = study().results
-    best = results.groupby(["architecture", "strategy", "level_flops", "seed"])[METRIC].transform("max")
-    pure = results["quality"].isin(["top20", "top40"]) & (results["subset_size"] > 1024)
-    results.loc[pure, METRIC] = best[pure] + results.loc[pure, "seed"] / 100
-    results.loc[pure & (results["quality"] == "top40"), METRIC] -= 1e-4  # a tie that is not exact
-    data = figure_of(quality_bars([measure(results, METRIC)]))
-    stars = data.frame[data.frame["mark"].str.startswith("best")]
-    assert set(stars["mark"]) == {"best, not clear"}
-    assert set(stars.loc[stars["label"] == "200 GFLOP", "series"]) == {"top 20 %", "top 40 %"}
-    assert "200 GFLOP: tie of top 20 % and top 40 %" in data.caption
-
-
-@pytest.mark.slow
-def test_no_quality_is_clear_before_all_planned_trials_have_run() -> None:
-    results = study().results
+    pool = results["quality"].map({"top20": 1638, "top40": 3276, "all": 8192})
+    results = results[results["subset_size"] == pool]
     results.loc[results["quality"] == "top20", METRIC] += 0.2
     mine = measure(results, METRIC)
-    waits = results[results["quality"] == "all"].assign(budget=results["level_flops"], reason="not run yet")
-    before, after, lost = (
-        figure_of(quality_bars([mine], waiting=rows))
-        for rows in (waits, None, waits.assign(reason="diverged: NaN"))
-    )
-    assert "best" in set(after.frame["mark"]) & set(lost.frame["mark"])
-    assert "best" not in set(before.frame["mark"])
-    assert "top 20 % so far" in before.caption
+    table = contrasts(mine.draws)
+    data = figure_of(over_compute(mine, table, axis="quality"))
+    assert [*data.order] == ["top 20 %", "top 40 %", "all"]
+    assert "largest subset of each quality" in data.caption
+    stars = data.frame[data.frame["mark"].str.startswith("best")]
+    rows = table[table["axis"] == "quality"].sort_values("budget")
+    assert stars["series"].tolist() == rows["best"].tolist() == ["top 20 %"] * 3
+    assert set(stars["mark"]) == {"best"}
+    assert data.finding.startswith("Top 20 % is ahead by ")
+    assert data.finding.endswith(" at 3.6 TFLOP and at every smaller budget.")
+    waits = figure_of(over_compute(mine, table.assign(lacking="3 of 9 runs missing"), axis="quality"))
+    assert set(waits.frame["mark"][waits.frame["mark"].str.startswith("best")]) == {"best, not clear"}
+    assert waits.finding.startswith("No budget has a clear winner")
 
 
-def test_strategies_are_compared_on_each_number_of_pairs(frames: StudyFrames) -> None:
-    data = figure_of(strategy_bars([measure(frames.results, METRIC)]))
-    assert set(data.frame["label"]) == {"3,276 pairs"}
-    assert {"CLIP", "SLIP", "FLIP (50 %)"} <= set(data.frame["series"])
+def test_many_architectures_are_grey_but_for_those_that_lead_or_have_most_cells() -> None:
+    rows = [
+        trial_row((1024, "all", "ViT-X", "clip"), 1e12 * level, seed, 0.5 - 0.01 * place - 0.02 * level)
+        | {"architecture": f"ViT-{place}", "trial": f"{place}-{level}-{seed}"}
+        for place in range(12)
+        for level in ((1, 2, 4) if place in (3, 11) else (1, 2))
+        for seed in range(2)
+    ]
+    mine = measure(pd.DataFrame(rows), METRIC)
+    data = figure_of(over_compute(mine, contrasts(mine.draws), axis="architecture"))
+    assert len(data.order) == 8
+    assert {"ViT-11", "ViT-3"} < set(data.order)
+    assert (data.frame["mark"] == "other").sum() == 4 * 2
+    assert data.by == "architecture"
 
 
 def test_other_measures_are_drawn_one_panel_each_with_laws_where_supported(frames: StudyFrames) -> None:
@@ -153,7 +148,7 @@ def test_other_measures_are_drawn_one_panel_each_with_laws_where_supported(frame
 
 
 def test_cells_under_shift_are_drawn_with_the_line_of_plain_clip(frames: StudyFrames) -> None:
-    data = figure_of(shift(frames.results, metric=METRIC, draws=cells_of(frames.results)))
+    data = figure_of(shift(frames.results, metric=METRIC))
     points = data.frame[data.frame["mark"] == "point"]
     # The made-up shift takes half of every accuracy.
     np.testing.assert_allclose(points["y"], points["x"] / 2)
@@ -167,17 +162,16 @@ def test_cells_under_shift_are_drawn_with_the_line_of_plain_clip(frames: StudyFr
     assert set(points["series"]) >= {"ViT-X", "SLIP", "FLIP (50 %)"}
 
 
-def test_a_ratio_beyond_the_measured_range_of_clip_is_drawn_as_a_bound(frames: StudyFrames) -> None:
-    draws = cells_of(frames.results)
-    data = figure_of(equivalence(draws, comparisons(draws), along="compute"))
-    bounds = data.frame[data.frame["mark"] == "bound"]
-    assert len(bounds)
+def test_a_ratio_beyond_the_measured_range_of_clip_is_not_drawn(frames: StudyFrames) -> None:
+    table = comparisons(cells_of(frames.results))
+    data = figure_of(equivalence(table, along="compute"))
+    mine = table[(table["along"] == "compute") & (table["axis"] == "strategy") & (table["other"] == "CLIP")]
+    bounds = (mine["factor"] == 0) | np.isinf(mine["factor"])
+    assert bounds.any()
     measured = data.frame[data.frame["mark"].isin(["point", "undecided"])]
-    there = measured.set_index(["series", "x"]).loc[list(zip(bounds["series"], bounds["x"], strict=True))]
-    assert there["text"].str.contains("at most|at least").all()
-    decided = ~there["text"].str.endswith("undecided")
+    assert len(measured) == (~bounds).sum()
+    decided = ~measured["text"].str.endswith("undecided")
     assert decided.any()
-    assert (there["mark"] == decided.map({True: "point", False: "undecided"})).all()
-    assert np.isfinite(measured[["x", "y"]].to_numpy(float)).all()
+    assert (measured["mark"] == decided.map({True: "point", False: "undecided"})).all()
     assert (measured["low"] <= measured["y"] + 1e-9).all()
     assert (measured["y"] <= measured["high"] + 1e-9).all()

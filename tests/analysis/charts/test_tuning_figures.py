@@ -58,11 +58,11 @@ def test_each_field_has_a_curve_through_the_winner_whose_star_shows_a_tie() -> N
     assert warmup.x_scale == "linear"
 
 
-def test_an_undecided_tuning_has_no_star_and_the_caption_says_so() -> None:
+def test_an_undecided_tuning_has_no_star_and_the_finding_says_so() -> None:
     rate, _ = figures(tuned(SCORES))
 
     assert set(rate.frame["mark"]) == {"line", "point"}
-    assert "ViT-X: none chosen" in rate.caption
+    assert "ViT-X: none chosen" in rate.finding
     assert next(tuning_tables(tuned(SCORES))).frame.empty
 
 

@@ -1,7 +1,5 @@
 """Curves are read from the joint law: their bands, its parameters, and its forecasts of held-out levels."""
 
-import re
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,9 +9,8 @@ from analysis.belief.curves import read
 from analysis.belief.parameters import parameters
 from analysis.cells.table import Trials, records, tidy
 from analysis.charts.check_figures import forecasts
-from analysis.charts.size_figures import over_epochs
 from analysis.laws.holdout import JOINT, LAST, holdout
-from analysis.laws.laws import Law, laws, measure
+from analysis.laws.laws import Law, laws
 from tests.analysis.paper_curves import families, left_out
 from tests.analysis.synthetic import METRIC, cells_of, figure_of, trial_row
 
@@ -78,12 +75,6 @@ def test_a_curve_that_does_not_fall_has_no_band() -> None:
     band = found["ViT-X"].band
     assert (band["low"] <= band["y"]).all()
     assert (band["y"] <= band["high"]).all()
-
-
-def test_a_caption_says_what_the_law_misses_and_what_the_noise_is(small_full: pd.DataFrame) -> None:
-    caption = figure_of(over_epochs([measure(small_full, METRIC)])).caption
-    assert "Lines: the joint law of all trials, with misses of 0." in caption
-    assert re.search(r"noise of the means \d\.\d", caption)
 
 
 def _trials(*, noise: float, levels: tuple[float, ...] = LEVELS) -> pd.DataFrame:
