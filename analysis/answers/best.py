@@ -62,7 +62,7 @@ def turns(best: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     last = best["regime"] != best["regime"].shift(-1)
     kept = best[changes | last | (best["regime"] == "fixed-compute")]
     left = len(best) - len(kept)
-    said = f"{plural(left, 'further compute')} with the same leaders in the table" if left else ""
+    said = f"{plural(left, 'more budget')} with the same leaders" if left else ""
     return kept, said
 
 

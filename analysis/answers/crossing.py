@@ -80,18 +80,18 @@ def cross(ahead_by: Floats, at: Floats) -> Crossing:
     crossings = int(np.median(changes[changes > 0])) if changes.any() else 0
     share, said = max((up, "overtakes"), (down, "is overtaken"))
     verdict: CrossingVerdict = "undecided"
-    reason, x, ends = f"in {share:.0%} of the draws it {said}", np.nan, (np.nan, np.nan)
+    reason, x, ends = f"it {said} in {share:.0%} of the draws", np.nan, (np.nan, np.nan)
     if share >= CLEAR:
         verdict = "overtakes" if up > down else "is overtaken"
         places = _last_change(ahead_by if up > down else -ahead_by, at)
         x, (low, high) = float(np.median(places)), interval(places)
         ends = (0.0 if low <= at[0] else low, np.inf if high >= at[-1] else high)
         if crossings > 1:
-            reason += f"; they cross {crossings} times, this is the last"
+            reason += f"; they cross {crossings} times, and this is the last crossing"
     elif steady >= CLEAR:
         verdict, reason = "none within the data", f"one is ahead throughout in {steady:.0%} of the draws"
     else:
-        reason += f"; in {steady:.0%} one is ahead throughout"
+        reason += f", and in {steady:.0%} one is ahead throughout"
     return Crossing(verdict=verdict, reason=reason, crossings=crossings, x=x, x_low=ends[0], x_high=ends[1])
 
 
@@ -241,7 +241,7 @@ def _rows(draws: CellDraws, one: _Side, two: _Side, axis: str, *, last: bool) ->
     ahead_by = other.read(at) - option.read(at)
     crossing = asdict(cross(ahead_by if known and low < high else ahead_by[:0], at))
     if low >= high:
-        crossing["reason"] = "no x lies within the cells of both"
+        crossing["reason"] = "they were not run over the same range"
     shared = {
         "axis": axis, "along": one.curve.along,
         "held": curve_text(one.curve, without=axis, named=draws.mixed),

@@ -46,7 +46,7 @@ def recommendation_lines(  # noqa: PLR0913 - the answer, what was asked, and in 
     if why:
         lines.append(f"  intervals: {found.explanation}")
         lines += [
-            f"  not read: {plural(int(count), 'configuration')}: {reason}"
+            f"  not read ({plural(int(count), 'configuration')}): {reason}"
             for reason, count in found.left_out["reason"].value_counts().items()
         ]
     return tuple(lines)

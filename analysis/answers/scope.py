@@ -79,7 +79,7 @@ def _so_far(row: Mapping[str, Any], plan: pd.DataFrame) -> str:
     left = int((~here["ended"].astype(bool)).sum())
     if not left:
         return str(row["reason"])
-    return f"{row['reason']}; {left} of {plural(len(here), 'planned trial')} here without a result"
+    return f"{row['reason']}; {left} of the {plural(len(here), 'trial')} planned here without a result"
 
 
 def _rates(row: Mapping[str, Any], draws: CellDraws, rates: Mapping[tuple[str, str], float] | None) -> str:
@@ -95,7 +95,7 @@ def _rates(row: Mapping[str, Any], draws: CellDraws, rates: Mapping[tuple[str, s
     moved = [rates[pair] for pair in pairs if rates.get(pair, inf) <= row["budget"]]
     if row["regime"] != "fixed-compute" or not moved:
         return said
-    return f"{said} (at {format_flops(int(min(moved)))} a neighbour of {len(moved)} of them was better)"
+    return f"{said} (at {format_flops(int(min(moved)))} another rate was better for {len(moved)} of them)"
 
 
 def _not_run(

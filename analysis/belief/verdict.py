@@ -15,7 +15,6 @@ import numpy as np
 from analysis.arrays import Floats, Indices
 from analysis.cells.intervals import interval
 from analysis.error_unit import PERCENT, ErrorUnit
-from analysis.labels import listed
 
 VerdictKind = Literal["clear", "tie", "undecided"]
 
@@ -137,7 +136,7 @@ def judge(  # noqa: PLR0913 - the draws, and what is known of the options
     elif not known:
         reason = f"{reason if gap else 'as low as the next'}, but no noise was measured"
     elif len(members) > 1:
-        without = f"; not run here: {named(absent)}" if absent else ""
+        without = f" (not run here: {named(absent)})" if absent else ""
         kind, reason = "tie", f"{len(members)} configurations cannot be told apart{without}"
     else:
         reason += f", the lowest in {probability[leader]:.0%} of the draws"
@@ -175,6 +174,6 @@ def apart_text(names: Sequence[str], lost: Iterable[str]) -> str:
 
 
 def named(names: Sequence[str]) -> str:
-    """Return the first of some names, and the number of the others."""
+    """Return the first of some names, which have commas, and the number of the others."""
     more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
-    return listed([*names[:_NAMED], *more])
+    return "; ".join([*names[:_NAMED], *more])

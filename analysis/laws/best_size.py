@@ -99,7 +99,10 @@ def _profile(draws: CellDraws, identity: Mapping[str, Hashable], positions: Indi
     status: ProfileStatus = "ok"
     used, band, low, middle, high = len(sizes), _NO_BAND, np.nan, np.nan, np.nan
     if len(sizes) < _SIZES:
-        status, reason = "too few sizes", f"{plural(len(sizes), 'model size')}; a minimum needs {_SIZES}"
+        status, reason = (
+            "too few sizes",
+            f"the best of {plural(len(sizes), 'model size')} is not known: that takes {_SIZES}",
+        )
     elif not len(draws.draws):
         status, reason = "no intervals", "the noise of a run is unknown, so no minimum is marked"
     else:
@@ -116,10 +119,11 @@ def _profile(draws: CellDraws, identity: Mapping[str, Hashable], positions: Indi
         band = pd.DataFrame({"x": x, "y": np.median(lines, axis=0), "low": below, "high": above})
         best = lines.argmin(axis=1)
         first, last = float((best == 0).mean()), float((best == _POINTS - 1).mean())
-        reason = f"a minimum between the sizes near the lowest in {1 - first - last:.0%} of the draws"
+        inside = f"{1 - first - last:.0%} of the draws"
+        reason = f"the best size lies between those tried in {inside}"
         if first + last > 1 - COVERAGE:
             status, beyond = "minimum at the edge", "smaller" if first > last else "larger"
-            reason += f" only, so the best may be {beyond}, and none is marked"
+            reason = f"the best size lies between those tried in only {inside}: it may be {beyond}"
         else:
             low, high = interval(np.where(best == 0, 0.0, np.where(best == _POINTS - 1, np.inf, x[best])))
             middle = float(np.median(x[best]))

@@ -17,7 +17,6 @@ from analysis.belief.family import families
 from analysis.cells.intervals import interval
 from analysis.cells.table import Trials, curve_numbers, records
 from analysis.laws.laws import run_variance
-from budgets.quantity import plural
 
 JOINT, LAST = "joint law", "last level carried on"
 ORIGINS = 2
@@ -53,7 +52,9 @@ def holdout(trials: Trials) -> Holdout:
     rows = [row for regime in sorted(trials.frame["regime"].unique()) for row in _forecasts(trials, regime)]
     points, scores, reason = pd.DataFrame(rows, columns=list(POINTS)), [], ""
     if points.empty:
-        reason = f"no curve along compute has a level above {plural(FEWEST, 'other')}, so none was held out"
+        reason = (
+            f"no configuration was run at {FEWEST + 1} levels, the fewest that a test of a forecast needs"
+        )
     else:
         inside = (points["low"] <= points["measured"]) & (points["measured"] <= points["high"])
         for law, forecast, held in ((JOINT, "forecast", float(inside.mean())), (LAST, "last", np.nan)):

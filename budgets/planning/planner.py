@@ -252,6 +252,7 @@ def _too_dear(
             "(sizes, architectures, strategies, or rules under exclude:)"
         )
     return text + (
-        f"With budget: {{fit: drop}} it would fit without {fit.sentence()}. Otherwise raise budget.study, or "
-        "remove seeds, levels or cells (rules under exclude:)"
+        f"With budget: {{fit: drop}} {plural(len(fit.kept), 'trial')} stay, "
+        f"{format_flops(paid_flops_of(fit.kept) + beside)}, without {fit.sentence()}. Otherwise raise "
+        "budget.study, or remove seeds, levels or cells (rules under exclude:)"
     )

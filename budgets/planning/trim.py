@@ -65,15 +65,15 @@ class Trimmed:
     whole_levels: tuple[int, ...]
 
     def sentence(self) -> str:
-        """Return one line that lists what is dropped."""
+        """Return in words what is dropped: ``all trials at 3 TFLOP (10 trials, 30 TFLOP)``."""
         extra = Counter(_cost_rank(trial) for trial in self.dropped if not self._of_dropped_level(trial))
-        parts = [f"the whole level {format_flops(level)}" for level in self.whole_levels]
+        parts = [f"all trials at {format_flops(level)}" for level in self.whole_levels]
         parts += [
             f"{plural(number, 'extra seed')} at {format_flops(rank)}"
             for rank, number in sorted(extra.items(), reverse=True)
         ]
         saved = format_flops(self.saved_flops)
-        return f"{', '.join(parts)}: {plural(len(self.dropped), 'trial')}, {saved}"
+        return f"{', '.join(parts)} ({plural(len(self.dropped), 'trial')}, {saved})"
 
     def left_out(self) -> tuple[LeftOut, ...]:
         """Return one entry for each cell that lost trials."""

@@ -79,8 +79,9 @@ def add_study_options(parser: ArgumentParser, *, imported: bool = False) -> None
     parser.add_argument(
         "study",
         nargs="?" if imported else None,
-        help=f"a declaration file, or the name of a shipped study: {', '.join(shipped_studies())}"
-        + ("; or the name of an imported study" if imported else ""),
+        help="a declaration file, or the name of a study that was run"
+        + (" or imported" if imported else "")
+        + f", or of a shipped one: {', '.join(shipped_studies())}",
     )
     parser.add_argument(
         "--results", metavar="FOLDER", help="folder of studies (default: results, below storage: if declared)"
@@ -228,7 +229,9 @@ def declared_study(options: Namespace) -> "Study":
         raise ValueError(
             f"{imported.folder} is an imported study: only the commands report and recommend can read it"
         )
-    source = find_declaration(options.study, imported=imported_names(results))
+    source = results / options.study / "study.yaml"  # that of a run, by its name
+    if options.study in shipped_studies() or not source.is_file():
+        source = find_declaration(options.study, imported=imported_names(results))
     declaration = load_declaration(source)
     study = find_study(declaration, results=options.results, pools=options.pools, source=source)
     if find_imported(declaration.name, study.folder.parent) is not None:

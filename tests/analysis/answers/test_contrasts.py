@@ -229,7 +229,9 @@ def test_of_several_crossings_the_last_is_given_and_their_number_is_said() -> No
     found = cross(ahead_by, AT)
     assert (found.verdict, found.crossings) == ("overtakes", 2)
     assert found.x_low < 4e12 < found.x_high
-    assert found.reason == "in 100% of the draws it overtakes; they cross 2 times, this is the last"
+    assert (
+        found.reason == "it overtakes in 100% of the draws; they cross 2 times, and this is the last crossing"
+    )
 
 
 def test_the_larger_model_overtakes_where_its_law_does() -> None:

@@ -92,7 +92,7 @@ def test_planned_combinations_do_not_count_as_untried() -> None:
         (PAIRS | {("ViT-S", "clip"): 4e11}, "learning rates were tuned for each"),
         (
             PAIRS | {("ViT-S", "clip"): 2e11},
-            "each (at 200 GFLOP a neighbour of 1 of them was better)",
+            "each (at 200 GFLOP another rate was better for 1 of them)",
         ),
         ({("ViT-S", "clip"): inf}, "learning rates were tuned for 1 of 3 pairs of architecture and strategy"),
     ],

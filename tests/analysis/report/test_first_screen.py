@@ -13,7 +13,7 @@ def test_a_leader_on_other_pairs_is_another_leader_except_in_one_epoch() -> None
     shown, more = turns(best)
     assert (shown.index.tolist(), more) == (
         [0, 1, 3, 4, 5],
-        "1 further compute with the same leaders in the table",
+        "1 more budget with the same leaders",
     )
     shown, _ = turns(best.assign(regime="one-epoch"))
     assert shown.index.tolist() == [0, 5]

@@ -180,7 +180,7 @@ def test_a_half_finished_study_says_what_is_missing(tmp_path: Path, frames: Stud
     assert summary.lines[0].startswith("30 of 99 trials finished; ")
     text = Elements(summary.page.read_text(encoding="utf-8")).text
     assert "69 not run yet" in text
-    assert "21 of 33 planned trials here without a result" in text
+    assert "21 of the 33 trials planned here without a result" in text
     missing = (summary.page.parent / "tables" / "missing.md").read_text(encoding="utf-8")
     assert "69 planned trials without a result. In all rows: Seeds 0, 1, 2; Reason not run yet" in missing
     assert missing.count("\n| ") == 2 + 69 / 3
@@ -292,7 +292,7 @@ def test_a_winner_with_a_seed_without_result_says_so(frames: StudyFrames, analys
 
     assert row["verdict"] == "clear"
     assert row["runs"] == leader["runs"] - 1
-    assert re.search(r"; \d of 33 planned trials here without a result$", row["reason"])
+    assert re.search(r"; \d of the 33 trials planned here without a result$", row["reason"])
 
 
 def test_a_configuration_that_lost_its_runs_is_ranked_nowhere(

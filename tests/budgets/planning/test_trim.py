@@ -104,7 +104,7 @@ def test_grid_over_budget_raises_with_excess_drops_and_alternatives() -> None:
 
     text = str(refusal.value)
     assert "(18 trials, and 100 GFLOP of charges), but the study budget is 3 TFLOP: 68" in text
-    assert "3 extra seeds at 300 GFLOP: 3 trials" in text
+    assert "3 extra seeds at 300 GFLOP (3 trials" in text
     assert "raise budget.study" in text
 
 
@@ -126,7 +126,7 @@ def test_nothing_more_is_dropped_than_needed() -> None:
     plan = plan_of(three_seeds(3_300 * GFLOP))
 
     assert len(plan.trials) == 17
-    assert "1 extra seed at 300 GFLOP: 1 trial, 298.4 GFLOP" in plan.warnings[0]
+    assert "1 extra seed at 300 GFLOP (1 trial, 298.4 GFLOP)" in plan.warnings[0]
     assert plan.left_out[0].cell.architecture == LADDER[-1]
 
 

@@ -91,8 +91,8 @@ def test_a_level_dropped_below_a_trial_without_level_saves_only_its_cooldown() -
     assert within(562, 0).train_flops == pytest.approx(561 * GFLOP, rel=2e-3)
     one, two = within(490, 0), within(1_050, 0, 1)
     assert one.train_flops == pytest.approx(481 * GFLOP, rel=2e-3)
-    assert "the whole level 400 GFLOP: 1 trial, 79.9" in one.warnings[0]
+    assert "all trials at 400 GFLOP (1 trial, 79.9" in one.warnings[0]
     assert two.train_flops == pytest.approx((561 + 460) * GFLOP, rel=2e-3)
-    assert "1 extra seed at 420.8 GFLOP: 1 trial, 101 GFLOP" in two.warnings[0]
+    assert "1 extra seed at 420.8 GFLOP (1 trial, 101 GFLOP)" in two.warnings[0]
     with pytest.raises(ValueError, match="is not enough"):
         within(400, 0)

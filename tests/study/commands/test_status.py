@@ -32,6 +32,7 @@ from study.state.trial_states import Stage, TrialState
 from study.state.tuning_table import with_values
 from study.storage.lock import only_run
 from tests.progress import progress
+from tests.study.conftest import Run
 from tests.study.tiny_study import TRUNK, TinyStudy, read_json
 
 TUNING = "tuning: {share: 10%, fields: {lr_peak: [1e-3, 2e-3]}, levels: [5 GFLOP, 20 GFLOP]}\n"
@@ -136,6 +137,13 @@ def test_a_design_that_is_no_longer_declared_is_not_shown(study: Study, tiny: Ti
     assert status(study)["design"] == []
     adaptive = declared(tiny, study, "design: adaptive\n")
     assert "the design stopped: every question is answered" in status(adaptive)["design"]
+
+
+def test_a_study_that_was_run_is_found_by_its_name(study: Study, plan: Plan, run: Run) -> None:
+    study.write_declaration()
+    study.write_table("plan.parquet", plan_tables(plan)[0])
+    said = run(f"status {study.declaration.name} --json --results {study.folder.parent}")
+    assert json.loads(said)["levels"] == status(study)["levels"]
 
 
 @pytest.mark.parametrize("content", ['{"winners": ', "[1]"])

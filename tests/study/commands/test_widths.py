@@ -77,6 +77,9 @@ def test_a_line_is_wrapped_between_words_and_a_number_keeps_its_unit_and_interva
     assert wrapped(line, 55)[1] == "    error 57.2 % [55.8, 58.8], tie of 2"
 
 
+UNCLEAR = ("leaders' parts", "were not run", "bracket", "floor ended", "without the whole", "told apart;")
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_all_that_the_commands_print_fits_eighty_columns(
@@ -89,11 +92,11 @@ def test_all_that_the_commands_print_fits_eighty_columns(
         shutil.copytree(ROOT / "results" / name, tmp_path / "results" / name, ignore=ignored)
     for words in (
         "new first", "plan small", "plan paper", "plan paper --explain 'ViT-B-32 slip one-epoch 10M'",
-        "plan first.yaml", "status small --why", "report small --why", "report open-clip-scaling",
+        "plan first.yaml", "status small --why", "report small --why", "report open-clip-scaling --why",
         "recommend small --flops 5.4e12 --pairs 32768", f"data info {pool} --workers 1",
         "recommend --prior open-clip-scaling --flops 1e20 --pairs 1B --why", "run small --dry-run",
     ):  # fmt: skip
-        lines = run(words).splitlines()
-        assert lines, words
+        said = run(words)
+        assert [text for text in UNCLEAR if text in " ".join(said.split())] == [], words
         # A path is one word, however long it is.
-        assert [line for line in lines if len(line) > 80 and " " in line.strip()] == [], words
+        assert [line for line in said.splitlines() if len(line) > 80 and " " in line.strip()] == [], words

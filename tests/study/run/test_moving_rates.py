@@ -83,7 +83,7 @@ def test_rates_are_tuned_carried_on_checked_and_reported(
     assert f"{level} of 1 TFLOP" in page
     moved = re.search(r"mini-ViT-XXS-8 with CLIP at 20 GFLOP: 0\.001 .* 40\.0 %, .* 0\.002 .* 44\.8 %", page)
     assert (moved is None) is carried
-    assert ("(at 20 GFLOP a neighbour of 1" in page) is not carried
+    assert ("(at 20 GFLOP another rate was better for 1" in page) is not carried
     verdict = pd.read_csv(report / "tables" / "checked-rates.csv")["Verdict"].tolist()
     assert verdict == ["still the best" if carried else "moved"]
     if carried:

@@ -133,4 +133,4 @@ def test_a_small_pool_is_advised_fewer_pairs_of_what_was_run_with_more(
     assert lines[1] == "  by the law from 13,108 pairs, within the measured budgets"
     assert lines[2].endswith(" of the draws, but it was not run here")
     assert lines[3] == "  to decide: run mini-ConvNeXt, CLIP, 1,639 pairs, top 40 % at 5.4 TFLOP"
-    assert "  not read: 10 configurations: needs a pool of 32,768 pairs" in lines
+    assert "  not read (10 configurations): needs a pool of 32,768 pairs" in lines
