@@ -20,32 +20,10 @@ from analysis.belief.cell_draws import CellDraws
 from analysis.belief.verdict import Verdict, judge
 from analysis.cells.pareto import costs, undominated
 from analysis.cells.table import CELL, CONFIGURATION, records
-from analysis.error_unit import ErrorUnit
-from analysis.labels import POOL, are_mixed, axis_text, budget_text, held_text, sort_key
+from analysis.labels import POOL, axis_text, held_text, sort_key
 from budgets.quantity import plural
 
 Lacking = dict[Any, tuple[int, int]]
-_TITLES = {
-    "quality": "How pure should the data be?",
-    "subset_size": "Does more data help?",
-    "architecture": "Which architecture?",
-    "strategy": "Which training strategy?",
-}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Statement:
-    """The joint result of the comparisons along one axis, summed up in ``text``.
-
-    The verdict is that which all share; otherwise ``mixed`` if some are clear, or ``undecided``. ``steps``
-    has the answer at each budget of the comparison whose fixed parts are ``held``.
-    """
-
-    title: str
-    verdict: str
-    held: str
-    steps: tuple[str, ...]
-    text: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,54 +182,6 @@ def contrasts(draws: CellDraws, plan: pd.DataFrame | None = None) -> pd.DataFram
             apart = verdict.apart and f"not ranked: {verdict.apart}"
             rows.append(row | {"lacking": "; ".join(filter(None, (lacks, apart)))})
     return pd.DataFrame(rows)
-
-
-def statements(
-    draws: CellDraws, table: pd.DataFrame, plan: pd.DataFrame | None = None
-) -> tuple[Statement, ...]:
-    """Return the joint result along each axis of `contrasts`, also along axes without a comparison."""
-    return tuple(_state(draws, table, axis, len(lacking(plan, axis))) for axis in _TITLES)
-
-
-def _state(draws: CellDraws, table: pd.DataFrame, axis: str, planned: int) -> Statement:
-    rows = records(table[table["axis"] == axis]) if len(table) else []
-    mixed = axis == "quality" and are_mixed(draws.cells["quality"])
-    title = "Which mixture of pools?" if mixed else _TITLES[axis]
-    if not rows:
-        text = "No two finished trials differ only in this, so the study does not answer it."
-        if planned:
-            text = f"No answer yet: none of {plural(planned, 'planned comparison')} has two finished sides."
-        return Statement(title=title, verdict="undecided", held="", steps=(), text=text)
-    dense = densest(compared(draws, axis))
-    texts = {held_text(each.held) for each in dense}
-    shown = [row for row in rows if row["held"] in texts and row["regime"] == dense[0].held["regime"]]
-    steps = tuple(
-        f"{budget_text(row['regime'], row['budget'])}: {row['best']} ({_confidence(row, draws.error_unit)})"
-        for row in sorted(shown, key=lambda row: row["budget"])
-    )
-    clear = sum(row["verdict"] == "clear" for row in rows)
-    text = f"{clear} of {plural(len(rows), 'comparison')} of this kind {'is' if clear == 1 else 'are'} clear"
-    if axis == "subset_size":
-        largest = sum(row["place"] == "last" for row in rows)
-        smaller = sum(row["place"] != "last" and row["verdict"] == "clear" for row in rows)
-        text += f"; the largest set is ahead in {largest}, a smaller one clearly ahead in {smaller}"
-    unfinished, absent = sum(bool(row["lacking"]) for row in rows), planned - len(rows)
-    if unfinished:
-        text += f"; {unfinished} {'lacks' if unfinished == 1 else 'lack'} trials that were planned"
-    if absent > 0:
-        text += f"; {absent} more {'is' if absent == 1 else 'are'} planned and cannot be made yet"
-    kinds = {str(row["verdict"]) for row in rows}
-    verdict = kinds.pop() if len(kinds) == 1 else ("mixed" if clear else "undecided")
-    held = held_text(_fixed(dense[0]))
-    return Statement(title=title, verdict=verdict, held=held, steps=steps, text=f"{text}.")
-
-
-def _confidence(row: dict[str, Any], error_unit: ErrorUnit) -> str:
-    if row["verdict"] == "tie":
-        said = "a tie with " + ", ".join(name for name in row["tied"].split("; ") if name != row["best"])
-    else:
-        said = f"{row['verdict']}: {error_unit.gap(row['gap'])} ahead of {row['runner_up']}"
-    return f"so far {said}; {row['lacking']}" if row["lacking"] else said
 
 
 def pareto(draws: CellDraws) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.answers.best import best_at_budgets
-from analysis.answers.contrasts import Statement, contrasts, pareto, statements
+from analysis.answers.contrasts import contrasts, pareto
 from analysis.answers.cost import Cost, by_level, score_costs, totals
 from analysis.answers.crossing import comparisons, quality_trades
 from analysis.answers.outliers import outliers
@@ -66,7 +66,6 @@ class Analysis:
     missing: pd.DataFrame
     best: pd.DataFrame
     contrasts: pd.DataFrame
-    statements: tuple[Statement, ...]
     laws: tuple[Law, ...]
     parameters: pd.DataFrame
     profiles: tuple[Profile, ...]
@@ -121,7 +120,6 @@ def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
         missing=missing(planned, trials, study.begun),
         best=best,
         contrasts=table,
-        statements=statements(draws, table, planned),
         laws=fitted,
         parameters=parameters(draws.families.values()),
         profiles=profiles(draws),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.answers.contrasts import compared, contrasts, pareto, statements
+from analysis.answers.contrasts import compared, contrasts, pareto
 from analysis.answers.crossing import comparisons, cross, matching, quality_trades
 from analysis.arrays import Floats
 from analysis.belief.cell_draws import CellDraws, cell_draws
@@ -114,14 +114,6 @@ def test_an_option_that_has_not_run_takes_part_and_what_is_lacking_is_said(frame
     assert here.loc["architecture", "lacking"] == "1 of 12 runs missing"
     assert set(table.loc[table["budget"] > 200e9, "lacking"]) == {""}
 
-    said = {statement.title: statement for statement in statements(draws, table, plan)}
-    assert "; not run: SLIP; 3 of 12 runs missing)" in said["Which training strategy?"].steps[0]
-    assert "1 lacks trials that were planned" in said["Which training strategy?"].text
-    early = tidy(frames.results[slip & at_200], metric=METRIC)
-    nothing = cell_draws(early, frames.plan)
-    none = statements(nothing, contrasts(nothing), with_budgets(frames.plan, early))
-    assert none[0].text == "No answer yet: none of 3 planned comparisons has two finished sides."
-
 
 def test_nothing_is_clear_over_an_option_that_may_be_lower_and_has_not_run() -> None:
     levels = np.geomspace(2e11, 5.4e12, 4)
@@ -153,30 +145,6 @@ def test_a_value_whose_runs_were_all_lost_is_not_ranked(
     assert row["reason"].endswith(row["lacking"])
 
 
-def test_a_statement_on_one_epoch_lists_all_budgets_since_pairs_grow_with_them() -> None:
-    rows = [
-        trial_row((pairs, "all", architecture, "clip"), pairs * cost, seed, error + 0.001 * seed)
-        for pairs, errors in ((10_000, (0.5, 0.6)), (40_000, (0.4, 0.35)))
-        for architecture, cost, error in zip(("ViT-X", "ViT-M"), (1e7, 4e7), errors, strict=True)
-        for seed in range(3)
-    ]
-    results = pd.DataFrame(rows).assign(regime="one-epoch", level_flops=np.nan, epochs=1.0)
-    results = results.assign(samples_seen=results["subset_size"].astype(float))
-    draws = drawn(results)
-    said = {each.title: each for each in statements(draws, contrasts(draws))}["Which architecture?"]
-    assert said.held == "CLIP, all"
-    assert [step.partition(": ")[0] for step in said.steps] == ["10,000 samples", "40,000 samples"]
-    assert [step.partition(": ")[2].split(" (")[0] for step in said.steps] == ["ViT-X", "ViT-M"]
-
-
-def test_statements_say_what_was_not_compared() -> None:
-    draws = drawn(pair(0.2, seeds=3))
-    said = {statement.title: statement for statement in statements(draws, contrasts(draws))}
-    assert said["Which architecture?"].verdict == "clear"
-    assert said["Does more data help?"].verdict == "undecided"
-    assert "No two finished trials differ" in said["Does more data help?"].text
-
-
 def test_mixtures_are_compared_as_an_axis_and_called_by_their_names() -> None:
     rows = [
         trial_row((1024, f"mixture:{name}", "ViT-X", "clip"), 2e11, seed, error + shift)
@@ -188,10 +156,6 @@ def test_mixtures_are_compared_as_an_axis_and_called_by_their_names() -> None:
     (row,) = records(table[table["axis"] == "quality"])
     assert (row["best"], row["verdict"]) == ("mixture half", "clear")
     assert row["values"] == "mixture half · mixture web"
-    stated = statements(draws, table)[0]
-    assert stated.title == "Which mixture of pools?"
-    assert stated.steps[0].startswith("200 GFLOP: mixture half (clear: ")
-    assert stated.steps[0].endswith(" points ahead of mixture web)")
 
 
 def test_a_crossing_is_found_with_an_interval_around_it() -> None:
