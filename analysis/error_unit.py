@@ -88,8 +88,8 @@ class ErrorUnit:
         return f"{text}{self.points and ' (points)'}"
 
 
-PERCENT = ErrorUnit(word="error", factor=100, form="z.1f", fine="z.2f", sign=" %", points=" points", most=1)
-LOSS = ErrorUnit(word="loss", factor=1, form="z.4g", fine="z.5g", sign="", points="", most=inf)
+PERCENT = ErrorUnit(word="error", factor=100, form=".1f", fine=".2f", sign=" %", points=" points", most=1)
+LOSS = ErrorUnit(word="loss", factor=1, form=".4g", fine=".5g", sign="", points="", most=inf)
 
 
 def is_loss(metric: str) -> bool:

@@ -155,7 +155,7 @@ def format_number(value: float, form: str) -> str:
     last = exact.adjusted() + 1 - max(digits, 1) if form[-1] == "g" else -digits - 2 * (form[-1] == "%")
     if exact.is_finite() and exact != (whole := exact.scaleb(-last)).to_integral_value():
         value = float(whole.to_integral_value(ROUND_HALF_UP).scaleb(last))
-    return format(value, form)
+    return format(value or 0.0, form)  # no −0
 
 
 def format_count(count: float, *, digits: int = 4, from_: int = 10**6) -> str:

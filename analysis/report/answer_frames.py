@@ -5,6 +5,8 @@ samples seen otherwise; intervals are 90 %, NaN when unknown.
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -15,191 +17,173 @@ from analysis.report.analyse import Analysis
 ColumnMeanings = Mapping[str, tuple[str, str]]
 """Column → its meaning and its unit."""
 
-_CONFIGURATION: ColumnMeanings = {
+_X = "FLOPs or pairs"
+_MEANINGS: ColumnMeanings = {
+    "regime": ("`fixed-compute`, `one-epoch` or `equal-samples`", ""),
+    "budget": ("Budget level", "FLOPs or samples"),
     "subset_size": ("Size of the training subset", "pairs"),
     "quality": ("Quality filter of the subset", ""),
     "architecture": ("Architecture, by its catalogue name", ""),
     "strategy": ("Training strategy, by its name", ""),
-}
-_BUDGET: ColumnMeanings = {
-    "regime": ("`fixed-compute`, `one-epoch` or `equal-samples`", ""),
-    "budget": ("Budget level", "FLOPs or samples"),
-}
-_ERROR: ColumnMeanings = {
+    "train_flops": ("Training FLOPs of the whole trial", "FLOPs"),
+    "train_flops_per_sample": ("Training FLOPs of one pair", "FLOPs"),
+    "samples_seen": ("Pairs that pass through training, repeats included", "pairs"),
+    "epochs": ("`samples_seen` ÷ `subset_size`", ""),
+    "parameters": ("Trainable parameters", "parameters"),
+    "runs": ("Number of its runs", ""),
     "error": ("Mean error of its runs", "fraction"),
     "low": ("Lower end of its interval", "fraction"),
     "high": ("Upper end of its interval", "fraction"),
-}
-_VERDICT: ColumnMeanings = {
     "probability": ("Share of the draws in which it has the lowest error", ""),
     "runner_up": ("Configuration or value with the second lowest error, in words", ""),
     "runner_up_error": ("Error of the runner-up", "fraction"),
     "gap": ("Error of the runner-up minus error of the best", "fraction"),
     "gap_low": ("Lower end of the interval of the gap", "fraction"),
     "gap_high": ("Upper end of the interval of the gap", "fraction"),
-    "verdict": ("`clear`, `tie` or `undecided`", ""),
+    "verdict": ("`clear`, `tie`, `undecided` or `beaten`", ""),
     "reason": ("Reason of the verdict, in words", ""),
-}
-_SIZES: ColumnMeanings = {
-    "train_flops": ("Training FLOPs of the whole trial", "FLOPs"),
-    "train_flops_per_sample": ("Training FLOPs of one pair", "FLOPs"),
-    "samples_seen": ("Pairs that pass through training, repeats included", "pairs"),
-    "epochs": ("`samples_seen` ÷ `subset_size`", ""),
-    "parameters": ("Trainable parameters", "parameters"),
+    "axis": ("The part that varies", ""),
+    "held": ("The fixed parts, in words", ""),
+    "along": ("`compute`: x is training FLOPs; `data`: x is unique pairs", ""),
+    "trial": ("Id of the trial", ""),
+    "seed": ("Seed", ""),
+    "train_loss": ("Mean training loss of the last tenth of the steps", ""),
+    "configurations": ("Number of configurations compared", ""),
+    "not_run": ("Untried combinations of the leaders' parts, in words", ""),
+    "score_flops": ("What the score of its quality cost: training of its models, scoring", "FLOPs"),
+    "values": ("The compared values, in words", ""),
+    "best": ("The value with the lowest error, in words", ""),
+    "option": ("One value, in words", ""),
+    "other": ("The other: plain CLIP if it is one of them, else the one behind at the end", ""),
+    "factor": ("k: the other needs k·x for the error of the option at x", ""),
+    "factor_low": ("Lower end of the interval of k; 0 if it lies below `lowest`", ""),
+    "factor_high": ("Upper end of the interval of k; infinite if it lies above `highest`", ""),
+    "lowest": ("Smallest k within the x of the other", ""),
+    "highest": ("Largest k within the x of the other", ""),
+    "x": ("Place on the curve; NaN without points", _X),
+    "y": ("Median of the error there", "fraction"),
+    "x_from": ("Smallest x that both have", _X),
+    "x_to": ("Largest x that both have", _X),
+    "crossing": ("`overtakes`, `is overtaken`, `none within the data` or `undecided`", ""),
+    "crossing_x": ("Where they cross last", _X),
+    "x_low": ("Lower end of its interval; 0 if open", _X),
+    "x_high": ("Upper end of its interval; infinite if open", _X),
+    "crossings": ("How often they cross", ""),
+    "status": ("`ok`, `no decrease` or `no intervals`; only the first has points", ""),
+    "parameter": ("`E`, `alpha`, `beta`, `gamma`, `epochs` of repeats, or the part of an effect", ""),
+    "of": ("The architecture, strategy or quality of an effect; empty otherwise", ""),
+    "value": ("Median; an effect is a factor of q", ""),
+    "what": ("`N` or `D`", ""),
+    "exponent": ("a in N ∝ C^a, or b in D ∝ C^b", ""),
+    "sizes": ("Number of model sizes", ""),
+    "level": ("Budget level, tuning, earlier declarations or a quality score, in words", ""),
+    "trials": ("Number of planned trials", ""),
+    "planned": ("Planned training FLOPs", "FLOPs"),
+    "spent": ("Training FLOPs spent, waste included", "FLOPs"),
+    "wasted": ("The part lost with failed attempts", "FLOPs"),
+    "evaluation": ("Forward FLOPs of evaluation, outside the budget", "FLOPs"),
+    "hours": ("Hours in trials times the devices of each", "hours"),
+    "name": ("The configuration in words", ""),
+    "flops": ("Training FLOPs that it spends", "FLOPs"),
+    "share": ("The share of the budget that it spends", ""),
+    "measured": ("Whether it was run there", ""),
 }
 
-FRAMES: Mapping[str, tuple[str, ColumnMeanings]] = {
-    "trials": (
+
+class AnswerFrame(NamedTuple):
+    """The content of a frame in words, the names of its columns, and what some of them mean there."""
+
+    content: str
+    names: str
+    here: ColumnMeanings = MappingProxyType({})
+
+    @property
+    def columns(self) -> ColumnMeanings:
+        """Columns with meaning and unit."""
+        return {name: self.here.get(name, _MEANINGS[name]) for name in self.names.split()}
+
+
+_CELL = f"regime budget {' '.join(CONFIGURATION)}"
+_SIZES = "train_flops train_flops_per_sample samples_seen epochs parameters"
+_VERDICT = "probability runner_up runner_up_error gap gap_low gap_high verdict reason"
+_NO_UNIT = {"low": ("Lower end of its interval", ""), "high": ("Upper end of its interval", "")}
+FRAMES: Mapping[str, AnswerFrame] = {
+    "trials": AnswerFrame(
         "One row per finished trial with the metric.",
-        {
-            "trial": ("Id of the trial", ""),
-            **_BUDGET,
-            **_CONFIGURATION,
-            "seed": ("Seed", ""),
-            **_SIZES,
-            "train_loss": ("Mean training loss of the last tenth of the steps", ""),
-            "error": ("1 − the metric, or the loss", "fraction"),
-        },
+        f"trial {_CELL} seed {_SIZES} train_loss error",
+        {"error": ("1 − the metric, or the loss", "fraction")},
     ),
-    "best": (
+    "best": AnswerFrame(
         "The best configuration at each budget.",
+        f"{_CELL} train_flops samples_seen epochs parameters runs error low high configurations {_VERDICT} "
+        "not_run score_flops",
+    ),
+    "recommend": AnswerFrame(
+        "The configurations that fit a compute and a data budget, the recommended one first.",
+        f"name {_CELL} flops share epochs error low high probability measured factor".replace(" budget", ""),
         {
-            **_BUDGET,
-            **_CONFIGURATION,
-            **{name: _SIZES[name] for name in ("train_flops", "samples_seen", "epochs", "parameters")},
-            "runs": ("Number of its runs", ""),
-            **_ERROR,
-            "configurations": ("Number of configurations compared", ""),
-            **_VERDICT,
-            "verdict": ("`clear`, `tie`, `undecided` or `beaten`", ""),
-            "not_run": ("Untried combinations of the leaders' parts, in words", ""),
-            "score_flops": ("What the score of its quality cost: training of its models, scoring", "FLOPs"),
+            "error": ("Median of the draws of its error", "fraction"),
+            "factor": ("Compute ÷ its largest measured compute; infinite if it was never run", ""),
         },
     ),
-    "contrasts": (
+    "contrasts": AnswerFrame(
         "Comparisons along one part of the configuration, the others fixed.",
-        {
-            "axis": ("The part that varies", ""),
-            **_BUDGET,
-            "held": ("The fixed parts, in words", ""),
-            "values": ("The compared values, in words", ""),
-            "best": ("The value with the lowest error, in words", ""),
-            **_ERROR,
-            **_VERDICT,
-        },
+        f"axis regime budget held values best error low high {_VERDICT}",
     ),
-    "comparisons": (
+    "comparisons": AnswerFrame(
         "Two options that differ in one part of the configuration: difference, worth, and where they cross.",
+        "axis along held option other x gap gap_low gap_high probability verdict factor factor_low "
+        "factor_high lowest highest x_from x_to crossing crossing_x x_low x_high crossings reason",
         {
-            "axis": ("The part that varies", ""),
-            "along": ("`compute`: x is training FLOPs; `data`: x is unique pairs", ""),
-            "held": ("The fixed parts, in words", ""),
-            "option": ("One value, in words", ""),
-            "other": ("The other: plain CLIP if it is one of them, else the one behind at the end", ""),
-            "x": ("Where the two are compared, an x of the option", "FLOPs or pairs"),
+            "x": ("Where the two are compared, an x of the option", _X),
             "gap": ("Error of the other minus error of the option; NaN beyond the other's x", "fraction"),
-            "gap_low": ("Lower end of the interval of the gap", "fraction"),
-            "gap_high": ("Upper end of the interval of the gap", "fraction"),
             "probability": ("Share of the draws in which the option has the lower error", ""),
             "verdict": ("`ahead`, `behind` or `undecided`: the option at x", ""),
-            "factor": ("k: the other needs k·x for the error of the option at x", ""),
-            "factor_low": ("Lower end of the interval of k; 0 if it lies below `lowest`", ""),
-            "factor_high": ("Upper end of the interval of k; infinite if it lies above `highest`", ""),
-            "lowest": ("Smallest k within the x of the other", ""),
-            "highest": ("Largest k within the x of the other", ""),
-            "x_from": ("Smallest x that both have", "FLOPs or pairs"),
-            "x_to": ("Largest x that both have", "FLOPs or pairs"),
-            "crossing": ("`overtakes`, `is overtaken`, `none within the data` or `undecided`", ""),
-            "crossing_x": ("Where they cross last", "FLOPs or pairs"),
-            "x_low": ("Lower end of its interval; 0 if open", "FLOPs or pairs"),
-            "x_high": ("Upper end of its interval; infinite if open", "FLOPs or pairs"),
-            "crossings": ("How often they cross", ""),
             "reason": ("Reason of the verdict on the crossing, in words", ""),
         },
     ),
-    "laws": (
+    "laws": AnswerFrame(
         "Parameters of the joint law of each regime, see [Method](method.md#joint-law).",
-        {
-            "regime": _BUDGET["regime"],
-            "parameter": ("`E`, `alpha`, `beta`, `gamma`, `epochs` of repeats, or the part of an effect", ""),
-            "of": ("The architecture, strategy or quality of an effect; empty otherwise", ""),
-            "value": ("Median; an effect is a factor of q", ""),
-            "low": ("Lower end of its interval", ""),
-            "high": ("Upper end of its interval", ""),
-        },
+        "regime parameter of value low high",
+        _NO_UNIT,
     ),
-    "bands": (
+    "bands": AnswerFrame(
         "Curves of cells that differ only in compute or only in data: points of the joint law along them.",
-        {
-            "along": ("`compute`: x is training FLOPs; `data`: x is unique pairs", ""),
-            **_BUDGET,
-            **_CONFIGURATION,
-            "status": ("`ok`, `no decrease` or `no intervals`; only the first has points", ""),
-            "x": ("Place on the curve; NaN without points", "FLOPs or pairs"),
-            "y": ("Median of the error there", "fraction"),
-            "low": ("Lower end of its interval", "fraction"),
-            "high": ("Upper end of its interval", "fraction"),
-        },
+        f"along {_CELL} status x y low high",
     ),
-    "pareto": (
+    "pareto": AnswerFrame(
         "Cells that no other cell beats at equal or lower compute.",
-        {
-            **_BUDGET,
-            **_CONFIGURATION,
-            **_SIZES,
-            "error": ("Mean error of its runs", "fraction"),
-            "runs": ("Number of its runs", ""),
-            "probability": ("Share of the draws in which it is on the frontier", ""),
-        },
+        f"{_CELL} {_SIZES} error runs probability",
+        {"probability": ("Share of the draws in which it is on the frontier", "")},
     ),
-    "exponents": (
+    "exponents": AnswerFrame(
         "How the best model size N (training FLOPs of a sample) and the samples D grow with compute.",
+        "regime what exponent low high sizes status reason",
         {
-            "regime": _BUDGET["regime"],
-            "what": ("`N` or `D`", ""),
-            "exponent": ("a in N ∝ C^a, or b in D ∝ C^b", ""),
-            "low": ("Lower end of its interval", ""),
-            "high": ("Upper end of its interval", ""),
-            "sizes": ("Number of model sizes", ""),
+            **_NO_UNIT,
             "status": ("`ok`, `undetermined` or `none`", ""),
             "reason": ("Reason of the status, in words; empty if it is `ok`", ""),
         },
     ),
-    "cost": (
+    "cost": AnswerFrame(
         "Training FLOPs and device hours by budget level; empty for an imported study.",
-        {
-            "level": ("Budget level, tuning, earlier declarations or a quality score, in words", ""),
-            "trials": ("Number of planned trials", ""),
-            "planned": ("Planned training FLOPs", "FLOPs"),
-            "spent": ("Training FLOPs spent, waste included", "FLOPs"),
-            "wasted": ("The part lost with failed attempts", "FLOPs"),
-            "evaluation": ("Forward FLOPs of evaluation, outside the budget", "FLOPs"),
-            "hours": ("Hours in trials times the devices of each", "hours"),
-        },
+        "level trials planned spent wasted evaluation hours",
     ),
 }
 """Name → content and columns of each frame."""
 
 
-def answer_frame(name: str, found: Analysis) -> pd.DataFrame:
-    """Return the frame of a name in `FRAMES`, with exactly its documented columns."""
-    columns = list(FRAMES[name][1])
-    frame: pd.DataFrame = {
-        "trials": lambda: found.trials.frame,
-        "best": lambda: found.best,
-        "contrasts": lambda: found.contrasts,
-        "comparisons": lambda: found.comparisons,
-        "laws": lambda: found.parameters,
-        "bands": lambda: pd.concat([_curve(law) for law in found.laws] or [pd.DataFrame()]),
-        "pareto": lambda: found.pareto,
-        "exponents": lambda: found.exponents,
-        "cost": lambda: found.levels,
-    }[name]()
-    return frame.reindex(columns=columns).reset_index(drop=True)
+def answer_frame(name: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows with exactly the documented columns of the frame of a name in `FRAMES`."""
+    return rows.reindex(columns=list(FRAMES[name].columns)).reset_index(drop=True)
+
+
+def curve_points(found: Analysis) -> pd.DataFrame:
+    """Return the points of all curves; one row for a curve without a point."""
+    return pd.concat([_curve(law) for law in found.laws] or [pd.DataFrame()])
 
 
 def _curve(law: Law) -> pd.DataFrame:
-    """Return the points of a curve, or one row without a point."""
     fixed = {name: law.identity.get(name) for name in ("regime", "budget", *CONFIGURATION)}
     points = law.band if len(law.band) else pd.DataFrame({"x": [float("nan")]})
     return points.assign(along=law.along, status=law.status, **fixed)

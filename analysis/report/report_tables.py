@@ -34,6 +34,7 @@ from analysis.report.tables import (
     TextColumn,
     column,
     duration_text,
+    errors,
     interval,
     number,
     share_text,
@@ -62,22 +63,28 @@ def report_tables(found: Analysis, study: StudyFrames) -> tuple[Table, ...]:
     return tuple(table for table in tables if len(table.frame) or table.name == "trials")
 
 
-def _answers(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
-    error, ends = column(unit.heading, "error", unit.number), interval("Interval", unit.interval)
-    ahead = column(unit.gap_heading_of("Ahead by"), "gap", unit.number)
-    gap_ends = interval("Interval", unit.interval, "gap_low", "gap_high")
-    axis = column("Axis", "axis", lambda name: "data size" if name == "subset_size" else name)
-    yield Table.of(
+def best_table(found: Analysis, best: pd.DataFrame) -> Table:
+    """Return the table of the best configuration at each budget, or at some of them."""
+    unit = found.draws.error_unit
+    return Table.of(
         "best", "Best configuration at each budget",
         f"{capital(metric_text(found.trials.metric))}. {clear_text(found.draws.confidence)}",
-        found.best, [
-            column("Budget", "at"), *PARTS, EPOCHS, error, ends, column("P(best)", "probability", share_text),
-            column("Runner-up", "runner_up"),
+        best, [
+            column("Budget", "at"), *PARTS, EPOCHS, *errors(unit),
+            column("P(best)", "probability", share_text), column("Runner-up", "runner_up"),
             column(f"Its {unit.heading.lower()}", "runner_up_error", unit.number), VERDICT,
             TextColumn("Run here", lambda row: f"{row['measured']} of {row['configurations']}"),
             column("Its score cost", "score_flops", lambda flops: score_text(flops, found.cost)),
         ],
     )  # fmt: skip
+
+
+def _answers(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
+    error, ends = errors(unit)
+    ahead = column(unit.gap_heading_of("Ahead by"), "gap", unit.number)
+    gap_ends = interval("Interval", unit.interval, "gap_low", "gap_high")
+    axis = column("Axis", "axis", lambda name: "data size" if name == "subset_size" else name)
+    yield best_table(found, found.best)
     middle, reach = found.outliers["error"] - found.outliers["miss"], QUANTILE * found.outliers["deviation"]
     yield Table.of(
         "outliers", "Runs that stand out",

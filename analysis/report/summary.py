@@ -1,5 +1,9 @@
 """The answers of a report as the command line prints them."""
 
+from collections.abc import Iterator
+
+import pandas as pd
+
 from analysis.answers.answer_text import answer_line
 from analysis.answers.best import turns, unranked
 from analysis.answers.cost import notable_score
@@ -8,6 +12,17 @@ from analysis.cells.table import records
 from analysis.labels import budget_text, configuration_text
 from analysis.report.analyse import Analysis
 from budgets.quantity import format_flops, plural
+
+
+def answer_lines(best: pd.DataFrame, found: Analysis, *, why: bool = False) -> Iterator[str]:
+    """Yield a line for each row of the best configurations, if asked with its reasons."""
+    for row in records(best):
+        leader, unit = configuration_text(row), found.draws.error_unit
+        yield answer_line(str(row["at"]), leader, row, unit, tied=len(row["leaders"]))
+        if why:
+            tied = [f"tied: {row['tied']}"] if row["verdict"] == "tie" else []
+            scope = f"{row['scope']}{notable_score(row['score_flops'], found.cost)}"
+            yield from (f"  {said}" for said in (row["reason"], *tied, scope))
 
 
 def summary_lines(found: Analysis, *, why: bool = False) -> tuple[str, ...]:
@@ -19,13 +34,7 @@ def summary_lines(found: Analysis, *, why: bool = False) -> tuple[str, ...]:
     ran = f"{progress.finished} of {progress.planned} trials finished{unfinished}{left}; {spent} spent"
     lines = [found.imported or ran]
     shown, more = turns(found.best)
-    for row in records(shown):
-        leader = configuration_text(row)
-        lines.append(answer_line(str(row["at"]), leader, row, unit, tied=len(row["leaders"])))
-        if why:
-            tied = [f"tied: {row['tied']}"] if row["verdict"] == "tie" else []
-            scope = f"{row['scope']}{notable_score(row['score_flops'], found.cost)}"
-            lines += [f"  {said}" for said in (row["reason"], *tied, scope)]
+    lines += answer_lines(shown, found, why=why)
     lines += [f"{more}: tables/best.md"] if more else []
     lines += unranked(found.draws)
     if found.best.empty and len(lines) == 1:

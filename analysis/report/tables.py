@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.cells.table import records
+from analysis.error_unit import ErrorUnit
 from analysis.labels import axis_text, budget_text, configuration_text, count_text, epochs_text
 from budgets.quantity import format_flops, format_number
 
@@ -110,6 +111,11 @@ def duration_text(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def errors(unit: ErrorUnit) -> tuple[TextColumn, TextColumn]:
+    """Return the columns of errors and of their intervals."""
+    return column(unit.heading, "error", unit.number), interval("Interval", unit.interval)
 
 
 BUDGET = TextColumn("Budget", lambda row: budget_text(row["regime"], row["budget"]))

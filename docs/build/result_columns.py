@@ -35,31 +35,12 @@ This page is generated from `runners/results.py` and `analysis/report/answer_fra
 `python -m docs.build.reference`; a test compares them."""
 _IN_PYTHON = """## In Python
 
-`Study.open` reads a study by its name in `results/`, finished or running, run or imported, or by its
-declaration's file, such as `my-study.yaml`, in the folder that the commands use:
-
-```python
-from study import Study
-
-study = Study.open("small")
-study.best[["budget", "architecture", "strategy", "error", "low", "high", "verdict"]]
-figure = study.figure("error-compute-architecture")
-figure.axes[0].set_ylim(40, 100)
-figure.savefig("figure-1.pdf")
-```
-
-- `study.results`, `study.curves` and `study.plan` are the tables above; the last two are empty for an
-  imported study.
-- `study.trials`, `study.best`, `study.contrasts`, `study.comparisons`, `study.laws`, `study.bands`,
-  `study.pareto`, `study.exponents` and `study.cost` are the answers of the report as numbers, with the
-  columns below. Errors are fractions from 0 to 1, or values of a loss. Intervals are 90 %; NaN means unknown.
-- Under `fixed-compute`, `study.best` has a row per `budget`. In the other regimes it has a row per compute,
-  `train_flops`, and `budget` is the samples of that row's trial, so it may repeat.
-- `study.tables` has every table of the report by name, with texts as cells.
-- `study.figures` lists the figures; `study.figure(NAME)` draws one as a matplotlib figure, and
-  `study.figure_data(NAME)` returns everything in it, one row per mark.
-
-The notebook `examples/figures-for-a-paper.ipynb` uses them as for a paper."""
+[`Study`](python.md) has the tables above as `study.results`, `study.curves` and `study.plan`, of which the
+last two are empty for an imported study, and the answers of the report as frames with the columns below.
+Errors are fractions from 0 to 1, or values of a loss. Intervals are 90 %; NaN means unknown. Under
+`fixed-compute`, `study.best().frame` has a row per `budget`. In the other regimes it has a row per compute,
+`train_flops`, and `budget` is the samples of that row's trial, so it may repeat."""
+_CALLS = {"best": "best().frame", "recommend": "recommend(flops=…, pairs=…).frame"}
 _SECTIONS = {
     "results.parquet": """One row per trial that ended, in the order of the plan. For a `diverged` trial,
 samples, steps, epochs and training FLOPs are those done before it diverged, and there are no metrics. For a
@@ -90,10 +71,10 @@ def columns_page() -> str:
     for name, columns in TABLES.items():
         parts += [f"## `{name}`", _SECTIONS[name], _table(columns)]
     parts.append(_IN_PYTHON)
-    for frame, (content, documented) in FRAMES.items():
-        rows = [f"| `{name}` | {meaning} | {unit or '–'} |" for name, (meaning, unit) in documented.items()]
+    for name, frame in FRAMES.items():
+        rows = [f"| `{one}` | {meaning} | {unit or '–'} |" for one, (meaning, unit) in frame.columns.items()]
         head = ["| column | meaning | unit |", "|---|---|---|"]
-        parts += [f"### `study.{frame}`", content, "\n".join([*head, *rows])]
+        parts += [f"### `study.{_CALLS.get(name, name)}`", frame.content, "\n".join([*head, *rows])]
     return "\n\n".join(parts) + "\n"
 
 

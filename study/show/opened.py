@@ -1,114 +1,200 @@
 """A finished or running study in Python, with its results and answers as frames and figures."""
 
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from markupsafe import escape
 from matplotlib.figure import Figure
 
-from analysis.cells.study_frames import StudyFrames
+from analysis.answers.recommendation import smallest_pool
+from analysis.cells.pareto import same_cost
+from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing
 from analysis.drawing.draw import draw
 from analysis.report.analyse import Analysis, analyse
-from analysis.report.answer_frames import answer_frame
+from analysis.report.answer_frames import answer_frame, curve_points
 from analysis.report.figures import report_figures
-from analysis.report.report_tables import report_tables
+from analysis.report.report_tables import best_table, report_tables
+from analysis.report.summary import answer_lines, summary_lines
+from analysis.report.tables import Table, TextColumn, column, errors, share_text
+from budgets.declaration.sections import FARTHEST
 from budgets.names import unknown
+from budgets.quantity import parse_count, parse_flops
 from study.declare.load import find_declaration, load_declaration
+from study.show.advice import advise
 from study.show.study_report import study_frames
 from study.state.study import Imported, Study, find_imported, find_study, imported_names
 
+Amount = float | str
+"""A number, or its text with a unit: ``5.4e12`` or ``"5.4 TFLOP"``."""
 
-class OpenedStudy:
-    """A study with its results and answers; ``from study import Study`` names this class.
 
-    The answers are computed once, when they are first needed. docs/results.md lists the columns of every
-    frame with unit and meaning.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """An answer of a study; printed it is sentences, and a notebook shows its table as well.
 
     Attributes:
+        lines: What the commands say.
+        why: What they say with ``--why``.
+        frame: The answer in numbers; docs/results.md lists its columns.
+        table: The answer in texts, as in the report.
+    """
+
+    lines: tuple[str, ...]
+    why: tuple[str, ...]
+    frame: pd.DataFrame
+    table: Table
+
+    def __str__(self) -> str:
+        """Return the sentences."""
+        return "\n".join(self.lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """Return the first sentences and the table."""
+        return _html(self.lines[:4], self.table)
+
+
+class OpenedStudy:
+    """A study with its results and answers, opened by its name or by the file of its declaration.
+
+    ``from study import Study`` names this class. By default a name is looked up in ``results`` below the
+    working directory; a file's study is in the folder that the commands use, which is below its ``storage:``
+    if it declares one. The answers are computed once, when they are first needed. docs/results.md lists the
+    columns of every frame with unit and meaning.
+
+    Attributes:
+        name: Its name.
+        metric: Metric that it compares.
         results: One row per trial that ended, as in ``results.parquet``.
         curves: Training curves, as in ``curves.parquet``.
         plan: Planned trials, as in ``plan.parquet``.
+
+    Raises:
+        ValueError: There is no such study, or it has not been run.
     """
 
-    def __init__(self, frames: StudyFrames) -> None:
-        """Wrap the frames of a study."""
-        self._frames = frames
-        self.name, self.metric = frames.name, frames.metric
-        self.results, self.curves, self.plan = frames.results, frames.curves, frames.plan
-
-    @classmethod
-    def open(cls, name: str, *, results: str | Path | None = None) -> "OpenedStudy":
-        """Open a study by its name in the folder ``results``, or by the file of its declaration.
-
-        By default the folder is ``results`` below the working directory; for a file it is the folder that the
-        commands use, which is below its ``storage:`` if it declares one.
-
-        Raises:
-            ValueError: There is no such study, or it has not been run.
-        """
+    def __init__(self, name: str, *, results: str | Path | None = None) -> None:
+        """Read the frames of a study from a folder of studies."""
         place = None if results is None else str(results)
         try:
             study = _find(name, place)
             if isinstance(study, Study):
                 study.require_run("plan.parquet")
         except ValueError as error:
-            raise ValueError(f"Study.open({name!r}, results={place!r}): {error}") from None
-        return cls(study_frames(study))
+            raise ValueError(f"Study({name!r}, results={place!r}): {error}") from None
+        self._frames = study_frames(study)
+        self.name, self.metric = self._frames.name, self._frames.metric
+        self.results, self.curves, self.plan = self._frames.results, self._frames.curves, self._frames.plan
 
     def __repr__(self) -> str:
         """Return the study's name and size."""
         return f"Study({self.name!r}, {len(self.results)} results)"
+
+    def _repr_html_(self) -> str:
+        """Return what is finished, and the best at each budget."""
+        return _html([f"{self.name}: {summary_lines(self.analysis)[0]}"], self.best().table)
 
     @cached_property
     def analysis(self) -> Analysis:
         """The analysis that the report shows."""
         return analyse(self._frames)
 
+    def best(self, level: Amount | None = None) -> Answer:
+        """Return the best configuration at each budget, or at that of a level, such as ``"5.4 TFLOP"``.
+
+        Raises:
+            ValueError: No budget has that level.
+        """
+        found, rows = self.analysis, self.analysis.best
+        if level is not None:
+            rows = rows[[_same(level, row) for row in records(rows)]]
+            if rows.empty:
+                raise ValueError(unknown("budget", str(level), found.best["at"]))
+        lines, why = (tuple(answer_lines(rows, found, why=asked)) for asked in (False, True))
+        return Answer(lines=lines, why=why, frame=answer_frame("best", rows), table=best_table(found, rows))
+
+    def recommend(self, *, flops: Amount, pairs: Amount, limit: float = FARTHEST) -> Answer:
+        """Recommend what to train with the training FLOPs of one trial and the pairs of a pool, unfiltered.
+
+        Measured budgets may end up to ``limit`` times below.
+
+        Raises:
+            ValueError: An amount can't be read or is below 1, or no configuration can be read there.
+        """
+        draws, unit = self.analysis.draws, self.analysis.draws.error_unit
+        advice = advise(
+            self._frames, draws, flops=_number("flops", flops, parse_flops),
+            pairs=_number("pairs", pairs, parse_count), limit=limit,
+        )  # fmt: skip
+        rows = advice.recommendation.candidates
+        columns = [
+            column("Configuration", "name"), *errors(unit), column("P(best)", "probability", share_text),
+            TextColumn("Run there", lambda row: "yes" if row["measured"] else "no"),
+        ]  # fmt: skip
+        table = Table.of("recommendation", "What to train", "", rows, columns)
+        return Answer(
+            lines=advice.lines(), why=advice.lines(why=True), table=table,
+            frame=answer_frame("recommend", rows),
+        )  # fmt: skip
+
+    def forecast(self, *, flops: Amount) -> Answer:
+        """Return what to expect of the best configuration at a compute, with the data of the largest pool.
+
+        Raises:
+            ValueError: As `recommend`.
+        """
+        cells = self.analysis.draws.cells
+        return self.recommend(
+            flops=flops,
+            pairs=max(map(smallest_pool, cells["subset_size"], cells["quality"]), default=1),
+        )
+
     @property
     def trials(self) -> pd.DataFrame:
         """Finished trials with their error."""
-        return answer_frame("trials", self.analysis)
-
-    @property
-    def best(self) -> pd.DataFrame:
-        """Best configuration at each budget."""
-        return answer_frame("best", self.analysis)
+        return answer_frame("trials", self.analysis.trials.frame)
 
     @property
     def contrasts(self) -> pd.DataFrame:
         """Comparisons of one choice at a time."""
-        return answer_frame("contrasts", self.analysis)
+        return answer_frame("contrasts", self.analysis.contrasts)
 
     @property
     def comparisons(self) -> pd.DataFrame:
         """Two options over compute or data: difference, worth and crossing."""
-        return answer_frame("comparisons", self.analysis)
+        return answer_frame("comparisons", self.analysis.comparisons)
 
     @property
     def laws(self) -> pd.DataFrame:
         """Parameters of the joint law with their intervals."""
-        return answer_frame("laws", self.analysis)
+        return answer_frame("laws", self.analysis.parameters)
 
     @property
     def bands(self) -> pd.DataFrame:
         """Curves over compute and over data, with their intervals."""
-        return answer_frame("bands", self.analysis)
+        return answer_frame("bands", curve_points(self.analysis))
 
     @property
     def pareto(self) -> pd.DataFrame:
         """Pareto frontier over compute."""
-        return answer_frame("pareto", self.analysis)
+        return answer_frame("pareto", self.analysis.pareto)
 
     @property
     def exponents(self) -> pd.DataFrame:
         """Growth of model size and samples with compute."""
-        return answer_frame("exponents", self.analysis)
+        return answer_frame("exponents", self.analysis.exponents)
 
     @property
     def cost(self) -> pd.DataFrame:
         """FLOPs and device hours by budget level."""
-        return answer_frame("cost", self.analysis)
+        return answer_frame("cost", self.analysis.levels)
 
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -153,6 +239,27 @@ class OpenedStudy:
         raise ValueError(
             unknown("figure", name, self.figures) + (f". Not drawn: {missing}" if missing else "")
         )
+
+
+def _number(name: str, value: Amount, parse: Callable[[str], int]) -> float:
+    try:
+        return float(parse(value)) if isinstance(value, str) else float(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _same(level: Amount, row: Mapping[str, Any]) -> bool:
+    """Return whether a row's budget or compute is that of a level, up to the rounding to whole batches."""
+    if isinstance(level, str):
+        return bool(row["at"].replace(" ", "") == level.replace(" ", ""))
+    return bool(same_cost(np.array([row["budget"], row["train_flops"]]), level).any())
+
+
+def _html(lines: Iterable[str], table: Table) -> str:
+    """Return sentences and a table for a notebook."""
+    said = "".join(f"<div>{escape(line.strip())}</div>" for line in lines)
+    note = f"<small>{escape(table.note)}</small>" if table.note else ""
+    return f"{said}{table.frame.to_html(index=False, border=0, max_rows=12)}{note}"
 
 
 def _find(name: str, results: str | None) -> Study | Imported:

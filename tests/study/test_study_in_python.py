@@ -1,5 +1,6 @@
 """Studies opened in Python: documented frames, figures to restyle, and the example notebook."""
 
+import doctest
 import json
 import re
 import shutil
@@ -27,18 +28,21 @@ NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 @pytest.fixture(scope="module")
 def small() -> Study:
-    return Study.open("small", results=ROOT / "results")
+    return Study("small", results=ROOT / "results")
 
 
 @pytest.fixture(scope="module")
 def full() -> Study:
-    return Study.open("small-full", results=ROOT / "results")
+    return Study("small-full", results=ROOT / "results")
 
 
 def test_every_frame_has_exactly_its_documented_columns(small: Study) -> None:
-    for name, (_, columns) in FRAMES.items():
-        frame = getattr(small, name)
-        assert list(frame.columns) == list(columns), name
+    asked = {
+        "best": small.best().frame, "recommend": small.recommend(flops="10 TFLOP", pairs=32768).frame
+    }  # fmt: skip
+    for name, documented in FRAMES.items():
+        frame = asked[name] if name in asked else getattr(small, name)
+        assert list(frame.columns) == list(documented.columns), name
         assert len(frame), name
         # A column that a frame does not have would be filled with NaN.
         filled = frame.notna().any()
@@ -46,17 +50,18 @@ def test_every_frame_has_exactly_its_documented_columns(small: Study) -> None:
 
 
 def test_the_best_are_those_of_the_report(full: Study) -> None:
-    assert full.best["architecture"].tolist() == ["mini-ConvNeXt"] * 3 + ["mini-ViT-XS-8"]
-    assert full.best["verdict"].tolist() == ["clear"] * 3 + ["tie"]
-    assert full.best["error"].tolist() == pytest.approx([0.698, 0.595, 0.559, 0.519], abs=0.01)
-    assert full.tables["best"]["Error (%)"].tolist() == [f"{100 * error:.1f}" for error in full.best["error"]]
+    best = full.best().frame
+    assert best["architecture"].tolist() == ["mini-ConvNeXt"] * 3 + ["mini-ViT-XS-8"]
+    assert best["verdict"].tolist() == ["clear"] * 3 + ["tie"]
+    assert best["error"].tolist() == pytest.approx([0.698, 0.595, 0.559, 0.519], abs=0.01)
+    assert full.tables["best"]["Error (%)"].tolist() == [f"{100 * error:.1f}" for error in best["error"]]
 
 
 def test_the_adaptive_study_finds_the_best_of_the_full_grid_for_less(small: Study, full: Study) -> None:
     frontier = small.analysis.best.to_dict("records")
-    assert [row["budget"] for row in frontier] == full.best["budget"].tolist()
+    assert [row["budget"] for row in frontier] == full.best().frame["budget"].tolist()
     keys = ["architecture", "strategy", "quality"]
-    for row, leader in zip(frontier, full.best.to_dict("records"), strict=True):
+    for row, leader in zip(frontier, full.best().frame.to_dict("records"), strict=True):
         named = f"{leader['architecture']}, {strategy_text(leader['strategy'])}, "
         if row["verdict"] == "tie":
             assert named in row["tied"]
@@ -65,6 +70,41 @@ def test_the_adaptive_study_finds_the_best_of_the_full_grid_for_less(small: Stud
 
     spent, whole = (each.results["paid_flops"].sum() for each in (small, full))
     assert spent <= 0.4 * whole
+
+
+def test_the_page_on_python_shows_what_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "results").symlink_to(ROOT / "results")
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    blocks = "\n".join(re.findall(r"```pycon\n(.*?)```", page, re.DOTALL))
+    shown = doctest.DocTestParser().get_doctest(blocks, {}, "docs/python.md", "docs/python.md", 0)
+    differs: list[str] = []
+    runner: Any = doctest.DocTestRunner()
+    ran = runner.run(shown, out=differs.append)
+    assert ran.attempted > 15
+    assert not ran.failed, "".join(differs)
+
+
+def test_an_answer_is_asked_by_the_budget_and_shown_as_the_reports_table(small: Study) -> None:
+    (line,) = small.best(5.4e12).lines
+    assert line == small.best("5.4TFLOP").lines[0] == str(small.best()).splitlines()[-1]
+    html = small.best("5.4 TFLOP")._repr_html_()
+    assert html.count("<tr") == 2
+    assert "<td>[50.4, 54.3]</td>" in html
+    advice = small.recommend(flops=5.4e12, pairs="32,768")
+    assert advice.lines == small.recommend(flops="5.4 TFLOP", pairs=32768).lines
+    assert advice.table.frame["Configuration"][0] in advice._repr_html_()
+    assert "<td>5.4 TFLOP</td>" in small._repr_html_()
+    ahead = small.forecast(flops=2e13).frame.iloc[0]
+    assert ahead["low"] < ahead["error"] < advice.frame["error"].iloc[0]
+    mistakes: Any = (
+        (lambda: small.best("5 TFLOP"), "unknown budget '5 TFLOP'; did you mean '5.4 TFLOP'"),
+        (lambda: small.recommend(flops="5 TFLIP", pairs=9), "flops: '5 TFLIP': unknown unit of compute"),
+        (lambda: small.forecast(flops=0), "flops must be at least 1; found 0"),
+    )
+    for ask, said in mistakes:
+        with pytest.raises(ValueError, match=re.escape(said)):
+            ask()
 
 
 def test_a_figure_is_a_matplotlib_figure_of_the_listed_marks(small: Study) -> None:
@@ -86,22 +126,22 @@ def test_a_file_opens_the_study_in_its_storage_and_a_name_that_in_results(
     text = Path("shared/results/small/study.yaml").read_text(encoding="utf-8")
     Path("mine.yaml").write_text(f"storage: {tmp_path}/shared\n{text}", encoding="utf-8")
 
-    of_file, of_name = Study.open("mine.yaml"), Study.open("small")
+    of_file, of_name = Study("mine.yaml"), Study("small")
 
-    assert len(of_file.results) == len(Study.open("small", results="shared/results").results)
-    assert len(of_name.results) == len(Study.open("mine.yaml", results="results").results)
+    assert len(of_file.results) == len(Study("small", results="shared/results").results)
+    assert len(of_name.results) == len(Study("mine.yaml", results="results").results)
     assert len(of_file.results) > len(of_name.results)
 
 
 def test_a_study_that_is_not_found_is_named_with_its_folder(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^Study.open\('smal', results='\S+'\): .*did you mean 'small'"):
-        Study.open("smal", results=tmp_path)
+    with pytest.raises(ValueError, match=r"^Study\('smal', results='\S+'\): .*did you mean 'small'"):
+        Study("smal", results=tmp_path)
     declaration = tmp_path / "mine.yaml"
     shutil.copy(ROOT / "results" / "small" / "study.yaml", declaration)
     with pytest.raises(ValueError, match=r"mine.yaml', results='\S+'\): \S+/small has no results"):
-        Study.open(str(declaration), results=tmp_path)
-    with pytest.raises(ValueError, match=r"^Study.open\('none.yaml', results=None\): "):
-        Study.open("none.yaml")
+        Study(str(declaration), results=tmp_path)
+    with pytest.raises(ValueError, match=r"^Study\('none.yaml', results=None\): "):
+        Study("none.yaml")
 
 
 def test_the_example_notebook_gives_the_outputs_that_it_stores_and_writes_its_files(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_ladder_of_a_users_own_catalogue_is_one_family_in_tuning_and_report(
 
     (line,) = read_json(tiny.folder / "tuning.json")["carried"]
     assert [each["architecture"] for each in line["rates"]] == ["small-vit", "base-vit"]
-    opened = Study.open("tiny", results=tiny.place)
+    opened = Study("tiny", results=tiny.place)
     cells = opened.analysis.draws.cells
     assert dict(zip(cells["architecture"], cells["family"], strict=True)) == {
         "small-vit": "ViT", "base-vit": "ViT", "conv": "ConvNeXt"
