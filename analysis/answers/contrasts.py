@@ -78,33 +78,6 @@ def decide(here: CellDraws, axis: str, held: Mapping[str, Any]) -> Verdict:
     )  # fmt: skip
 
 
-def _fixed(comparison: Comparison) -> dict[str, Any]:
-    """Return the fixed parts that comparisons at several budgets share.
-
-    Over one epoch the number of pairs is the budget, so it is not among them.
-    """
-    grows = {"budget", "subset_size"} if comparison.held["regime"] == "one-epoch" else {"budget"}
-    return {name: value for name, value in comparison.held.items() if name not in grows}
-
-
-def densest(found: list[Comparison]) -> list[Comparison]:
-    """Return the comparisons that share the fixed parts under which most cells are compared, by budget.
-
-    Ties go to the parts with more budgets, then to those with more pairs.
-    """
-    ways: dict[str, list[Comparison]] = {}
-    for comparison in found:
-        ways.setdefault(str(_fixed(comparison)), []).append(comparison)
-
-    def worth(group: list[Comparison]) -> tuple[int, int, float]:
-        size = group[0].held.get("subset_size", 0.0)
-        pairs = float("inf") if size == POOL else float(size)
-        return sum(len(comparison.positions) for comparison in group), len(group), pairs
-
-    best = max(ways.values(), key=worth, default=[])
-    return sorted(best, key=lambda comparison: float(comparison.held["budget"]))
-
-
 def lacking(plan: pd.DataFrame | None, axis: str) -> dict[tuple[Any, ...], Lacking]:
     """Return the missing runs of each planned comparison along an axis, a column of ``CONFIGURATION``.
 

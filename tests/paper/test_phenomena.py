@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analysis.answers.contrasts import Comparison, compared, densest
+from analysis.answers.contrasts import Comparison, compared
 from analysis.answers.crossing import quality_trades
 from analysis.arrays import Floats, Indices
 from analysis.belief.cell_draws import CellDraws, cell_draws
@@ -24,10 +24,19 @@ def draws() -> CellDraws:
     return cell_draws(tidy(results, metric="held-out/top1"))
 
 
+def densest(draws: CellDraws, axis: str) -> list[Comparison]:
+    """Return the comparisons that share the fixed parts under which most cells are compared, by budget."""
+    ways: dict[str, list[Comparison]] = {}
+    for one in compared(draws, axis):
+        ways.setdefault(str({**one.held, "budget": None}), []).append(one)
+    most = max(ways.values(), key=lambda way: sum(len(one.positions) for one in way))
+    return sorted(most, key=lambda one: float(one.held["budget"]))
+
+
 @pytest.fixture(scope="module")
 def sizes(draws: CellDraws) -> list[Comparison]:
     """Return the comparisons of 1,024, 4,096 and 13,108 pairs of one quality and model, by level."""
-    found = densest(compared(draws, "subset_size"))
+    found = densest(draws, "subset_size")
     assert len(found) == 4
     return found
 
@@ -58,7 +67,7 @@ def test_repeating_a_small_set_saturates(draws: CellDraws, sizes: list[Compariso
 
 
 def test_the_best_model_grows_with_compute(draws: CellDraws) -> None:
-    found = densest(compared(draws, "architecture"))
+    found = densest(draws, "architecture")
     assert len(found) == 4
     vit = (draws.cells["family"] != "ConvNeXt").to_numpy(bool)
     levels = [one.positions[vit[one.positions]] for one in found]
