@@ -1,11 +1,15 @@
 """What the commands print fits a terminal of 80 columns, with every word and every number whole."""
 
+import io
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
+from study.commands.command import show
 from study.show.lines import table_lines, wrapped
+from study.show.view import PlainConsole, text_lines
 from tests.root import ROOT
 from tests.study.conftest import Run
 
@@ -75,6 +79,20 @@ def test_a_line_is_wrapped_between_words_and_a_number_keeps_its_unit_and_interva
         "    [55.8, 58.8], tie of 2",
     ]
     assert wrapped(line, 55)[1] == "    error 57.2 % [55.8, 58.8], tie of 2"
+
+
+@pytest.mark.parametrize("where", ["terminal", "pipe"])
+def test_the_number_of_an_answer_is_bold_on_a_terminal_alone(
+    where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal, written = where == "terminal", io.StringIO()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    console = PlainConsole(file=written, force_terminal=terminal, width=200)
+    line = "1 TFLOP: ViT-S, CLIP, 1M pairs, all: predicted error 57.2 % [55.8, 58.8], tie of 2"
+    show(line)
+    console.print(*text_lines([line], console))
+    shown = line.replace("57.2 %", "\x1b[1m57.2 %\x1b[0m") if terminal else line
+    assert [capsys.readouterr().out, written.getvalue()] == [f"{shown}\n"] * 2
 
 
 UNCLEAR = ("leaders' parts", "were not run", "bracket", "floor ended", "without the whole", "told apart;")
