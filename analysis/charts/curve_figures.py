@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.arrays import Indices
-from analysis.belief.cell_draws import CellDraws, cell_draws
+from analysis.belief.cell_draws import CellDraws
 from analysis.belief.curves import X_COLUMNS, differing
-from analysis.cells.table import REGIMES, metrics, records, tidy
+from analysis.cells.table import REGIMES, records
 from analysis.charts.figure_data import (
     AXIS_WORDS,
     JOINED,
@@ -38,7 +38,7 @@ from analysis.labels import (
     regime_text,
     sort_key,
 )  # fmt: skip
-from analysis.laws.laws import Law, Measure, laws
+from analysis.laws.laws import Law, Measure
 
 _PANELS, _CURVES = 3, 8
 _ONCE = 0.04  # half the height, as a share of the range of errors, of the dash where repetition begins
@@ -78,7 +78,6 @@ class _Panel:
     held: Mapping[str, Any]
     positions: Indices
     x: str
-    title: str = ""
 
     @property
     def cells(self) -> pd.DataFrame:
@@ -131,6 +130,7 @@ def over_compute(measure: Measure, contrasts: pd.DataFrame, *, axis: str) -> Fig
         return Missing(title=title, reason=f"no two finished trials differ only in {word}")
     panel = _Panel(measure=measure, held=held, positions=positions, x="train_flops")
     verdicts = _verdicts(contrasts, axis, panel)
+    said = finding(verdicts, unit)
     led = Counter(row["best"] for row in verdicts)
     drawn = sorted(counts, key=lambda value: (-led[axis_text(axis, value)], -counts[value]))[:_CURVES]
     positions = positions[[value in drawn for value in values[positions]]]
@@ -138,9 +138,11 @@ def over_compute(measure: Measure, contrasts: pd.DataFrame, *, axis: str) -> Fig
     shown, same = set(positions.tolist()), draws.cells["regime"].to_numpy(object) == held["regime"]
     rest = [place for place in np.flatnonzero(same).tolist() if place not in shown]
     others = cell_marks(draws, rest, x="train_flops", mark="other", series="other configurations")
+    # Elsewhere cells of one budget differ in compute, so none is the best at it.
+    compute = held["regime"] == "fixed-compute"
     stars = [
         mark
-        for row in verdicts
+        for row in (verdicts if compute else ())
         for mark in cell_marks(
             draws,
             [
@@ -155,7 +157,7 @@ def over_compute(measure: Measure, contrasts: pd.DataFrame, *, axis: str) -> Fig
     ]  # fmt: skip
     return _figure(
         [panel], axis=axis, name="quality" if axis == "quality" else f"error-compute-{axis}", title=title,
-        finding=finding(verdicts, unit),
+        finding=said if compute or not said else f"{capital(regime_text(str(held['regime'])))}: {said}",
         before=[mark | {"low": np.nan, "high": np.nan} for mark in others], after=stars,
         also=("grey: other configurations",) if rest else (),
     )  # fmt: skip
@@ -175,30 +177,6 @@ def _verdicts(contrasts: pd.DataFrame, axis: str, panel: _Panel) -> list[dict[st
         | ({"verdict": "undecided"} if row["verdict"] == "clear" and row["lacking"] else {})
         for row in records(mine[mine["held"].isin(texts)].sort_values("budget"))
     ]
-
-
-def over_compute_of(
-    results: pd.DataFrame, *, name: str, title: str, endings: tuple[str, ...]
-) -> FigureData | Missing:
-    """Return the figure of error by several metrics against compute, one panel per metric, by architecture.
-
-    ``endings`` are the metrics without the name of the evaluation set.
-    """
-    found = [] if results.empty else [one for one in metrics(results) if one.rpartition("/")[2] in endings]
-    found = [one for one in found if results[one].notna().any()]
-    if not found:
-        return Missing(title=title, reason=f"no finished trial has any of the metrics {', '.join(endings)}")
-    panels = []
-    for metric in found[:_PANELS]:
-        # Trials that finished without this metric were not evaluated by it: they are not lost.
-        kept = results[(results["status"] != "finished") | results[metric].notna()]
-        draws = cell_draws(tidy(kept, metric=metric))
-        held, positions = slice_along(draws, "architecture")
-        mine = Measure(metric=metric, draws=draws, laws=laws(draws, along="compute"))
-        panels.append(
-            _Panel(measure=mine, held=held, positions=positions, x="train_flops", title=metric_text(metric))
-        )
-    return _figure(panels, axis="architecture", name=name, title=title)
 
 
 def over_data(measure: Measure, contrasts: pd.DataFrame) -> FigureData | Missing:
@@ -237,11 +215,9 @@ def over(measures: Sequence[Measure], *, axis: str, x: str) -> FigureData | Miss
     title, panels = f"{measures[0].draws.error_unit.title} against {what.title}, by {AXIS_WORDS[axis]}", []
     needed = {"quality"} if axis == "quality" else {x, axis} - {"architecture"}
     for measure, (regime, ways) in product(measures, what.ways.items()):
-        words = [metric_text(measure.metric)] if len(measures) > 1 else []
         for along in ways:
             held, positions = slice_along(measure.draws, axis, along, regimes=(regime,))
-            name = ", ".join([*words, regime_text(regime)])
-            panel = _Panel(measure=measure, held=held, positions=positions, x=x, title=name)
+            panel = _Panel(measure=measure, held=held, positions=positions, x=x)
             if all(len(set(panel.cells[part])) > 1 for part in needed):
                 panels.append(panel)
                 break
@@ -249,8 +225,6 @@ def over(measures: Sequence[Measure], *, axis: str, x: str) -> FigureData | Miss
         regimes = " or ".join(map(regime_text, what.ways))
         reason = f"no finished trials of {regimes} differ only in {what.title} and {AXIS_WORDS[axis]}"
         return Missing(title=title, reason=reason)
-    if len({panel.title for panel in panels}) == 1:
-        panels = [replace(panels[0], title="")]
     name = f"error-{what.title.split()[0]}" + ("" if axis == "subset_size" else f"-{axis}")
     return _figure(panels, axis=axis, name=name, title=title)
 
@@ -260,14 +234,17 @@ def _figure(  # noqa: PLR0913 (what is drawn, and its words)
     before: Sequence[dict[str, Any]] = (), after: Sequence[dict[str, Any]] = (), also: Sequence[str] = (),
 ) -> FigureData:  # fmt: skip
     """Return the figure of panels; curves whose law can't be drawn are cells joined by a thin line."""
-    what = OVER[panels[0].x]
+    what, regimes = OVER[panels[0].x], {panel.held["regime"] for panel in panels}
+    metrics = list(dict.fromkeys(panel.measure.metric for panel in panels))
     marks, order, families, fixed = [*before], dict[str, float](), dict[str, str](), dict[str, None]()
     for panel in panels:
         cells, regime = panel.cells, str(panel.held["regime"])
+        words = [metric_text(panel.measure.metric)] if len(metrics) > 1 else []
+        where = ", ".join([*words, *([regime_text(regime)] if len(regimes) > 1 else [])])
         for value in sorted(cells[axis].unique(), key=float if axis == "budget" else partial(sort_key, axis)):
             mine = panel.positions[(cells[axis] == value).to_numpy(bool)]
             series = budget_text(regime, value) if axis == "budget" else axis_text(axis, value)
-            marks += _curve(panel, mine, series)
+            marks += [mark | {"series": series, "panel": where} for mark in _curve(panel, mine)]
             if axis == "architecture":
                 one = cells[cells[axis] == value]
                 order[series] = float(one["train_flops_per_sample"].median())
@@ -278,17 +255,15 @@ def _figure(  # noqa: PLR0913 (what is drawn, and its words)
         if "budget" in panel.held:
             said += f" at {budget_text(regime, panel.held['budget'])}"
         fixed[said] = None
-    metric = list(dict.fromkeys(metric_text(panel.measure.metric) for panel in panels))
     if any(mark["mark"] == "law" for mark in marks):
         also = ["lines: the joint law", *also]
-    by = AXIS_WORDS.get(axis, axis)
+    said = f"{listed([*map(metric_text, metrics)])} against {what.words}, by {AXIS_WORDS.get(axis, axis)}"
+    said += f" ({'; '.join(fixed)})"
     return FigureData(
         name=name, title=title, x_label=what.label, finding=finding, by=axis, order=order, families=families,
-        y_label=error_label(*(panel.measure.metric for panel in panels)),
+        y_label=error_label(*metrics),
         frame=mark_frame([*marks, *after]),
-        caption=capital(
-            "; ".join([f"{listed(metric)} against {what.words}, by {by} ({'; '.join(fixed)})", *also]) + "."
-        ),
+        caption=f"{capital('; '.join([said, *also]))}.",
         alt=f"{title}: {_ends(marks)}.",
     )  # fmt: skip
 
@@ -299,11 +274,11 @@ def _family(architecture: str, family: str) -> str:
     return f"{family}, patch {patch[1]}" if patch else family
 
 
-def _curve(panel: _Panel, positions: Indices, series: str) -> list[dict[str, Any]]:
+def _curve(panel: _Panel, positions: Indices) -> list[dict[str, Any]]:
     """Return the marks of the cells of a series, and of its laws or else of a thin line."""
-    draws, fixed = panel.measure.draws, {"series": series, "panel": panel.title}
-    lines = [mark | fixed for law in panel.laws(positions) for mark in _law(draws, law, panel.x)]
-    points = cell_marks(draws, positions, x=panel.x, line="" if lines else JOINED, **fixed)
+    draws = panel.measure.draws
+    lines = [mark for law in panel.laws(positions) for mark in _law(draws, law, panel.x)]
+    points = cell_marks(draws, positions, x=panel.x, line="" if lines else JOINED)
     if panel.x == "subset_size":
         epochs = draws.column("epochs")[positions].tolist()
         points = [

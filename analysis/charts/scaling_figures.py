@@ -102,20 +102,22 @@ def scaling_figure(
     if not firm:
         return Missing(title=title, reason=str(known["reason"].iloc[0]))
     place = max(firm, key=lambda one: growths[one].count)
-    one, largest = growths[place], growths[place].compute[1]
-    compute = np.geomspace(one.compute[0], max(target_flops or _BEYOND * largest, largest), _POINTS)
+    one, row = growths[place], known.iloc[place]
+    largest, target = one.compute[1], target_flops or _BEYOND * growths[place].compute[1]
+    compute = np.geomspace(one.compute[0], max(target, largest), _POINTS)
     best = one.best(compute)
-    near = one.near(best) | (compute > largest)
-    compute, best = compute[near], best[:, near]
-    series, row = regime_text(one.family.regime), known.iloc[place]
+    middle, (low, high) = np.median(best, axis=0), column_intervals(best)
+    lines = pd.DataFrame({"x": compute, "y": middle, "low": low, "high": high})
+    # Solid among the sizes that were tried and computes that were run, dashed beyond these.
+    tried = (middle >= one.sizes[0]) & (middle <= one.sizes[1]) & (compute <= largest)
+    if not tried.any():
+        return Missing(title=title, reason="at no compute does the best size lie among those that were tried")
+    first, last = np.flatnonzero(tried)[[0, -1]]
+    series = regime_text(one.family.regime)
     formula = f"N ∝ C^{row['exponent']:.2f} {interval_text(row['low'], row['high'])}"
-    low, high = column_intervals(best)
-    lines = pd.DataFrame({"x": compute, "y": np.median(best, axis=0), "low": low, "high": high})
-    inside = lines[lines["x"] <= largest]
-    outside = lines.iloc[max(len(inside) - 1, 0) :]
     marks: list[dict[str, Any]] = [
         {"mark": mark, "series": series} | point
-        for mark, part in (("law", inside), ("extrapolation", outside))
+        for mark, part in (("law", lines.iloc[first : last + 1]), ("extrapolation", lines.iloc[last:]))
         for point in records(part)
         if len(part) > 1
     ]
@@ -135,7 +137,7 @@ def scaling_figure(
         y_label=_SIZE, y_scale="log", frame=mark_frame(marks),
         finding=f"The best model size grows as {formula}.",
         caption=f"The model size of lowest error at each compute by the joint law of {one.count} sizes, for "
-        f"data of which no pair is seen twice; dashed: to {format_flops(compute[-1])}; points: minima of "
-        "IsoFLOP profiles.",
+        "data of which no pair is seen twice; dashed: beyond the sizes or computes that were tried; points: "
+        "minima of IsoFLOP profiles.",
         alt=f"{title}: {formula}.",
     )  # fmt: skip

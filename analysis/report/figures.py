@@ -1,11 +1,14 @@
 """The figures of a report, as data."""
 
+from dataclasses import replace
+
+import pandas as pd
+
 from analysis.belief.curves import X_COLUMNS
 from analysis.cells.study_frames import StudyFrames
-from analysis.cells.table import first_attempts
+from analysis.cells.table import first_attempts, metrics
 from analysis.charts import (
     answer_figures,
-    check_figures,
     curve_figures,
     run_figures,
     scaling_figures,
@@ -13,7 +16,7 @@ from analysis.charts import (
     worth_figures,
 )
 from analysis.charts.figure_data import FigureData, Missing
-from analysis.laws.laws import Measure
+from analysis.laws.laws import Measure, measure
 from analysis.report.analyse import Analysis
 
 _OTHER_METRICS = (
@@ -21,6 +24,7 @@ _OTHER_METRICS = (
     ("probe", "Linear probe and few-shot", ("probe_top1", "few_shot_5_top1", "few_shot_10_top1")),
 )
 """Figures of further metrics over compute: name, title and metrics."""
+_PANELS = 3
 
 
 def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing, ...]:
@@ -51,17 +55,31 @@ def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Mi
         ),
         *(worth_figures.equivalence(found.comparisons, along=along) for along in X_COLUMNS),
         worth_figures.shift(study.results, metric=metric),
-        *(
-            curve_figures.over_compute_of(study.results, name=name, title=title, endings=endings)
-            for name, title, endings in _OTHER_METRICS
-        ),
+        *(_of_metrics(study.results, *each) for each in _OTHER_METRICS),
         scaling_figures.scaling_figure(
             found.growths, found.profiles, found.exponents, target_flops=study.target_flops
         ),
-        check_figures.forecasts(found.holdout, metric=metric),
+        answer_figures.forecasts(found.holdout, metric=metric),
         *(each for each in course if not _as_planned(each)),
         *(() if tuned is None or tuned.tried.empty else tuning_figures.figures(tuned)),
     )
+
+
+def _of_metrics(
+    results: pd.DataFrame, name: str, title: str, endings: tuple[str, ...]
+) -> FigureData | Missing:
+    """Return the figure of error by several metrics against compute, by architecture."""
+    found = [one for one in metrics(results) if one.rpartition("/")[2] in endings] if len(results) else []
+    found = [one for one in found if results[one].notna().any()][:_PANELS]
+    if not found:
+        return Missing(title=title, reason=f"no finished trial has any of the metrics {', '.join(endings)}")
+    # Trials that finished without a metric were not evaluated by it: they are not lost.
+    unfinished = results["status"] != "finished"
+    measures = [measure(results[unfinished | results[one].notna()], one) for one in found]
+    drawn = curve_figures.over(measures, axis="architecture", x="train_flops")
+    if isinstance(drawn, Missing):
+        return replace(drawn, title=title)
+    return replace(drawn, name=name, title=title)
 
 
 def _as_planned(each: FigureData | Missing) -> bool:

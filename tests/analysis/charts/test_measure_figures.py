@@ -7,7 +7,7 @@ import pytest
 from analysis.answers.contrasts import contrasts
 from analysis.answers.crossing import comparisons
 from analysis.cells.study_frames import StudyFrames
-from analysis.charts.curve_figures import over, over_compute, over_compute_of, over_data
+from analysis.charts.curve_figures import over, over_compute, over_data
 from analysis.charts.worth_figures import equivalence, shift
 from analysis.laws.laws import measure
 from tests.analysis.synthetic import METRIC, cells_of, figure_of, study, trial_row
@@ -138,8 +138,8 @@ def test_other_measures_are_drawn_one_panel_each_with_laws_where_supported(frame
     results = frames.results.assign(**{"pairs/count": 512.0})
     results["pairs/image_to_text_r1"] = 0.6 * results[METRIC]
     results["pairs/text_to_image_r1"] = 0.5 * results[METRIC]
-    endings = ("image_to_text_r1", "text_to_image_r1")
-    data = figure_of(over_compute_of(results, name="retrieval", title="Retrieval", endings=endings))
+    measures = [measure(results, f"pairs/{name}_r1") for name in ("image_to_text", "text_to_image")]
+    data = figure_of(over(measures, axis="architecture", x="train_flops"))
     assert [panel.partition(" ")[0] for panel in dict.fromkeys(data.frame["panel"])] == [
         "image-to-text", "text-to-image"
     ]  # fmt: skip

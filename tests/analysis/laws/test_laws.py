@@ -8,7 +8,7 @@ from analysis.belief.cell_draws import CellDraws, cell_draws
 from analysis.belief.curves import read
 from analysis.belief.parameters import parameters
 from analysis.cells.table import Trials, records, tidy
-from analysis.charts.check_figures import forecasts
+from analysis.charts.answer_figures import forecasts
 from analysis.laws.holdout import JOINT, LAST, holdout
 from analysis.laws.laws import Law, laws
 from tests.analysis.paper_curves import families, left_out
