@@ -1,7 +1,6 @@
 """The page of a report, report.html: a single file that needs no network."""
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,19 +8,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from analysis.answers.best import unranked
-from analysis.answers.crossing import PAIR
-from analysis.belief.curves import X_COLUMNS
 from analysis.belief.verdict import clear_text
 from analysis.cells.study_frames import StudyFrames
-from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing
-from analysis.labels import budget_text, capital, configuration_text, metric_text
+from analysis.labels import capital, metric_text
 from analysis.laws.best_size import undecided
 from analysis.report.analyse import Analysis
 from analysis.report.first_screen import cost_texts, first_screen
 from analysis.report.tables import Table
 from budgets.names import one_line, printable
-from budgets.quantity import plural
 
 FIRST_FIGURE = "hero"
 MAIN_FIGURES = (
@@ -161,25 +156,9 @@ def _unbroken(value: object) -> object:
 
 
 def open_questions(found: Analysis, figures: Sequence[FigureData | Missing]) -> list[str]:
-    """Return the questions that the study does not decide, a sentence each; verdicts are with the answers."""
+    """Return what the study does not decide and no table has, a sentence each."""
     said = [f"The best at {text}." for text in unranked(found.draws)]
     said += [f"{each.title}: not drawn: {each.reason}." for each in figures if isinstance(each, Missing)]
-    for along in X_COLUMNS:
-        statuses = Counter(law.status for law in found.laws if law.along == along)
-        if count := statuses["no decrease"]:
-            said.append(f"Curves over {along}: {count} of {plural(statuses.total(), 'curve')} with no fall.")
     if found.holdout.reason and len(found.draws.cells):
         said.append(f"How well the joint law forecasts: {found.holdout.reason}.")
-    pairs = found.comparisons.drop_duplicates([*PAIR]) if len(found.comparisons) else found.comparisons
-    pending = Counter(row["along"] for row in records(pairs) if row["crossing"] == "undecided")
-    said += [
-        f"Crossovers along {along}: {plural(count, 'pair')} of curves undecided."
-        for along, count in pending.items()
-    ]
-    said += [
-        f"Best model size at {budget_text('fixed-compute', one.identity['budget'])} "
-        f"({configuration_text({**one.identity, 'architecture': one.identity['family']})}): {one.reason}."
-        for one in found.profiles
-        if one.status == "minimum at the edge"
-    ]
     return said + undecided(found.exponents)
