@@ -225,7 +225,8 @@ def over(measures: Sequence[Measure], *, axis: str, x: str) -> FigureData | Miss
         regimes = " or ".join(map(regime_text, what.ways))
         reason = f"no finished trials of {regimes} differ only in {what.title} and {AXIS_WORDS[axis]}"
         return Missing(title=title, reason=reason)
-    name = f"error-{what.title.split()[0]}" + ("" if axis == "subset_size" else f"-{axis}")
+    by = "" if axis == "subset_size" else f"-{axis}"
+    name = axis if axis == "quality" else f"error-{what.title.split()[0]}{by}"
     return _figure(panels, axis=axis, name=name, title=title)
 
 

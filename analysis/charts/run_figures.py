@@ -158,11 +158,9 @@ def plan_grid(plan: pd.DataFrame, left_out: pd.DataFrame, results: pd.DataFrame)
 
 
 def _level_text(row: dict[str, Any]) -> str:
-    if row["regime"] == "fixed-compute":
-        return budget_text("fixed-compute", float(row["level_flops"]))
-    if row["regime"] == "equal-samples" and pd.notna(row["budget"]):
-        return budget_text("equal-samples", float(row["budget"]))
-    return regime_text(str(row["regime"]))
+    budget = row["level_flops"] if row["regime"] == "fixed-compute" else row["budget"]
+    known = row["regime"] != "one-epoch" and pd.notna(budget)
+    return budget_text(row["regime"], float(budget)) if known else regime_text(str(row["regime"]))
 
 
 def _states(cells: pd.DataFrame) -> tuple[int, int, int]:

@@ -9,10 +9,9 @@ import pandas as pd
 from analysis.arrays import Floats
 from analysis.cells.intervals import QUANTILE
 from analysis.cells.study_frames import TUNED_COLUMN, Tuned
-from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, mark_frame
 from analysis.error_unit import PERCENT
-from analysis.labels import axis_text, capital, count_text, metric_text
+from analysis.labels import axis_text, capital, metric_text
 from budgets.quantity import format_flops, plural
 
 _WIDE = 4.0
@@ -81,7 +80,7 @@ def _figure(tuned: Tuned, field: str) -> FigureData:
         frame=mark_frame(rows),
         finding=f"Won: {'; '.join(said)}.",
         caption=f"{capital(metric_text(tuned.metric))} of each value tried{others} "
-        f"({plural(len(tried), 'trial')}, {_cells(tried)}); hollow: the runner-up ties{diverged}.",
+        f"({plural(len(tried), 'trial')}); hollow: the runner-up ties{diverged}.",
         alt=f"{title}. Winners: {'; '.join(said)}.",
         x_scale="log" if values and min(values) > 0 and max(values) / min(values) > _WIDE else "linear",
     )
@@ -126,14 +125,3 @@ def _noise(runs: pd.DataFrame, score: Floats) -> float:
     counting = float(runs["counting"].max())
     seeds = float(score.std(ddof=1) / np.sqrt(len(score))) if len(score) > 1 else np.nan
     return float(np.fmax(counting, seeds))
-
-
-def _cells(tried: pd.DataFrame) -> str:
-    """Return the cells that the tuning ran on, in words."""
-    cells = tried.drop_duplicates(["subset_size", "quality", "level_flops"])
-    texts = [
-        f"{count_text(row['subset_size'])} pairs ({axis_text('quality', row['quality'])})"
-        + (f" at {format_flops(row['level_flops'])}" if row["regime"] == "fixed-compute" else "")
-        for row in records(cells)
-    ]
-    return f"on {texts[0]}" if len(texts) == 1 else f"each on its cheapest cell: {'; '.join(texts)}"

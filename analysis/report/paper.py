@@ -51,21 +51,19 @@ _models, _strategies, _epochs, _quality, _compute = (
     )
 )  # fmt: skip
 _Draw = Callable[[Sequence[Measure]], FigureData | Missing]
+_SAME = "same"
 # Column map (without "paper-"), panels, the metric of each, subject, drawing (None: shift from the first
 # metric to the second), and the name of the report figure that shows the same for a study.
 _FIGURES: tuple[tuple[str, str, tuple[str, ...], str, _Draw | None, str], ...] = (
     ("augmentation", "1b", (ZERO_SHOT,), "augmentations over 30 epochs", _strategies, ""),
-    ("epochs", "2a 2b", (ZERO_SHOT, SIX), "epochs over each data size", _epochs, "error-epochs"),
+    ("epochs", "2a 2b", (ZERO_SHOT, SIX), "epochs over each data size", _epochs, _SAME),
     ("epochs", "3a 3b", FEW_SHOT, "epochs over each data size, few-shot", _epochs, ""),
     ("epochs", "4a 4b", RETRIEVAL, "epochs over each data size, retrieval", _epochs, ""),
-    ("quality", "5a 5b", (ZERO_SHOT,) * 2, "quality of the data", _quality, "quality"),
+    ("quality", "5a 5b", (ZERO_SHOT,) * 2, "quality of the data", _quality, _SAME),
     ("quality", "6a 6b 6c 6d", FEW_SHOT * 2, "quality of the data, few-shot", _quality, ""),
     ("quality", "7a 7b 7c 7d", RETRIEVAL * 2, "quality of the data, retrieval", _quality, ""),
-    (
-        "equal-samples", "8a 9a 9b", (ZERO_SHOT, ZERO_SHOT, SIX), "ViTs on each data size", _models,
-        "error-data-architecture",
-    ),
-    ("one-epoch", "8b", (ZERO_SHOT,), "ViTs against compute", _compute, "error-compute-architecture"),
+    ("equal-samples", "8a 9a 9b", (ZERO_SHOT, ZERO_SHOT, SIX), "ViTs on each data size", _models, _SAME),
+    ("one-epoch", "8b", (ZERO_SHOT,), "ViTs against compute", _compute, _SAME),
     ("equal-samples", "10a 10b", PROBES, "ViTs on each data size, linear probe", _models, "probe"),
     (
         "equal-samples", "11a 11b 11c 11d", RETRIEVAL * 2, "ViTs on each data size, retrieval", _models,
@@ -73,34 +71,19 @@ _FIGURES: tuple[tuple[str, str, tuple[str, ...], str, _Draw | None, str], ...] =
     ),
     ("architectures", "13a", (ZERO_SHOT,), "architectures on each data size", _models, ""),
     ("architectures-probe", "14a", PROBES[:1], "architectures on each data size, linear probe", _models, ""),
-    (
-        "strategies", "17a 17b", (ZERO_SHOT, FIVE), "training strategies on each data size", _strategies,
-        "error-data-strategy",
-    ),
+    ("strategies", "17a 17b", (ZERO_SHOT, FIVE), "training strategies on each data size", _strategies, _SAME),
     ("strategies", "18c 18d", RETRIEVAL, "training strategies on each data size, retrieval", _strategies, ""),
     ("strategies", "19a 19b", PROBES, "training strategies on each data size, linear probe", _strategies, ""),
-    (
-        "strategies", "17a", (ZERO_SHOT,), "what a training strategy is worth in data", _worth,
-        "equivalence-data",
-    ),
-    ("equal-samples", "9a 9b", (ZERO_SHOT, SIX), "ViTs under shift", None, "shift"),
+    ("strategies", "17a", (ZERO_SHOT,), "what a training strategy is worth in data", _worth, _SAME),
+    ("equal-samples", "9a 9b", (ZERO_SHOT, SIX), "ViTs under shift", None, _SAME),
     ("strategies", "17a 17b", (ZERO_SHOT, FIVE), "training strategies under shift", None, ""),
 )  # fmt: skip
-
-
-class Panel(NamedTuple):
-    """Reading of one panel: the name of its column map (panels of one map form one table), and its metric."""
-
-    reader: str
-    metric: str
-
-
 PANELS = {
-    panel: Panel(f"paper-{name}", metric)
+    panel: (f"paper-{name}", metric)
     for name, panels, metrics, *_ in _FIGURES
     for panel, metric in zip(panels.split(), metrics, strict=True)
 }
-"""Digitised panels."""
+"""Digitised panels → name of their column map (panels of one map form one table), and metric."""
 READERS = tuple(dict.fromkeys(reader for reader, _ in PANELS.values()))
 """Names of the column maps that read the panels."""
 ACCURACIES = ("1b", "8a", "11a", "11b")
@@ -113,13 +96,12 @@ def read_panels(figures: pd.DataFrame, maps: Mapping[str, ColumnMap]) -> dict[st
     ``figures`` is ``results/paper/figures.csv``, ``maps`` has the column maps of `READERS`.
     """
     tables: dict[str, list[pd.DataFrame]] = {}
-    for name, panel in PANELS.items():
-        how = maps[panel.reader]
-        images = _IMAGES[panel.metric.partition("/")[0]]
+    for name, (reader, metric) in PANELS.items():
+        how, images = maps[reader], _IMAGES[metric.partition("/")[0]]
         rows = {**how.rows, "figure": (name[:-1],), "panel": (name[-1],)}
         better: Literal["lower", "higher"] = "higher" if name in ACCURACIES else "lower"
-        how = replace(how, rows=rows, metric=panel.metric, better=better, images=images)
-        tables.setdefault(panel.reader, []).append(import_table(figures, how))
+        how = replace(how, rows=rows, metric=metric, better=better, images=images)
+        tables.setdefault(reader, []).append(import_table(figures, how))
     return {reader: _together(parts) for reader, parts in tables.items()}
 
 
@@ -131,7 +113,7 @@ def _together(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 class PaperFigure(NamedTuple):
-    """A figure of the paper, or one that follows from its readings; ``kind`` is the last of `_FIGURES`."""
+    """A figure of the paper or from its readings; ``kind`` is its name in the report of a study, if any."""
 
     panels: tuple[str, ...]
     data: FigureData | Missing
@@ -150,16 +132,16 @@ def paper_figures(figures: pd.DataFrame, maps: Mapping[str, ColumnMap]) -> tuple
         return measure(tables[by], metric)
 
     drawn = []
-    for _, named, metrics, subject, draw, kind in _FIGURES:
-        panels = tuple(named.split())
-        reader = PANELS[panels[0]].reader
+    for name, named, metrics, subject, draw, kind in _FIGURES:
+        panels, reader = tuple(named.split()), f"paper-{name}"
         measures = [measured(reader, metric) for metric in dict.fromkeys(metrics)]
         data = draw(measures) if draw else shift(tables[reader], metric=metrics[0])
+        shown = data.name if kind == _SAME and isinstance(data, FigureData) else kind
         if isinstance(data, FigureData):
             caption = f"{data.caption} {capital(_reading_text(figures, panels))}."
             data = replace(data, name="-".join(("figure", *panels, data.name)), caption=caption)
         data = replace(data, title=f"{capital(_panels_text(panels))}: {subject}")
-        drawn.append(PaperFigure(panels, data, kind))
+        drawn.append(PaperFigure(panels, data, shown))
     return tuple(drawn)
 
 
@@ -223,10 +205,7 @@ def _sides(
         return
     drawing, files = theirs / f"{figure.kind}.svg", f"../figures/{figure.kind}"
     if not drawing.exists():
-        yield {
-            "name": study,
-            "caption": f"{study} does not support this figure; its report gives the reason.",
-        }
+        yield {"name": study, "caption": f"{study} does not support this figure; its report says why."}
         return
     svg = inline_svg(drawing.read_text(encoding="utf-8"), f"study.{figure.kind}")
     caption = drawing.with_suffix(".txt").read_text(encoding="utf-8").strip()

@@ -34,9 +34,10 @@ def families() -> Iterator[tuple[str, str, Trials]]:
     """Yield each family's panel, its axis and its cells as trials, one regime each."""
     tables = paper_tables()
     for panel, along in FAMILIES:
-        found = tables[PANELS[panel].reader]
+        reader, metric = PANELS[panel]
+        found = tables[reader]
         kept = found[found["regime"] == ("one-epoch" if panel in ("8b", "14a") else "equal-samples")]
-        yield panel, along, tidy(kept, metric=PANELS[panel].metric)
+        yield panel, along, tidy(kept, metric=metric)
 
 
 def left_out(

@@ -67,11 +67,11 @@ def test_every_reading_is_a_point(table: pd.DataFrame, figures: tuple[PaperFigur
 
 
 def test_quality_is_drawn_in_both_regimes(drawn: Mapping[str, FigureData]) -> None:
-    frame = drawn["figure-5a-5b-error-compute-quality"].frame
+    frame = drawn["figure-5a-5b-quality"].frame
     points = frame[frame["mark"] == "point"].set_index(["panel", "series"])["y"]
     assert points["equal samples", "top 40 %"] == pytest.approx(34.36, abs=0.005)
     assert points["one epoch"].idxmin() == "top 60 %"
-    assert drawn["figure-6a-6b-6c-6d-error-compute-quality"].frame["panel"].nunique() == 4
+    assert drawn["figure-6a-6b-6c-6d-quality"].frame["panel"].nunique() == 4
 
 
 def test_a_doubtful_reading_says_why(drawn: Mapping[str, FigureData]) -> None:
