@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from analysis.charts.figure_data import FigureData
 from analysis.drawing.bars import columns, flops, grid
 from analysis.drawing.marks import draw_marks, legend_handles
-from analysis.drawing.panels import legend, panels, with_drawable_texts
+from analysis.drawing.panels import lay_out, legend, panels, with_drawable_texts
 from analysis.drawing.places import dodged, ends_are_named, label_points, name_ends
 from analysis.drawing.style import STYLE, looks
 from analysis.drawing.ticks import set_scales, set_ticks
@@ -29,10 +29,10 @@ def _curves(data: FigureData) -> Figure:
         set_scales(axes, data)
     named = ends_are_named(data, by_series)
     legend(figure, legend_handles(data.frame, {} if named else by_series))
-    figure.draw_without_rendering()  # lays it out
+    lay_out(figure)
     if named:
         name_ends(*by_panel[0], by_series)
-        figure.draw_without_rendering()
+        lay_out(figure)
     for axes, rows in by_panel:
         set_ticks(axes, data)
         if data.name == "hero":

@@ -42,6 +42,13 @@ def panels(data: FigureData) -> tuple[Figure, list[tuple[Axes, DataFrame]]]:
     ]
 
 
+def lay_out(figure: Figure) -> None:
+    """Place the axes of a figure, its legend and the texts around them, without drawing."""
+    layout = figure.get_layout_engine()
+    assert layout is not None, "every figure has a layout engine"
+    layout.execute(figure)
+
+
 def _broken(text: str, letters: int) -> str:
     """Return a title broken into lines; if it is too long, the part after its last comma gets a line."""
     parts = [text] if len(text) <= letters else text.rsplit(", ", 1)

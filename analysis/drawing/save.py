@@ -27,7 +27,7 @@ from matplotlib.text import Text
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData
 from analysis.drawing.draw import draw
-from analysis.drawing.panels import drawable
+from analysis.drawing.panels import drawable, lay_out
 from analysis.drawing.places import dodged
 from analysis.drawing.style import STYLE, looks
 from budgets.names import neutral_cell
@@ -62,9 +62,7 @@ def save(data: FigureData, folder: Path) -> str:
     svg = StringIO()
     with rc_context(fname=STYLE):
         # The layout is computed once for the three files; `savefig` would draw each of them twice for it.
-        layout = figure.get_layout_engine()
-        assert layout is not None, "every figure has a layout engine"
-        layout.execute(figure)
+        lay_out(figure)
         figure.set_layout_engine("none")
         figure.set_dpi(rcParams["savefig.dpi"])
         FigureCanvasAgg(figure).print_png(folder / f"{data.name}.png", metadata={"Software": None})

@@ -33,6 +33,8 @@ def set_scales(axes: Axes, data: FigureData) -> None:
             set_scale("log")
         if scale == "logit":
             set_scale("function", functions=(_logit, _percent))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(NullLocator())
     low, high = axes.get_xlim()
     if data.x_scale == "log" and high / low < _SPREAD:
         axes.set_xlim(sqrt(low * high / _SPREAD), sqrt(low * high * _SPREAD))
@@ -79,7 +81,6 @@ def _log_ticks(low: float, high: float) -> Iterator[list[float]]:
 def _set_fitting(axis: Axis, ways: list[tuple[list[float], Callable[[float], str]]]) -> None:
     """Set the first ticks, at least two, whose labels differ and don't touch; the last if none does."""
     low, high = axis.get_view_interval()
-    axis.set_minor_locator(NullLocator())
     for values, text in ways:
         ticks = [value for value in values if low <= value <= high]
         texts = [text(value) for value in ticks]
