@@ -2,23 +2,22 @@
 
 from dataclasses import replace
 
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from analysis.charts.figure_data import FigureData
-from analysis.drawing.bars import columns, flops, grid
+from analysis.drawing.bars import columns, grid
 from analysis.drawing.marks import draw_marks, legend_handles
-from analysis.drawing.panels import lay_out, legend, panels, with_drawable_texts
+from analysis.drawing.panels import lay_out, legend, panels, styled
 from analysis.drawing.places import dodged, ends_are_named, label_points, name_ends
-from analysis.drawing.style import STYLE, looks
+from analysis.drawing.style import looks
 from analysis.drawing.ticks import set_scales, set_ticks
 
 
 def draw(data: FigureData) -> Figure:
     """Draw the marks of a figure in the style of the project."""
-    with rc_context(fname=STYLE):
-        kinds = {"curves": _curves, "columns": columns, "bars": flops, "grid": grid}
-        return kinds[data.kind](with_drawable_texts(data))
+    with styled():
+        kinds = {"curves": _curves, "columns": columns, "grid": grid}
+        return kinds[data.kind](data)
 
 
 def _curves(data: FigureData) -> Figure:

@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.markers import CARETUP
 from pandas import DataFrame
 
 from analysis.charts.figure_data import JOINED
@@ -27,7 +28,8 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "tentative law": {"linestyle": TENTATIVE, "color": GREY, "label": "minimum not marked"},
     "extrapolation": {"linestyle": TENTATIVE, "color": GREY, "label": "extrapolated"},
     "undecided": _LONE | {"marker": "o", "markerfacecolor": "white", "label": "undecided"},
-    "bound": _LONE | {"marker": "$↑$", "label": "there or beyond"},
+    "bound": _LONE | {"marker": CARETUP, "label": "there or beyond"},
+    **{mark: STAR | {"markerfacecolor": face, "label": mark} for mark, face in STAR_FACES.items()},
 }
 """Mark → its handle in the legend, in the order of the legend."""
 
@@ -106,28 +108,16 @@ def legend_handles(frame: DataFrame, looks: dict[str, Look]) -> list[Line2D]:
     handles = []
     for name, look in looks.items():
         rows = frame[frame["series"] == name]
-        stars = "*" if rows["mark"].isin(["best", "best, not clear"]).any() else ""
-        points = rows["mark"].isin(["point", "undecided"]).any()
-        lines = rows["mark"].isin(["law", "line"]).any() or (rows["line"] == JOINED).sum() > 1
+        drawn = set(rows["mark"])
+        star = "*" if drawn & {"best", "best, not clear"} else ""
+        marker = "s" if "column" in drawn else look.marker if drawn & {"point", "undecided"} else star
+        lines = bool(drawn & {"law", "line"}) or (rows["line"] == JOINED).sum() > 1
         handles.append(
             Line2D(
-                [], [], color=look.colour, label=name, marker=look.marker if points else stars,
-                markersize=4 if points else 7,
+                [], [], color=look.colour, label=name, marker=marker, markersize=5,
                 linestyle="-" if lines else "none", markeredgecolor="white", markeredgewidth=0.5,
             )
         )  # fmt: skip
-    marks = set(frame["mark"])
-    others = set(frame.loc[frame["mark"] == "other", "series"])
+    marks, others = set(frame["mark"]), set(frame.loc[frame["mark"] == "other", "series"])
     context: dict[str, Any] = {"label": others.pop() if len(others) == 1 else "other configurations"}
-    handles += [Line2D([], [], **context | look) for mark, look in _SPECIAL.items() if mark in marks]
-    return [*handles, *star_handles(marks)]
-
-
-def star_handles(marks: set[str], *, not_clear: str = "lowest, not clear") -> list[Line2D]:
-    """Return a legend handle for each kind of star among the marks."""
-    words = {"best": "best, clear", "best, not clear": not_clear, "minimum": "minimum"}
-    return [
-        Line2D([], [], label=label, **STAR | {"markerfacecolor": STAR_FACES[mark]})
-        for mark, label in words.items()
-        if mark in marks
-    ]
+    return handles + [Line2D([], [], **context | look) for mark, look in _SPECIAL.items() if mark in marks]

@@ -1,17 +1,16 @@
-"""What frames the marks of a figure: panels side by side, texts that the font has, and a legend that fits."""
+"""What frames the marks of a figure: panels side by side, broken texts, and a legend that fits."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import cache
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import ceil
-from textwrap import fill, shorten, wrap
+from textwrap import fill, shorten
+from warnings import catch_warnings, filterwarnings
 
 from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.container import Container
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
 from pandas import DataFrame
 
 from analysis.charts.figure_data import FigureData
@@ -20,10 +19,17 @@ from analysis.drawing.style import COLUMN_IN, PAGE_IN, STYLE
 _HEIGHT_IN = 2.45
 _LETTERS_AN_INCH = 17
 _LETTERS_HIGH = 40
-_LABEL_LETTERS = 18
 _ABSENT = "□"
 _ROWS = 3
 _LEGEND_LETTERS_AN_INCH = 16
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Context manager with the style of the project; characters that its font lacks are boxes."""
+    with rc_context(fname=STYLE), catch_warnings():
+        filterwarnings("ignore", "Glyph .* missing from font")
+        yield
 
 
 def panels(data: FigureData) -> tuple[Figure, list[tuple[Axes, DataFrame]]]:
@@ -34,9 +40,9 @@ def panels(data: FigureData) -> tuple[Figure, list[tuple[Axes, DataFrame]]]:
     row = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     letters = int(_LETTERS_AN_INCH * width / len(names))
     for axes, name in zip(row, names, strict=True):
-        axes.set_title(_broken(name, letters))
+        axes.set_title(fill(name, letters))
         axes.set_xlabel(fill(data.x_label, letters))
-    row[0].set_ylabel(_broken(data.y_label, _LETTERS_HIGH))
+    row[0].set_ylabel(fill(data.y_label, _LETTERS_HIGH))
     return figure, [
         (axes, data.frame[data.frame["panel"] == name]) for axes, name in zip(row, names, strict=True)
     ]
@@ -49,37 +55,10 @@ def lay_out(figure: Figure) -> None:
     layout.execute(figure)
 
 
-def _broken(text: str, letters: int) -> str:
-    """Return a title broken into lines; if it is too long, the part after its last comma gets a line."""
-    parts = [text] if len(text) <= letters else text.rsplit(", ", 1)
-    return "\n".join(fill(part, letters) for part in parts)
-
-
-def drawable(text: str) -> str:
-    """Return a text as a figure shows it: ``$`` as itself, and □ for characters that the font lacks."""
-    return "".join(each if ord(each) in _characters() else _ABSENT for each in text).replace("$", r"\$")
-
-
-def with_drawable_texts(data: FigureData) -> FigureData:
-    """Return a figure whose labels, panels and series are texts that it can show."""
-    texts = ("series", "panel", "label", "line")
-    frame = data.frame.assign(**{name: data.frame[name].map(drawable) for name in texts})
-    return replace(
-        data, frame=frame, x_label=drawable(data.x_label), y_label=drawable(data.y_label),
-        order={drawable(name): value for name, value in data.order.items()},
-        families={drawable(name): family for name, family in data.families.items()},
-    )  # fmt: skip
-
-
-def wrapped(label: str) -> str:
-    """Return a label broken into a few short lines; the CSV has it in full."""
-    return "\n".join(wrap(shorten(label, 4 * _LABEL_LETTERS, placeholder=" …"), _LABEL_LETTERS))
-
-
-@cache
-def _characters() -> frozenset[int]:
-    with rc_context(fname=STYLE):
-        return frozenset(get_font(findfont(FontProperties())).get_charmap())
+def broken(text: str, letters: int = 20) -> str:
+    """Return a text broken into lines, but not within parentheses of two words; shortened if it is long."""
+    short = shorten(text, 4 * letters, placeholder=" …").replace(" (", "\u00a0(").replace(" %", "\u00a0%")
+    return fill(short, letters, break_on_hyphens=False)
 
 
 def legend(figure: Figure, handles: Sequence[Artist | Container]) -> None:

@@ -1,6 +1,5 @@
 """Places of points and of texts in a figure of curves, so that none hides another."""
 
-from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from scipy.optimize import isotonic_regression
 from analysis.arrays import Floats, Mask
 from analysis.cells.table import records
 from analysis.charts.figure_data import JOINED, FigureData
+from analysis.drawing.panels import broken
 from analysis.drawing.style import GREY, INK, Look
 
 # Half the width of a mark, as a share of the range of ln x in a figure of one panel. In this order they are
@@ -25,7 +25,6 @@ _WIDEST = 0.06
 _LEAST = 1e-300  # in a logarithm, for ends at zero
 LINES = ("law", "tentative law", "extrapolation", "line")
 _LETTERS, _MOST_LINES, _LINE_PT = 20, 13, 7.6
-_LABEL_LETTERS = 18
 _RINGS_PT = (5.0, 12.0, 22.0, 34.0, 48.0)
 _ANGLES = np.radians(np.arange(225, 585, 30))  # first below and to the left, where a falling frontier is not
 _DIRECTIONS = np.column_stack([np.cos(_ANGLES), np.sin(_ANGLES)])
@@ -73,7 +72,7 @@ def ends_are_named(data: FigureData, looks: dict[str, Look]) -> bool:
     """Return whether the series of a figure are named at the ends of their lines, not in a legend."""
     frame = data.frame
     lines = frame[frame["mark"].isin(LINES) | (frame["line"] == JOINED)]
-    texts = [text for name in looks for text in fill(name, _LETTERS).split("\n")]
+    texts = [text for name in looks for text in broken(name, _LETTERS).split("\n")]
     return (
         len(set(frame["panel"])) == 1
         and set(looks) <= set(lines["series"])
@@ -88,7 +87,7 @@ def name_ends(axes: Axes, frame: DataFrame, looks: dict[str, Look]) -> None:
     last = lines.sort_values("x", kind="stable").groupby("series").last()[["x", "y"]].loc[list(looks)]
     height = axes.transData.transform(last.to_numpy(np.float64))[:, 1]
     order = np.argsort(height, kind="stable")
-    texts = [fill(str(last.index[n]), _LETTERS) for n in order]
+    texts = [broken(str(last.index[n]), _LETTERS) for n in order]
     room = np.array([(1 + text.count("\n")) * _LINE_PT for text in texts]) * axes.figure.dpi / 72
     above = np.concatenate([[0], np.cumsum((room[1:] + room[:-1]) / 2)])
     # The least moves that keep the order and the distances.
@@ -122,10 +121,9 @@ def label_points(axes: Axes, frame: DataFrame) -> None:
     boxes = np.empty((0, 4))
     scale, room = axes.figure.dpi / 72, axes.bbox.extents
     for star in records(stars):
-        label = fill(star["label"], _LABEL_LETTERS, break_on_hyphens=False, break_long_words=False)
         text = axes.annotate(
-            label, (star["x"], star["y"]), (0, 0), textcoords="offset points", ha="center", va="center",
-            fontsize="small", color=INK, zorder=7, arrowprops=_leader(GREY),
+            broken(star["label"]), (star["x"], star["y"]), (0, 0), textcoords="offset points", ha="center",
+            va="center", fontsize="small", color=INK, zorder=7, arrowprops=_leader(GREY),
             path_effects=[withStroke(linewidth=1.5, foreground="white")],
         )  # fmt: skip
         text.set_in_layout(False)

@@ -12,24 +12,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from html import escape
 from io import StringIO
+from itertools import repeat
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 from fontTools.subset import Options
-from matplotlib import rc_context, rcParams
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_pdf import FigureCanvasPdf
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData
 from analysis.drawing.draw import draw
-from analysis.drawing.panels import drawable, lay_out
+from analysis.drawing.panels import lay_out, styled
 from analysis.drawing.places import dodged
-from analysis.drawing.style import STYLE, looks
+from analysis.drawing.style import looks
 from budgets.names import neutral_cell
 
 # Files are equal for data that are equal to six digits: they contain neither a date nor a version of the
@@ -38,7 +33,7 @@ _DIGITS = "%.6g"
 _SVG = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _PDF = {"CreationDate": None, "Creator": None, "Producer": None}
 _HOVERED = (
-    "other", "point", "best", "best, not clear", "minimum", "undecided", "bar", "column", "cell"
+    "other", "point", "best", "best, not clear", "minimum", "undecided", "column", "cell"
 )  # fmt: skip
 _RADIUS = 4.5
 _HANDLE = 20.0
@@ -60,14 +55,12 @@ def save(data: FigureData, folder: Path) -> str:
     data = replace(data, frame=data.frame.assign(**numbers))
     figure = draw(data)
     svg = StringIO()
-    with rc_context(fname=STYLE):
-        # The layout is computed once for the three files; `savefig` would draw each of them twice for it.
-        lay_out(figure)
+    with styled():
+        lay_out(figure)  # once for the three files
         figure.set_layout_engine("none")
-        figure.set_dpi(rcParams["savefig.dpi"])
-        FigureCanvasAgg(figure).print_png(folder / f"{data.name}.png", metadata={"Software": None})
-        FigureCanvasPdf(figure).print_pdf(folder / f"{data.name}.pdf", metadata=_PDF)
-        FigureCanvasSVG(figure).print_svg(svg, metadata=_SVG)
+        figure.savefig(folder / f"{data.name}.png", metadata={"Software": None})
+        figure.savefig(folder / f"{data.name}.pdf", metadata=_PDF)
+        figure.savefig(svg, format="svg", metadata=_SVG)
     (folder / f"{data.name}.svg").write_text(svg.getvalue(), encoding="utf-8")
     data.frame.map(neutral_cell).to_csv(folder / f"{data.name}.csv", index=False)
     (folder / f"{data.name}.txt").write_text(data.caption + "\n", encoding="utf-8")
@@ -75,15 +68,15 @@ def save(data: FigureData, folder: Path) -> str:
 
 
 @contextmanager
-def helpers(count: int) -> Iterator[Executor | None]:
-    """Context manager of drawing processes, which load matplotlib meanwhile. None without any."""
-    if not count:
+def helpers(processes: int) -> Iterator[Executor | None]:
+    """Context manager of drawing processes, which load matplotlib meanwhile; None for one process."""
+    if processes < 2:  # noqa: PLR2004 (this one draws)
         yield None
         return
     # Not the fork server: a process has one, and that of a process that also runs trials preloads torch.
-    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for _ in range(count):
-            pool.submit(_get_ready)
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for _ in range(processes):
+            pool.submit(_joined, "")  # loads this module
         yield pool
 
 
@@ -93,26 +86,16 @@ def save_all(
     pool: Executor | None,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> dict[str, str]:
-    """Save figures as `save` does and return their SVGs by name.
+    """Save figures as `save` does and return their SVGs by name; the files do not depend on who draws them.
 
-    Helper processes begin with the last figure, this process with the first; the files do not depend on who
-    draws them. ``progress`` takes the number of figures that are drawn, and of all.
+    ``progress`` takes the number of figures that are drawn, and of all.
     """
-    # From both ends, so that neither waits for the other; what a helper has not begun is taken back.
-    given = {data.name: pool.submit(save, data, folder) for data in reversed(figures)} if pool else {}
-    drawn: dict[str, str] = {}
-    for data in figures:
-        if data.name not in given or given[data.name].cancel():
-            drawn[data.name] = save(data, folder)
-            helped = sum(one.done() and not one.cancelled() for one in given.values())
-            progress(len(drawn) + helped, len(figures))
-    found = {data.name: drawn.get(data.name) or given[data.name].result() for data in figures}
-    progress(len(figures), len(figures))
-    return found
-
-
-def _get_ready() -> None:
-    """Do nothing; a helper process that runs this has imported the drawing code."""
+    drawn = (pool.map if pool else map)(save, figures, repeat(folder))
+    svgs = {}
+    for data, svg in zip(figures, drawn, strict=True):
+        svgs[data.name] = svg
+        progress(len(svgs), len(figures))
+    return svgs
 
 
 def _with_targets(svg: str, figure: Figure, data: FigureData, series: Sequence[str]) -> str:
@@ -131,21 +114,22 @@ def _with_targets(svg: str, figure: Figure, data: FigureData, series: Sequence[s
 
 def _circles(figure: Figure, data: FigureData) -> Iterator[str]:
     """Yield a circle for each mark with a text, from left to right in each panel."""
-    panels = dict(zip(dict.fromkeys(data.frame["panel"]), figure.axes, strict=True))
-    for panel, axes in panels.items():
-        rows = data.frame[(data.frame["panel"] == panel) & data.frame["mark"].isin(_HOVERED)]
-        here = {_place(figure, axes, row): (row["text"], row["series"]) for row in records(rows)}
-        for (x, y), (text, series) in sorted(here.items()):
-            if text:
-                yield (
-                    f'<circle cx="{x:g}" cy="{y:g}" r="{_RADIUS:g}" data-series="{escape(series)}">'
-                    f"<title>{escape(text)}</title></circle>"
-                )
+    scale, height = _POINTS_PER_INCH / figure.dpi, figure.get_figheight() * _POINTS_PER_INCH
+    hovered = data.frame[data.frame["mark"].isin(_HOVERED) & (data.frame["text"] != "")]
+    for panel, axes in zip(dict.fromkeys(data.frame["panel"]), figure.axes, strict=True):
+        rows = hovered[hovered["panel"] == panel]
+        at = (axes.transData.transform(rows[["x", "y"]].to_numpy(np.float64)) * scale).round(2)
+        marks = zip(*at.T.tolist(), rows["text"], rows["series"], strict=True)
+        for (x, y), (text, series) in sorted({(x, y): told for x, y, *told in marks}.items()):
+            yield (
+                f'<circle cx="{x:g}" cy="{round(height - y, 2):g}" r="{_RADIUS:g}" '
+                f'data-series="{escape(series)}"><title>{escape(text)}</title></circle>'
+            )
 
 
 def _buttons(figure: Figure, data: FigureData) -> Iterator[str]:
     """Yield a button over each name of a series, in the legend or at the end of its line."""
-    names = {_joined(drawable(name)): name for name in data.frame["series"].unique()}
+    names = {_joined(name): name for name in data.frame["series"].unique()}
     scale, height = _POINTS_PER_INCH / figure.dpi, figure.get_figheight() * _POINTS_PER_INCH
     legend = [(text, _HANDLE) for legend in figure.legends for text in legend.get_texts()]
     for text, handle in [*legend, *((text, _PAD) for text in figure.axes[0].texts)]:
@@ -164,16 +148,3 @@ def _buttons(figure: Figure, data: FigureData) -> Iterator[str]:
 def _joined(label: str) -> str:
     """Return a label without spaces, since a legend may break it into lines."""
     return "".join(label.split())
-
-
-def _place(figure: Figure, axes: Axes, row: dict[str, Any]) -> tuple[float, float]:
-    """Return the position of a mark, in points from the left and upper edge of its figure, as in the SVG.
-
-    That of a bar, which starts at zero, is its middle.
-    """
-    x = float(row["x"])
-    if row["mark"] == "bar":
-        x /= 2
-    right, up = figure.transFigure.inverted().transform(axes.transData.transform((x, float(row["y"]))))
-    width, height = figure.get_size_inches() * _POINTS_PER_INCH
-    return round(float(right * width), 2), round(float((1 - up) * height), 2)

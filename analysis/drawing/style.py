@@ -1,8 +1,8 @@
 """Column widths of a paper, and the looks of series: what their colours and markers mean."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -28,8 +28,7 @@ TENTATIVE: LineStyleType = (0, (2.5, 1.5))
 """Dashes of a law that cannot be tested, or beyond the data; measured lines are solid."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Look:
+class Look(NamedTuple):
     """The look of a series."""
 
     colour: str

@@ -1,12 +1,12 @@
 """Scales and ticks of axes: worded as in the text, and as many as fit beside each other."""
 
-from collections.abc import Callable, Iterator
-from itertools import combinations
+from collections.abc import Callable, Sequence
+from itertools import combinations, product
 from math import ceil, floor, log10, sqrt
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.axis import Axis, XAxis
 from matplotlib.ticker import NullLocator
 
 from analysis.arrays import Floats
@@ -22,7 +22,6 @@ _ONE_LEVEL = 0.05
 _GAP = 1.1  # room of a label, as a multiple of its size
 _EDGE = 0.1
 _PERCENT = (0.2, 0.5, 1, 2, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5)
-_FEWER_PERCENT = (0.2, 1, 5, 20, 50, 80, 95, 99)
 _THOUSAND = 1000
 
 
@@ -62,28 +61,23 @@ def set_ticks(axes: Axes, data: FigureData) -> None:
         (axes.xaxis, data.x_scale, data.x_label),
         (axes.yaxis, data.y_scale, data.y_label),
     ):
-        text = _flops if "FLOPs" in label.rpartition("(")[2] and "%" not in label else _count
-        if scale == "log":
-            exact = axis is axes.xaxis and text is _flops and len(levels) in _LEVELS
-            ways = [(levels, text), (levels, _broken_flops)] if exact else []
-            _set_fitting(axis, [*ways, *((ticks, text) for ticks in _log_ticks(*axis.get_view_interval()))])
+        compute = "FLOPs" in label.rpartition("(")[2] and "%" not in label
         if scale == "logit":
-            _set_fitting(axis, [([*_PERCENT], _count), ([*_FEWER_PERCENT], _count)])
+            _set_fitting(axis, [_PERCENT[::step] for step in (1, 2, 3)], _text)
+        elif scale == "log":
+            low, high = axis.get_view_interval()
+            powers = 10.0 ** np.arange(floor(log10(low)), ceil(log10(high)))
+            ways = [levels] if compute and axis is axes.xaxis and len(levels) in _LEVELS else []
+            ways += [np.outer(powers, (1, 2, 5)).ravel(), *(powers[::step] for step in range(1, len(powers)))]
+            _set_fitting(axis, ways, _compute_text if compute else _text)
 
 
-def _log_ticks(low: float, high: float) -> Iterator[list[float]]:
-    """Yield ticks from many to few: 1, 2 and 5 of each decade, then decades, at ever larger steps."""
-    first, last = floor(log10(low)), ceil(log10(high))
-    for step, factors in ((1, (1, 2, 5)), *((step, (1,)) for step in range(1, max(last - first, 2)))):
-        yield [factor * 10.0**power for power in range(first, last, step) for factor in factors]
-
-
-def _set_fitting(axis: Axis, ways: list[tuple[list[float], Callable[[float], str]]]) -> None:
-    """Set the first ticks, at least two, whose labels differ and don't touch; the last if none does."""
+def _set_fitting(axis: Axis, ways: Sequence[Sequence[float]], text: Callable[[float], str]) -> None:
+    """Set the first ticks whose labels, in one line or two, differ and don't touch; the last if none do."""
     low, high = axis.get_view_interval()
-    for values, text in ways:
+    for values, space in product(ways, " \n" if isinstance(axis, XAxis) else " "):
         ticks = [value for value in values if low <= value <= high]
-        texts = [text(value) for value in ticks]
+        texts = [text(value).replace(" ", space) for value in ticks]
         axis.set_ticks(ticks, texts)
         boxes = [label.get_window_extent().expanded(_GAP, 1) for label in axis.get_ticklabels()]
         fit = not any(one.overlaps(other) for one, other in combinations(boxes, 2))
@@ -91,13 +85,9 @@ def _set_fitting(axis: Axis, ways: list[tuple[list[float], Callable[[float], str
             return
 
 
-def _flops(value: float) -> str:
-    return format_flops(float(f"{value:.2g}"))
-
-
-def _broken_flops(value: float) -> str:
-    return _flops(value).replace(" ", "\n")
-
-
-def _count(value: float) -> str:
+def _text(value: float) -> str:
     return f"{value:g}" if value < _THOUSAND else format_count(value, digits=3, from_=_THOUSAND)
+
+
+def _compute_text(value: float) -> str:
+    return format_flops(float(f"{value:.2g}"))

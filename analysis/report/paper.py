@@ -178,7 +178,7 @@ def write_paper_page(
     """
     with replacing(folder) as new:
         (new / "figures").mkdir()
-        with helpers(processes - 1) as pool:
+        with helpers(processes) as pool:
             drawn = [figure.data for figure in figures if isinstance(figure.data, FigureData)]
             svgs = save_all(drawn, new / "figures", pool)
         pairs = [

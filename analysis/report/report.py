@@ -40,7 +40,7 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
     Raises:
         ValueError: A frame does not match its schema; see ``table.tidy``.
     """
-    with helpers(processes - 1) as pool:
+    with helpers(processes) as pool:
         found = analyse(study, progress)
         figures, shown = report_figures(found, study), report_tables(found, study)
         with replacing(folder) as new:
