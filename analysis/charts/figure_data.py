@@ -16,9 +16,8 @@ from analysis.labels import budget_text, capital, configuration_text, listed, me
 from budgets.quantity import plural
 
 MARKS = (
-    "other", "reference", "point", "undecided", "bound", "law", "tentative law", "extrapolation", "best",
-    "best, not clear",
-    "minimum", "line", "bar", "column", "cell", "dropped",
+    "other", "reference", "point", "undecided", "law", "extrapolation", "best", "best, not clear", "minimum",
+    "line", "cell", "dropped",
 )  # fmt: skip
 COLUMNS = ("panel", "series", "mark", "line", "x", "y", "low", "high", "label", "text")
 JOINED = "joined"
@@ -34,8 +33,6 @@ FRONTIER = "lowest by the law"
 """Series that is drawn in black."""
 
 _NAMED = 3
-GROUP_WIDTH = 0.8
-"""Width of a group of bars; neighbouring groups are at a distance of 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,8 +50,7 @@ class FigureData:
         caption: What is drawn, in one sentence; what all figures share is said once, on the page.
         alt: Text for readers who cannot see the figure.
         kind: Kind of drawing: ``curves`` (points whose ``line`` is ``JOINED`` are joined by a thin line);
-            ``columns`` (vertical bars in groups named by ``label``); ``bars`` (horizontal bars in groups
-            named by ``label``); ``grid`` (cells in rows named by ``label`` and columns named by ``line``).
+            ``grid`` (cells in rows named by ``label`` and columns named by ``line``).
         x_scale: Scale of x in ``curves``; ``logit`` is for percentages.
         y_scale: Scale of y in ``curves``.
         by: What the series are, such as ``strategy``, whose colour is the same in every figure; empty if
@@ -71,7 +67,7 @@ class FigureData:
     frame: pd.DataFrame
     caption: str
     alt: str
-    kind: Literal["curves", "columns", "bars", "grid"] = "curves"
+    kind: Literal["curves", "grid"] = "curves"
     x_scale: Literal["log", "linear", "logit"] = "log"
     y_scale: Literal["log", "linear", "logit"] = "linear"
     finding: str = ""
@@ -102,11 +98,6 @@ def mark_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame([blank | row for row in rows], columns=list(COLUMNS))
     assert frame["mark"].isin(MARKS).all(), "drawing knows no other mark"
     return frame
-
-
-def bar_place(group: int, bar: int, bars: int) -> float:
-    """Return the centre of a bar on an axis where the groups lie at 0, 1, 2 and so on."""
-    return group + (bar - (bars - 1) / 2) * GROUP_WIDTH / bars
 
 
 def cell_marks(

@@ -1,35 +1,30 @@
 """The marks that the figures share: points with intervals, laws with bands, stars, lines."""
 
-from collections.abc import Collection
 from typing import Any
 
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.markers import CARETUP
 from pandas import DataFrame
 
 from analysis.charts.figure_data import JOINED
 from analysis.drawing.style import GREY, TENTATIVE, Look
 
 _LONE: dict[str, Any] = {"linestyle": "none", "color": GREY}
-STAR: dict[str, Any] = _LONE | {
+_STAR: dict[str, Any] = _LONE | {
     "marker": "*",
     "markersize": 8,
     "markeredgecolor": "black",
     "markeredgewidth": 0.6,
 }
 """Mark of the lowest error."""
-STAR_FACES = {"best": GREY, "best, not clear": "white", "minimum": GREY}
+_STAR_FACES = {"best": GREY, "best, not clear": "white", "minimum": GREY}
 """Fill colour of each kind of star where it has no series."""
 _SPECIAL: dict[str, dict[str, Any]] = {
     "other": _LONE | {"marker": ".", "markersize": 4, "alpha": 0.5, "markeredgewidth": 0},
     "dropped": _LONE | {"marker": "x", "label": "dropped"},
-    "tentative law": {"linestyle": TENTATIVE, "color": GREY, "label": "minimum not marked"},
     "extrapolation": {"linestyle": TENTATIVE, "color": GREY, "label": "extrapolated"},
     "undecided": _LONE | {"marker": "o", "markerfacecolor": "white", "label": "undecided"},
-    "bound": _LONE | {"marker": CARETUP, "label": "there or beyond"},
-    **{mark: STAR | {"markerfacecolor": face, "label": mark} for mark, face in STAR_FACES.items()},
+    **{mark: _STAR | {"markerfacecolor": face, "label": mark} for mark, face in _STAR_FACES.items()},
 }
 """Mark → its handle in the legend, in the order of the legend."""
 
@@ -46,24 +41,14 @@ def draw_marks(axes: Axes, frame: DataFrame, looks: dict[str, Look]) -> None:
         _draw_lines(axes, rows, look)
         _draw_points(axes, rows[rows["mark"] == "point"], look, face=look.colour)
         _draw_points(axes, rows[rows["mark"] == "undecided"], look, face="white")
-        bounds = rows[rows["mark"] == "bound"]
-        for x, y, arrow in zip(bounds["x"], bounds["y"], bounds["label"], strict=True):
-            axes.annotate(
-                arrow, (x, y), (0, 3 if arrow == "↑" else -3), textcoords="offset points", ha="center",
-                va="bottom" if arrow == "↑" else "top", color=look.colour, zorder=5,
-            )  # fmt: skip
         _draw_stars(axes, rows, look)
-        name_series(axes, before, number)
-
-
-def name_series(axes: Axes, before: Collection[Artist], series: int) -> None:
-    """Name all that was drawn since ``before`` after the number of its series, for the page's legend."""
-    for number, artist in enumerate(each for each in axes.get_children() if each not in before):
-        artist.set_gid(f"series-{series}-{number}")
+        # The page finds by its name what belongs to a series.
+        for part, artist in enumerate(each for each in axes.get_children() if each not in before):
+            artist.set_gid(f"series-{number}-{part}")
 
 
 def _draw_lines(axes: Axes, rows: DataFrame, look: Look) -> None:
-    for mark in ("law", "tentative law", "extrapolation"):
+    for mark in ("law", "extrapolation"):
         law = rows[rows["mark"] == mark]
         if law.empty:
             continue
@@ -99,7 +84,7 @@ def _draw_stars(axes: Axes, rows: DataFrame, look: Look) -> None:
         lines(at, stars["low"], stars["high"], color=look.colour, linewidth=1.6, zorder=5)
         edge = look.colour if face == "white" else "black"
         axes.plot(
-            stars["x"], stars["y"], zorder=6, **STAR | {"markerfacecolor": face, "markeredgecolor": edge}
+            stars["x"], stars["y"], zorder=6, **_STAR | {"markerfacecolor": face, "markeredgecolor": edge}
         )
 
 
@@ -110,7 +95,7 @@ def legend_handles(frame: DataFrame, looks: dict[str, Look]) -> list[Line2D]:
         rows = frame[frame["series"] == name]
         drawn = set(rows["mark"])
         star = "*" if drawn & {"best", "best, not clear"} else ""
-        marker = "s" if "column" in drawn else look.marker if drawn & {"point", "undecided"} else star
+        marker = look.marker if drawn & {"point", "undecided"} else star
         lines = bool(drawn & {"law", "line"}) or (rows["line"] == JOINED).sum() > 1
         handles.append(
             Line2D(

@@ -18,12 +18,12 @@ from analysis.drawing.style import GREY, INK, Look
 # Half the width of a mark, as a share of the range of ln x in a figure of one panel. In this order they are
 # placed: the first stay where they are.
 _HALF = {
-    "best": 0.018, "best, not clear": 0.018, "point": 0.01, "undecided": 0.01, "bound": 0.01, "other": 0.006,
+    "best": 0.018, "best, not clear": 0.018, "point": 0.01, "undecided": 0.01, "other": 0.006,
 }  # fmt: skip
 _HIGH = 1.4  # ratio of the shares of y and x: axes are wider than high
 _WIDEST = 0.06
 _LEAST = 1e-300  # in a logarithm, for ends at zero
-LINES = ("law", "tentative law", "extrapolation", "line")
+_LINES = ("law", "extrapolation", "line")
 _LETTERS, _MOST_LINES, _LINE_PT = 20, 13, 7.6
 _RINGS_PT = (5.0, 12.0, 22.0, 34.0, 48.0)
 _ANGLES = np.radians(np.arange(225, 585, 30))  # first below and to the left, where a falling frontier is not
@@ -35,7 +35,7 @@ def dodged(data: FigureData) -> DataFrame:
     """Return the marks of a figure with points that would hide each other moved sideways.
 
     Stars stay. Each other point takes the nearest place where neither its marker nor its interval touches
-    those before it, or the emptiest within 6 % of the range of ln x. A star, an arrow and a point of one
+    those before it, or the emptiest within 6 % of the range of ln x. A star and the point of its
     cell move together. Points move only over a logarithmic x; laws and lines stay.
     """
     frame = data.frame
@@ -71,7 +71,7 @@ def dodged(data: FigureData) -> DataFrame:
 def ends_are_named(data: FigureData, looks: dict[str, Look]) -> bool:
     """Return whether the series of a figure are named at the ends of their lines, not in a legend."""
     frame = data.frame
-    lines = frame[frame["mark"].isin(LINES) | (frame["line"] == JOINED)]
+    lines = frame[frame["mark"].isin(_LINES) | (frame["line"] == JOINED)]
     texts = [text for name in looks for text in broken(name, _LETTERS).split("\n")]
     return (
         len(set(frame["panel"])) == 1
@@ -83,7 +83,7 @@ def ends_are_named(data: FigureData, looks: dict[str, Look]) -> bool:
 
 def name_ends(axes: Axes, frame: DataFrame, looks: dict[str, Look]) -> None:
     """Name the series of a laid-out panel at its right, each beside the end of its line if there is room."""
-    lines = frame[(frame["mark"].isin(LINES) | (frame["line"] == JOINED)) & frame["y"].notna()]
+    lines = frame[(frame["mark"].isin(_LINES) | (frame["line"] == JOINED)) & frame["y"].notna()]
     last = lines.sort_values("x", kind="stable").groupby("series").last()[["x", "y"]].loc[list(looks)]
     height = axes.transData.transform(last.to_numpy(np.float64))[:, 1]
     order = np.argsort(height, kind="stable")
@@ -110,7 +110,7 @@ def label_points(axes: Axes, frame: DataFrame) -> None:
     """Write the label of each star of a laid-out panel near it, where label and leader hide the least."""
     stars = frame[frame["mark"].str.startswith("best") & (frame["label"] != "")].sort_values("x")
     drawn = frame[frame["mark"] != "reference"]
-    lines = [line for _, line in drawn[drawn["mark"].isin(LINES)].groupby(["mark", "series"])]
+    lines = [line for _, line in drawn[drawn["mark"].isin(_LINES)].groupby(["mark", "series"])]
     ways = [
         axes.transData.transform(rows[["x", end]].dropna().to_numpy(np.float64))
         for rows in (drawn, *lines)

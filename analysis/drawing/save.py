@@ -33,7 +33,7 @@ _DIGITS = "%.6g"
 _SVG = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _PDF = {"CreationDate": None, "Creator": None, "Producer": None}
 _HOVERED = (
-    "other", "point", "best", "best, not clear", "minimum", "undecided", "column", "cell"
+    "other", "point", "best", "best, not clear", "minimum", "undecided", "cell"
 )  # fmt: skip
 _RADIUS = 4.5
 _HANDLE = 20.0
@@ -61,10 +61,11 @@ def save(data: FigureData, folder: Path) -> str:
         figure.savefig(folder / f"{data.name}.png", metadata={"Software": None})
         figure.savefig(folder / f"{data.name}.pdf", metadata=_PDF)
         figure.savefig(svg, format="svg", metadata=_SVG)
+        shown = _with_targets(svg.getvalue(), figure, replace(data, frame=dodged(data)), [*looks(data)])
     (folder / f"{data.name}.svg").write_text(svg.getvalue(), encoding="utf-8")
     data.frame.map(neutral_cell).to_csv(folder / f"{data.name}.csv", index=False)
     (folder / f"{data.name}.txt").write_text(data.caption + "\n", encoding="utf-8")
-    return _with_targets(svg.getvalue(), figure, replace(data, frame=dodged(data)), [*looks(data)])
+    return shown
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from math import ceil, floor, log10, sqrt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
-from matplotlib.ticker import NullLocator
 
 from analysis.arrays import Floats
 from analysis.charts.figure_data import FigureData
@@ -27,13 +26,15 @@ _THOUSAND = 1000
 
 def set_scales(axes: Axes, data: FigureData) -> None:
     """Set the scales of a panel; a logarithmic x of nearly equal values is widened for ticks."""
-    for scale, set_scale in ((data.x_scale, axes.set_xscale), (data.y_scale, axes.set_yscale)):
+    for scale, set_scale, axis in (
+        (data.x_scale, axes.set_xscale, axes.xaxis), (data.y_scale, axes.set_yscale, axes.yaxis)
+    ):  # fmt: skip
         if scale == "log":
             set_scale("log")
+            axis.set_ticks([])
+            axis.set_ticks([], minor=True)
         if scale == "logit":
             set_scale("function", functions=(_logit, _percent))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_minor_locator(NullLocator())
     low, high = axes.get_xlim()
     if data.x_scale == "log" and high / low < _SPREAD:
         axes.set_xlim(sqrt(low * high / _SPREAD), sqrt(low * high * _SPREAD))
@@ -48,28 +49,26 @@ def _percent(logits: Floats) -> Floats:
     return 100 / (1 + np.exp(-logits))
 
 
-def set_ticks(axes: Axes, data: FigureData) -> None:
-    """Set the ticks of the axes of a laid-out panel that are not linear: the most whose labels fit.
+def set_ticks(axis: Axis, data: FigureData) -> None:
+    """Set the ticks of a laid-out axis that is not linear: the most whose labels fit.
 
     An axis of compute has them at its levels, if these are few, and where a forecast ends.
     """
-    frame = data.frame
-    at = np.sort(frame.loc[frame["mark"].isin(_MEASURED), "x"].to_numpy(np.float64))
-    levels = at[np.diff(at, append=np.inf) > _ONE_LEVEL * at].tolist()
-    levels += frame.loc[frame["mark"] == "extrapolation", "x"].nlargest(1).tolist()
-    for axis, scale, label in (
-        (axes.xaxis, data.x_scale, data.x_label),
-        (axes.yaxis, data.y_scale, data.y_label),
-    ):
+    across = isinstance(axis, XAxis)
+    scale, label = (data.x_scale, data.x_label) if across else (data.y_scale, data.y_label)
+    if scale == "logit":
+        _set_fitting(axis, [_PERCENT[::step] for step in (1, 2, 3)], _text)
+    if scale == "log":
         compute = "FLOPs" in label.rpartition("(")[2] and "%" not in label
-        if scale == "logit":
-            _set_fitting(axis, [_PERCENT[::step] for step in (1, 2, 3)], _text)
-        elif scale == "log":
-            low, high = axis.get_view_interval()
-            powers = 10.0 ** np.arange(floor(log10(low)), ceil(log10(high)))
-            ways = [levels] if compute and axis is axes.xaxis and len(levels) in _LEVELS else []
-            ways += [np.outer(powers, (1, 2, 5)).ravel(), *(powers[::step] for step in range(1, len(powers)))]
-            _set_fitting(axis, ways, _compute_text if compute else _text)
+        marks, x = data.frame["mark"], data.frame["x"].to_numpy(np.float64)
+        at = np.sort(x[marks.isin(_MEASURED)])
+        levels = [*at[np.diff(at, append=np.inf) > _ONE_LEVEL * at], *x[marks == "extrapolation"][-1:]]
+        low, high = axis.get_view_interval()
+        powers = 10.0 ** np.arange(floor(log10(low)), ceil(log10(high)))
+        ways: list[Sequence[float]] = [levels] if compute and across and len(levels) in _LEVELS else []
+        ways.append(np.outer(powers, (1, 2, 5)).ravel().tolist())
+        ways += [powers[::step].tolist() for step in range(1, len(powers))]
+        _set_fitting(axis, ways, _compute_text if compute else _text)
 
 
 def _set_fitting(axis: Axis, ways: Sequence[Sequence[float]], text: Callable[[float], str]) -> None:

@@ -70,6 +70,7 @@ def test_lines_are_named_at_their_ends_in_order_and_apart_where_there_is_room() 
     names = [f"mini-ViT-{n}" for n in range(9)]
     drawn = draw(lines(names))
     assert not drawn.legends
+    drawn.draw_without_rendering()
     (axes,) = drawn.axes
     boxes = [Text.get_window_extent(text) for text in axes.texts]
     assert [text.get_text() for text in axes.texts] == names
@@ -126,6 +127,7 @@ def test_labels_of_the_best_hide_no_point_and_no_other_label() -> None:
         {"mark": "other", "series": "trials", "x": 10.0**n, "y": 93.0 - 8 * n} for n in range(9)
     ]
     drawn = draw(figure(*stars, *trials))
+    drawn.draw_without_rendering()
     (axes,) = drawn.axes
     boxes = [Text.get_window_extent(text) for text in axes.texts]
     assert len(boxes) == 9
@@ -147,6 +149,7 @@ def test_names_of_any_text_and_number_fit_a_columns_width_and_can_be_toggled(
     assert drawn.get_figwidth() == COLUMN_IN
     (axes,) = drawn.axes
     with styled():
+        drawn.draw_without_rendering()
         for box in [part.get_window_extent() for part in (*drawn.legends, *axes.texts)]:
             assert box.x0 >= 0
             assert box.y0 >= 0
