@@ -99,7 +99,7 @@ def legend_handles(frame: DataFrame, looks: dict[str, Look]) -> list[Line2D]:
         lines = bool(drawn & {"law", "line"}) or (rows["line"] == JOINED).sum() > 1
         handles.append(
             Line2D(
-                [], [], color=look.colour, label=name, marker=marker, markersize=5,
+                [], [], color=look.colour, label=name, marker=marker, markersize=6,
                 linestyle="-" if lines else "none", markeredgecolor="white", markeredgewidth=0.5,
             )
         )  # fmt: skip
