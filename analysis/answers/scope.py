@@ -128,7 +128,7 @@ def _not_run(
         for parts in absent[:_NAMED]
     ]
     left = len(absent) - _NAMED
-    more = [f"{plural(left, 'more combination')} of what did well"] if left > 0 else []
+    more = [f"{plural(left, 'more combination')} of parts that did well"] if left > 0 else []
     return "; ".join([*names, *more])
 
 

@@ -108,7 +108,7 @@ def test_at_most_three_untried_combinations_are_named() -> None:
     rows = [row | {"held-out/top1": 0.5 - 0.01 * int(str(row["seed"]))} for row in cross() + smaller]
     (said,) = scoped(drawn(rows))["not_run"]
     assert said.count(", ") == 3 * 3
-    assert said.endswith("; 1 more combination of what did well")
+    assert said.endswith("; 1 more combination of parts that did well")
 
 
 def test_in_one_epoch_the_number_of_pairs_is_not_a_choice() -> None:
