@@ -39,20 +39,24 @@ def main(report: Path = REPORT) -> None:
             page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
             page.emulate_media(media=medium)
             page.goto(report.resolve().as_uri())
-            _save(page.screenshot(), name)
+            _save(Image.open(BytesIO(page.screenshot())), name)
         browser.close()
     with TemporaryDirectory() as folder:
         sheet = f"{folder}/sheet.png"
         for words in (f"build {folder}/pool --from embedded:2048", f"info {folder}/pool --sheet {sheet}"):
             assert main_of_study(["data", *words.split()]) == 0
-        _save(Path(sheet).read_bytes(), "pool-sheet")
+        with Image.open(sheet) as rows:
+            width, half = rows.width, rows.height // 2
+            beside = Image.new("RGB", (2 * width, half), "white")
+            for part in (0, 1):  # the worse half of the rows stands beside the better one
+                beside.paste(rows.crop((0, part * half, width, (part + 1) * half)), (part * width, 0))
+        _save(beside, "pool-sheet")
 
 
-def _save(png: bytes, name: str) -> None:
+def _save(picture: Image.Image, name: str) -> None:
     """Save a picture with few colours, which keeps it small."""
-    with Image.open(BytesIO(png)) as picture:
-        few = picture.convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
-        few.save(IMAGES / f"{name}.png", optimize=True)
+    few = picture.convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
+    few.save(IMAGES / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

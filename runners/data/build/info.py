@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 import pandas as pd
@@ -139,13 +140,8 @@ def contact_sheet(pool: Pool, path: Path) -> None:
     ):
         x, y = 8 + place % _ACROSS * (_TILE + 8), 8 + place // _ACROSS * (_TILE + _TEXT + 8)
         sheet.paste(Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))), (x, y))
-        draw.multiline_text(
-            (x, y + _TILE),
-            f"{above}{caption[:_LINE]}\n{caption[_LINE : 2 * _LINE]}",
-            "black",
-            spacing=0,
-            font_size=10,
-        )
+        text = "\n".join(wrap(caption, _LINE, max_lines=2, placeholder=" …"))
+        draw.multiline_text((x, y + _TILE), above + text, "black", spacing=0, font_size=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     with new_file(path) as file:
         sheet.save(file, "PNG")
