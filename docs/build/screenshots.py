@@ -46,10 +46,13 @@ def main(report: Path = REPORT) -> None:
         for words in (f"build {folder}/pool --from embedded:2048", f"info {folder}/pool --sheet {sheet}"):
             assert main_of_study(["data", *words.split()]) == 0
         with Image.open(sheet) as rows:
-            width, half = rows.width, rows.height // 2
-            beside = Image.new("RGB", (2 * width, half), "white")
+            margin = 8
+            width, half = rows.width, (rows.height - margin) // 2
+            beside = Image.new("RGB", (2 * width, half + margin), "white")
             for part in (0, 1):  # the worse half of the rows stands beside the better one
-                beside.paste(rows.crop((0, part * half, width, (part + 1) * half)), (part * width, 0))
+                beside.paste(
+                    rows.crop((0, part * half, width, (part + 1) * half + margin)), (part * width, 0)
+                )
         _save(beside, "pool-sheet")
 
 
