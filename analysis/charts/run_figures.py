@@ -46,7 +46,8 @@ def training_loss(
             x, y = (curve[column].to_numpy(np.float64) for column in ("train_flops", "loss"))
             rows += [fixed | {"x": place, "y": value} for place, value in _thin(x, y)]
     return _lines(
-        rows, name="training-loss", title="Training loss", y_label="training loss (nats)", far=far,
+        rows, name="training-loss", title="Training loss", y_label="training loss (nats)",
+        trials=first[:0] if far else first,
         caption=f"Training loss, the lowest seed of each cell ({held_text(held)}), as means over at most "
         f"{_BINS} bins of log compute.",
     )  # fmt: skip
@@ -70,6 +71,7 @@ def midway_errors(
         rows += [fixed | {"x": x, "y": y} for x, y in zip(places, errors, strict=True) if np.isfinite(y)]
     return _lines(
         rows, name="midway", title=f"{unit.title} during training", y_label=unit.heading_of(unit.word),
+        trials=first,
         caption=f"{capital(metric_text(trials.metric))} during training, the lowest seed of each cell "
         f"({held_text(held)}); before the end the learning rate is still high, so only the ends of lines are "
         "results.",
@@ -77,16 +79,16 @@ def midway_errors(
 
 
 def _lines(  # noqa: PLR0913 (what is drawn, and its words)
-    rows: Sequence[dict[str, Any]], *, name: str, title: str, y_label: str, caption: str,
-    far: Sequence[str] = (),
-) -> FigureData | Missing:  # fmt: skip
-    """Return the figure of lines over the compute spent, by architecture."""
+    rows: Sequence[dict[str, Any]], *, name: str, title: str, y_label: str, caption: str, trials: pd.DataFrame
+) -> FigureData | Missing:
+    """Return the figure of lines over the compute spent, by the architectures of some trials."""
     if not rows:
         return Missing(title=title, reason="no trial of the compared cells was measured during training")
     lines = len({row["line"] for row in rows})
     return FigureData(
         name=name, title=title, x_label="training compute spent (FLOPs)", y_label=y_label,
-        frame=mark_frame(rows), caption=caption, by="" if far else "architecture",
+        frame=mark_frame(rows), caption=caption, by="architecture",
+        order=dict(zip(trials["architecture"], trials["train_flops_per_sample"], strict=True)),
         alt=f"{title} over compute for {plural(lines, 'trial')}.",
     )  # fmt: skip
 

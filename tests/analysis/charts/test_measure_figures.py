@@ -118,6 +118,15 @@ def test_qualities_are_compared_on_the_largest_subset_of_each_with_the_verdicts_
     assert waits.finding.startswith("No budget has a clear winner")
 
 
+def test_at_equal_samples_no_cell_is_starred_over_compute_which_differs_between_them(
+    regimes: pd.DataFrame,
+) -> None:
+    mine = measure(regimes[regimes["regime"] == "equal-samples"], METRIC)
+    data = figure_of(over_compute(mine, contrasts(mine.draws), axis="architecture"))
+    assert set(data.frame["mark"]) <= {"point", "other", "law"}
+    assert data.finding.startswith("Equal samples: ")
+
+
 def test_many_architectures_are_grey_but_for_those_that_lead_or_have_most_cells() -> None:
     rows = [
         trial_row((1024, "all", "ViT-X", "clip"), 1e12 * level, seed, 0.5 - 0.01 * place - 0.02 * level)

@@ -97,6 +97,7 @@ def test_the_figure_shows_the_best_size_up_to_the_target() -> None:
     drawn = figure_of(scaling_figure(found, (), scaling_exponents(found), target_flops=1e26)).frame
     assert {"law", "extrapolation"} == set(drawn["mark"])
     assert drawn["x"].max() == pytest.approx(1e26)
+    assert drawn.loc[drawn["mark"] == "law", "y"].between(*found[0].sizes).all(), "solid among those tried"
     assert (drawn["low"] <= drawn["high"]).all()
 
 
