@@ -1,10 +1,10 @@
 """Generator of docs/results.md: columns of a study's tables and frames, and how to open them in Python."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from analysis.report.answer_frames import FRAMES
-from runners.results import TABLES, TableColumn
+from runners.results import TABLES
 
 PAGE = Path(__file__).resolve().parents[1] / "results.md"
 
@@ -66,21 +66,34 @@ for each trial that has computed something, also of earlier declarations and of 
 
 
 def columns_page() -> str:
-    """Return the whole page."""
-    parts = [_INTRODUCTION]
+    """Return the whole page; a column whose meaning an earlier section has is only named."""
+    parts, told = [_INTRODUCTION], set[tuple[str, str]]()
     for name, columns in TABLES.items():
-        parts += [f"## `{name}`", _SECTIONS[name], _table(columns)]
+        facts = [(one, each.meaning, each.unit or "–", each.kind) for one, each in columns.items()]
+        parts += [
+            f"## `{name}`",
+            _SECTIONS[name],
+            *_table(("column", "meaning", "unit", "type"), facts, told),
+        ]
     parts.append(_IN_PYTHON)
     for name, frame in FRAMES.items():
-        rows = [f"| `{one}` | {meaning} | {unit or '–'} |" for one, (meaning, unit) in frame.columns.items()]
-        head = ["| column | meaning | unit |", "|---|---|---|"]
-        parts += [f"### `study.{_CALLS.get(name, name)}`", frame.content, "\n".join([*head, *rows])]
+        facts = [(one, meaning, unit or "–") for one, (meaning, unit) in frame.columns.items()]
+        parts += [f"### `study.{_CALLS.get(name, name)}`", frame.content]
+        parts += _table(("column", "meaning", "unit"), facts, told)
     return "\n\n".join(parts) + "\n"
 
 
-def _table(columns: Mapping[str, TableColumn]) -> str:
-    rows = [
-        f"| `{name}` | {column.meaning} | {column.unit or '–'} | {column.kind} |"
-        for name, column in columns.items()
-    ]
-    return "\n".join(["| column | meaning | unit | type |", "|---|---|---|---|", *rows])
+def _table(
+    head: tuple[str, ...], columns: list[tuple[str, ...]], told: set[tuple[str, str]]
+) -> Iterator[str]:
+    """Yield the names of columns that were told, and a table of the others, which are told from then on."""
+    if known := [f"`{name}`" for name, meaning, *_ in columns if (name, meaning) in told]:
+        yield f"As above: {', '.join(known)}."
+    if new := [each for each in columns if each[:2] not in told]:
+        rows = [head, ("---",) * len(head), *((f"`{name}`", *facts) for name, *facts in new)]
+        yield (
+            "\n".join(f"| {' | '.join(row)} |" for row in rows)
+            .replace("| --- ", "|---")
+            .replace("--- |", "---|")
+        )
+    told.update(each[:2] for each in columns)
