@@ -1,6 +1,6 @@
 """Generator of docs/results.md: columns of a study's tables and frames, and how to open them in Python."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from analysis.report.answer_frames import FRAMES
@@ -67,33 +67,26 @@ for each trial that has computed something, also of earlier declarations and of 
 
 def columns_page() -> str:
     """Return the whole page; a column whose meaning an earlier section has is only named."""
-    parts, told = [_INTRODUCTION], set[tuple[str, str]]()
+    parts, told = [_INTRODUCTION], set[tuple[str, ...]]()
     for name, columns in TABLES.items():
-        facts = [(one, each.meaning, each.unit or "–", each.kind) for one, each in columns.items()]
-        parts += [
-            f"## `{name}`",
-            _SECTIONS[name],
-            *_table(("column", "meaning", "unit", "type"), facts, told),
-        ]
+        parts += [f"## `{name}`", _SECTIONS[name]]
+        parts += _table(
+            [(one, each.meaning, each.unit or "–", each.kind) for one, each in columns.items()], told
+        )
     parts.append(_IN_PYTHON)
     for name, frame in FRAMES.items():
-        facts = [(one, meaning, unit or "–") for one, (meaning, unit) in frame.columns.items()]
         parts += [f"### `study.{_CALLS.get(name, name)}`", frame.content]
-        parts += _table(("column", "meaning", "unit"), facts, told)
+        parts += _table([(one, text, unit or "–") for one, (text, unit) in frame.columns.items()], told)
     return "\n\n".join(parts) + "\n"
 
 
-def _table(
-    head: tuple[str, ...], columns: list[tuple[str, ...]], told: set[tuple[str, str]]
-) -> Iterator[str]:
+def _table(columns: Sequence[tuple[str, ...]], told: set[tuple[str, ...]]) -> Iterator[str]:
     """Yield the names of columns that were told, and a table of the others, which are told from then on."""
-    if known := [f"`{name}`" for name, meaning, *_ in columns if (name, meaning) in told]:
+    if known := [f"`{each[0]}`" for each in columns if each[:2] in told]:
         yield f"As above: {', '.join(known)}."
-    if new := [each for each in columns if each[:2] not in told]:
-        rows = [head, ("---",) * len(head), *((f"`{name}`", *facts) for name, *facts in new)]
-        yield (
-            "\n".join(f"| {' | '.join(row)} |" for row in rows)
-            .replace("| --- ", "|---")
-            .replace("--- |", "---|")
+    if new := [(f"`{each[0]}`", *each[1:]) for each in columns if each[:2] not in told]:
+        head, *rows = (
+            f"| {' | '.join(row)} |" for row in [("column", "meaning", "unit", "type")[: len(new[0])], *new]
         )
+        yield "\n".join([head, "|---" * len(new[0]) + "|", *rows])
     told.update(each[:2] for each in columns)
