@@ -12,7 +12,7 @@ from analysis.cells.table import budgets, records
 from analysis.labels import budget_text, with_regime
 from budgets.planning.facts import ScoreCost
 from budgets.planning.plan import AGAIN
-from budgets.quantity import format_flops
+from budgets.quantity import format_flops, format_number
 from runners.results import ENDS, STARTS, TUNING_STARTED
 
 _NOTABLE = 0.01  # share of the study's compute
@@ -249,7 +249,8 @@ def score_text(flops: float, cost: Cost) -> str:
     if not (flops and cost.spent_flops):
         return format_flops(flops) if flops else ""
     percent = 100 * flops / cost.spent_flops
-    return f"{format_flops(flops)}, {percent:.{0 if percent >= 10 else 1}f} % of the compute spent"  # noqa: PLR2004 (two digits)
+    said = format_number(percent, ".0f" if percent >= 10 else ".1f")  # noqa: PLR2004 (two digits)
+    return f"{format_flops(flops)}, {said} % of the compute spent"
 
 
 def notable_score(flops: float, cost: Cost) -> str:

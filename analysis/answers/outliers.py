@@ -8,6 +8,7 @@ from analysis.belief.family import Family
 from analysis.cells.table import CELL, Trials, records
 from analysis.error_unit import ErrorUnit
 from analysis.labels import budget_text, configuration_text
+from budgets.quantity import format_number
 
 _COLUMNS = ("trial", *CELL, "seed", "error", "miss", "deviation", "deviations")
 _NAMED = 3
@@ -39,7 +40,7 @@ def outlier_lines(found: pd.DataFrame, unit: ErrorUnit) -> tuple[str, ...]:
         f"{row['trial']} stands out ({configuration_text(row)} at {budget_text(row['regime'], row['budget'])}"
         f"): {unit.named(row['error'])}, {unit.gap(abs(row['miss']))} "
         f"{'above' if row['miss'] > 0 else 'below'} the {unit.text(row['error'] - row['miss'])} that all "
-        f"other runs predict ({row['deviations']:.0f} standard deviations)"
+        f"other runs predict ({format_number(row['deviations'], '.0f')} standard deviations)"
         for row in records(found.head(_NAMED))
     ]
     more = len(found) - len(lines)

@@ -28,7 +28,7 @@ from analysis.cells.pareto import SAME_COST, same_cost
 from analysis.cells.table import CONFIGURATION, records
 from analysis.labels import configuration_text, quality_fraction, with_regime
 from budgets.declaration.sections import FARTHEST
-from budgets.quantity import format_flops, plural
+from budgets.quantity import format_flops, format_number, plural
 
 _NAMED = 3  # reasons in an error
 _SAME_SIZE, _WHOLE = 0.05, 100
@@ -345,7 +345,7 @@ def _where(row: Mapping[str, Any]) -> str:
 
 def times_text(epochs: float) -> str:
     """Return how often pairs are seen: ``3.7 times``; ``2,050 times``."""
-    return f"{epochs:,.{0 if epochs >= _WHOLE else 1}f} times"
+    return f"{format_number(epochs, ',.0f' if epochs >= _WHOLE else ',.1f')} times"
 
 
 def _better(too_large: Sequence[Mapping[str, Any]], lowest: float) -> Mapping[str, Any] | None:

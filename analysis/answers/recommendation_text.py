@@ -10,7 +10,7 @@ from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import records
 from analysis.error_unit import ErrorUnit
 from analysis.labels import configuration_text
-from budgets.quantity import format_flops, plural
+from budgets.quantity import format_flops, format_number, plural
 
 _MOST_LISTED, _ODDS = 3, 0.005
 
@@ -28,7 +28,9 @@ def recommendation_lines(  # noqa: PLR0913 - the answer, what was asked, and in 
     row = first | {"runs": first["measured"], "verdict": verdict.kind}
     lines = [answer_line(format_flops(flops), first["name"], row, unit, tied=len(verdict.members))]
     if first["uses_up"]:
-        lines.append(f"  its data are used up at {100 * first['share']:.2g} % of the budget")
+        lines.append(
+            f"  its data are used up at {format_number(100 * first['share'], '.2g')} % of the budget"
+        )
     if why or (first["share"] < 1 / SAME_COST and not first["uses_up"]):
         lines.append(f"  {_source_text(first)}")
     lines += [f"  {verdict.reason}"] if why else []
@@ -37,7 +39,11 @@ def recommendation_lines(  # noqa: PLR0913 - the answer, what was asked, and in 
     if found.cheaper and not (why and found.cheaper in verdict.reason):
         lines.append(f"  cheaper: {found.cheaper}")
     for other in others[:_MOST_LISTED]:
-        odds = f", lowest in {other['probability']:.0%} of the draws" if other["probability"] >= _ODDS else ""
+        odds = (
+            f", lowest in {format_number(other['probability'], '.0%')} of the draws"
+            if other["probability"] >= _ODDS
+            else ""
+        )
         rests = f"; {_source_text(other)}" if why else ""
         lines.append(f"  or {other['name']}: {_error_text(other, unit)}{odds}{rests}")
     if len(others) > _MOST_LISTED:
@@ -58,13 +64,13 @@ def _data_lines(found: Recommendation, pairs: float, unit: ErrorUnit) -> list[st
     first = records(found.candidates)[0]
     if first["pool"] > found.pool * SAME_COST:
         lines.append(
-            f"  data: {first['pool'] / found.pool:.3g} times as many pairs as the largest measured pool "
-            f"({found.pool:,.0f}): the worth of the new pairs is extrapolated with the compute"
+            f"  data: {format_number(first['pool'] / found.pool, '.3g')} times as many pairs as the largest "
+            f"measured pool ({found.pool:,.0f}): the worth of the new pairs is extrapolated with the compute"
         )
     elif pairs > found.pool * SAME_COST:
         lines.append(
-            f"  data: your pool is {pairs / found.pool:.3g} times as large as the largest measured "
-            f"({found.pool:,.0f} pairs): the answer holds for the measured pools, not for more data"
+            f"  data: your pool is {format_number(pairs / found.pool, '.3g')} times as large as the largest "
+            f"measured ({found.pool:,.0f} pairs): the answer holds for the measured pools, not for more data"
         )
     if first["epochs"] > max(1.0, first["own_epochs"]) * SAME_COST:
         own = (
@@ -84,13 +90,14 @@ def _data_lines(found: Recommendation, pairs: float, unit: ErrorUnit) -> list[st
 
 def _source_text(row: Mapping[Any, Any]) -> str:
     here = row["share"] >= 1 / SAME_COST
-    less = f"at {format_flops(row['flops'])}, which costs only {100 * row['share']:.2g} % of the budget"
+    share = format_number(100 * row["share"], ".2g")
+    less = f"at {format_flops(row['flops'])}, which costs only {share} % of the budget"
     if row["measured"]:
         return f"measured {'here' if here else less}"
     sizes = f"{row['sizes']}, " if row["sizes"] else ""
     if isinf(row["factor"]):
         return f"{sizes}never run"
-    where = f"{row['factor']:.3g} times beyond" if row["beyond"] else "within"
+    where = f"{format_number(row['factor'], '.3g')} times beyond" if row["beyond"] else "within"
     return f"{sizes}{'' if here or row['uses_up'] else less + ', '}{where} the measured budgets"
 
 

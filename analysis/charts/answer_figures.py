@@ -28,7 +28,7 @@ from analysis.error_unit import PERCENT, ErrorUnit
 from analysis.labels import axis_text, budget_text, capital, configuration_text, metric_text
 from analysis.laws.holdout import JOINT, LAST, Holdout
 from analysis.laws.laws import Measure
-from budgets.quantity import format_flops, plural
+from budgets.quantity import format_flops, format_number, plural
 
 SHARE = replace(PERCENT, form=".0f")
 """Unit of shares of variance."""
@@ -256,6 +256,6 @@ def _forecast(point: dict[str, Any], law: str, unit: ErrorUnit) -> dict[str, Any
         "mark": "point", "series": law, "x": unit.factor * point["measured"], "y": unit.factor * forecast,
         "low": unit.factor * ends[0], "high": unit.factor * ends[1],
         "text": f"{point['configuration']}, {budget_text(point['regime'], point['level'])}, "
-        f"{point['factor']:.3g} times beyond: {law} {unit.text(forecast)}, "
+        f"{format_number(point['factor'], '.3g')} times beyond: {law} {unit.text(forecast)}, "
         f"measured {unit.text(point['measured'])}",
     }  # fmt: skip

@@ -12,7 +12,7 @@ from analysis.cells.table import records
 from analysis.charts.figure_data import JOINED, FigureData, Missing, cell_marks, error_label, mark_frame
 from analysis.labels import capital, held_text, interval_text, metric_text, regime_text
 from analysis.laws.best_size import Growth, Profile, slices
-from budgets.quantity import format_flops, plural
+from budgets.quantity import format_flops, format_number, plural
 
 _BEYOND = 10.0
 """Factor of compute by which the lines are drawn beyond the data, without a target."""
@@ -46,8 +46,8 @@ def isoflop(draws: CellDraws, profiles: Sequence[Profile], *, metric: str) -> Fi
         frame=mark_frame([mark for one in group for mark in _profile(draws, one)]),
         finding=f"{capital(said[-1])}." if said else "No budget has a minimum that the draws agree on.",
         caption=f"{capital(metric_text(metric))} against model size ({fixed['family']} family, "
-        f"{held_text(fixed)}, up to {epochs:.2g} epochs); a curve with its minimum where at least 90 % of "
-        "the draws have one between the sizes near the lowest.",
+        f"{held_text(fixed)}, up to {format_number(epochs, '.2g')} epochs); a curve with its minimum where "
+        "at least 90 % of the draws have one between the sizes near the lowest.",
         alt=f"{title}: {'; '.join(said) or 'no minimum'}.",
         by="budget",
         order={_budget(one): float(one.identity["budget"]) for one in group},
@@ -114,7 +114,7 @@ def scaling_figure(
         return Missing(title=title, reason="at no compute does the best size lie among those that were tried")
     first, last = np.flatnonzero(tried)[[0, -1]]
     series = regime_text(one.family.regime)
-    formula = f"N ∝ C^{row['exponent']:.2f} {interval_text(row['low'], row['high'])}"
+    formula = f"N ∝ C^{format_number(row['exponent'], '.2f')} {interval_text(row['low'], row['high'])}"
     marks: list[dict[str, Any]] = [
         {"mark": mark, "series": series} | point
         for mark, part in (("law", lines.iloc[first : last + 1]), ("extrapolation", lines.iloc[last:]))

@@ -11,7 +11,7 @@ from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing, mark_frame
 from analysis.error_unit import PERCENT
 from analysis.labels import axis_text, budget_text, configuration_text, count_text, interval_text
-from budgets.quantity import format_flops, plural
+from budgets.quantity import format_flops, format_number, plural
 
 _PANELS = 3
 _X_LABELS = {"compute": "training compute of one trial (FLOPs)", "data": "unique image-text pairs"}
@@ -42,7 +42,7 @@ def equivalence(table: pd.DataFrame, *, along: str) -> FigureData | Missing:
     if len(sure):
         far = records(sure.loc[[np.log(sure["factor"]).abs().idxmax()]])[0]
         finding = (
-            f"{far['option']} is worth {far['factor']:.2g} times the {along} of plain CLIP "
+            f"{far['option']} is worth {format_number(far['factor'], '.2g')} times the {along} of plain CLIP "
             f"{interval_text(far['factor_low'], far['factor_high'], '.2g')} at {_at(far)}."
         )
     return FigureData(
@@ -69,7 +69,8 @@ def _ratio(row: dict[str, Any]) -> dict[str, Any]:
         "mark": "undecided" if row["verdict"] == "undecided" else "point", "series": row["option"],
         "x": row["x"], "y": row["factor"], "low": np.clip(row["factor_low"], row["lowest"], row["highest"]),
         "high": np.clip(row["factor_high"], row["lowest"], row["highest"]),
-        "text": f"{row['option']} at {_at(row)}: {row['factor']:.2f} times, {row['verdict']}",
+        "text": f"{row['option']} at {_at(row)}: {format_number(row['factor'], '.2f')} times, "
+        f"{row['verdict']}",
     }  # fmt: skip
 
 
@@ -98,7 +99,7 @@ def shift(results: pd.DataFrame, *, metric: str) -> FigureData | Missing:
                 "y": 100 * row["shifted"],
                 "text": f"{configuration_text(row)}, {budget_text(row['regime'], row['budget'])}: "
                 f"{PERCENT.text(row['shifted'])} on {name}, {PERCENT.text(row['plain'])} on {plain}, "
-                f"{100 * (row['shifted'] - row['predicted']):+.1f} points from the line",
+                f"{format_number(100 * (row['shifted'] - row['predicted']), '+.1f')} points from the line",
             })  # fmt: skip
     return FigureData(
         name="shift",
@@ -124,5 +125,5 @@ def _line_finding(cells: pd.DataFrame) -> str:
     name = str(apart.abs().idxmax())
     return (
         f"{axis_text('strategy', name)} lies farthest from the line of plain CLIP, by "
-        f"{apart[name]:+.1f} points on {cells['shifted_set'].iloc[0]} on average."
+        f"{format_number(apart[name], '+.1f')} points on {cells['shifted_set'].iloc[0]} on average."
     )

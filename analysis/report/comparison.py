@@ -25,7 +25,7 @@ from analysis.labels import budget_text, configuration_text, listed, metric_text
 from analysis.report.page import inline_svg, templates
 from analysis.report.table_files import replacing, save
 from analysis.report.tables import Table
-from budgets.quantity import plural
+from budgets.quantity import format_number, plural
 
 _UNKNOWN = "unknown noise"
 """Verdict where no noise is known in one of the studies."""
@@ -177,7 +177,7 @@ def _cells(metric: str, draws: Mapping[str, CellDraws], cells: pd.DataFrame) -> 
         note += (
             f"; {lower + higher} of {plural(judged, 'cell')} differ by more than the noise ({higher} higher"
         )
-        note += f", {lower} lower), about {0.1 * judged:.2g} of equal studies would"
+        note += f", {lower} lower), about {format_number(0.1 * judged, '.2g')} of equal studies would"
     if unknown:
         note += f"; {plural(unknown, 'cell')} not judged: no noise is known in one of the studies"
     for name, mine in cells.groupby("study", sort=False):

@@ -15,7 +15,7 @@ from analysis.labels import axis_text, capital, configuration_text, count_text, 
 from analysis.report.analyse import Analysis, TrialCounts
 from analysis.report.tables import duration_text, share_text
 from budgets.planning.scoring import score_flops, score_words
-from budgets.quantity import format_flops, plural
+from budgets.quantity import format_flops, format_number, plural
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,14 +147,14 @@ def cost_texts(found: Analysis) -> dict[str, str]:
         )
     if not isnan(time.wall_s):
         up_to = "up to " if round(time.slot_s) < round(time.slots * time.wall_s) else ""
-        busy = "" if time.busy is None else f", {100 * time.busy:.0f} % busy"
+        busy = "" if time.busy is None else f", {format_number(100 * time.busy, '.0f')} % busy"
         said["Time"] = f"{duration_text(time.wall_s)} with {up_to}{plural(time.slots, 'slot')}{busy}"
     return said
 
 
 def _money_text(amount: float) -> str:
     """Return an amount in the currency of the declaration; a dash for NaN."""
-    return "–" if isnan(amount) else f"{amount:,.2f}"
+    return "–" if isnan(amount) else format_number(amount, ",.2f")
 
 
 def _spent_text(cost: Cost) -> str:

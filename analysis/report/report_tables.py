@@ -130,7 +130,7 @@ def _answers(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
         pairs.assign(end=last)[shown], [
             axis, column("Fixed", "held"), column("Option", "option"), column("Against", "other"),
             TextColumn("At", lambda row: _x_text(row["along"], row["x"])), ahead, gap_ends,
-            column("P(ahead)", "probability", share_text), VERDICT, TextColumn("Worth", _worth),
+            VERDICT, TextColumn("Worth", _worth),
             TextColumn("Crossing", _crossing),
         ],
     )  # fmt: skip
@@ -276,14 +276,14 @@ def _what_was_run(found: Analysis, study: StudyFrames, unit: ErrorUnit) -> Itera
     results = study.results.reindex(columns=["trial", *settings]).set_index("trial")
     yield Table.of(
         "trials", "All finished trials",
-        f"{capital(metric_text(found.trials.metric))}. Training loss: mean of the last tenth",
+        capital(metric_text(found.trials.metric)),
         ended.assign(again=ended["trial"].map(study.again), **{
             name: ended["trial"].map(results[name]) for name in settings
         }), [
             column(unit.heading, "error", unit.number), BUDGET, *PARTS,
             column("Seed", "seed", number(".0f")), column("Learning rate", "lr_peak", "{:g}".format),
-            column("Batch", "batch_size", count_text), column("Training loss", "train_loss", number(".3f")),
-            column("Samples", "samples_seen", count_text), EPOCHS, FLOPS, column("Trial", "trial"),
+            column("Batch", "batch_size", count_text), column("Samples", "samples_seen", count_text), EPOCHS,
+            *([] if set(ended["regime"]) <= {"fixed-compute"} else [FLOPS]), column("Trial", "trial"),
             column("Attempts", "again"),
         ],
     )  # fmt: skip
@@ -326,7 +326,7 @@ def _cost(found: Analysis) -> Table:
         "Training FLOPs, as the study budget counts them; wasted: lost with failed attempts. Evaluation: "
         "forward FLOPs that no budget counts. Device time: of all attempts, times their devices",
         pd.DataFrame([*records(levels), total, *outside]), [
-            column("Level", "level"), column("Trials", "trials", known("{:.0f}".format)),
+            column("Level", "level"), column("Trials", "trials", known(lambda count: f"{int(count):,}")),
             *(
                 column(name.capitalize(), name, known(format_flops))
                 for name in ("planned", "spent", "wasted", "evaluation")

@@ -28,6 +28,7 @@ from budgets.planning.tuning_plan import TuningPlan, carried_words, check_words,
 from budgets.quantity import (
     format_count,
     format_flops,
+    format_number,
     format_range,
     format_seconds,
     format_seconds_range,
@@ -130,7 +131,7 @@ def _mixtures(plan: Plan) -> Iterator[str]:
             seen = [trial.samples_seen * share for trial, share in zip(trials, shares, strict=True)]
             epochs = [samples / part.pairs for samples, part in zip(seen, parts, strict=True)]
             words.append(
-                f"{_span(shares, lambda share: f'{share:.1%}')} of the samples from {pool.name} "
+                f"{_span(shares, lambda share: format_number(share, '.1%'))} of the samples from {pool.name} "
                 f"({pool.quality}, {_span([part.pairs for part in parts], format_count)} pairs, "
                 f"{_span(epochs, _epochs)} epochs)"
             )
@@ -191,7 +192,8 @@ def _tuning(plan: Plan) -> Iterator[str]:
         serves = f" (also for {', '.join(winner.serves)})" if winner.serves else ""
         yield (
             f"tuned: {winner.architecture} {winner.strategy}{serves}: {values_words(winner.values)}, "
-            f"{winner.score:.1%}; next {values_words(winner.runner_up)}, {winner.runner_up_score:.1%}"
+            f"{format_number(winner.score, '.1%')}; next {values_words(winner.runner_up)}, "
+            f"{format_number(winner.runner_up_score, '.1%')}"
         )
     for line in tuning.carried:
         yield f"carried along {line.along}: {carried_words(line)}"
@@ -297,15 +299,15 @@ def figure_range(of: Range) -> str:
 
 def share_range(of: Range) -> str:
     """Return a range of shares as text."""
-    return format_range(f"{of.low:.0%}", f"{of.high:.0%}")
+    return format_range(format_number(of.low, ".0%"), format_number(of.high, ".0%"))
 
 
 def _figure(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004 - three digits are known at best
+    return format_number(value, ",.0f") if value >= 100 else format_number(value, ".3g")  # noqa: PLR2004 - three digits are known at best
 
 
 def _epochs(epochs: float) -> str:
-    return f"{epochs:.2f}" if epochs < 1000 else f"{epochs:,.0f}"  # noqa: PLR2004 - a width of six
+    return format_number(epochs, ".2f") if epochs < 1000 else format_number(epochs, ",.0f")  # noqa: PLR2004 - a width of six
 
 
 def _span(values: Sequence[Number], write: Callable[[Number], str]) -> str:

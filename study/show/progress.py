@@ -22,7 +22,7 @@ from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.planning.price import Ahead, Speed, forecast, start_s
 from budgets.planning.tuning_plan import values_words
-from budgets.quantity import format_count, format_flops, format_seconds_range
+from budgets.quantity import format_count, format_flops, format_number, format_seconds_range
 from runners.trials.trial_files import Outcome
 from study.show.plan_view import trials_words
 from study.show.view import can_update, level_table, live_lines, running_lines, text_lines
@@ -109,11 +109,15 @@ class Progress:
         """Show a finished trial."""
         self.count(trial, outcome, spent_flops=spent_flops)
         row, timing = outcome.row, outcome.timing
-        value = f"{self._metric} {row[self._metric]:.1%}" if self._metric in row else row["status"]
+        value = (
+            f"{self._metric} {format_number(row[self._metric], '.1%')}"
+            if self._metric in row
+            else row["status"]
+        )
         total = len(self._trials)
         self.detail(
             f"[{self._done:>{len(str(total))}}/{total}] {trial.cell}, {trial.seed_words}: {value}, "
-            f"{timing['wall_s']:.0f} s, {format_count(timing['samples_per_s'])} samples/s; "
+            f"{format_number(timing['wall_s'], '.0f')} s, {format_count(timing['samples_per_s'])} samples/s; "
             f"{self._sums(self._spent)}"
         )
 

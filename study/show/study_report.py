@@ -21,7 +21,7 @@ from budgets.cost.flops import CONVENTION
 from budgets.declaration.data_sections import MixedPool
 from budgets.declaration.declaration import Declaration
 from budgets.names import without_secrets
-from budgets.quantity import format_flops, plural
+from budgets.quantity import format_flops, format_number, plural
 from runners.data.build.table_file import read_any_table
 from runners.host.workers import usable_cores
 from runners.results import (
@@ -249,7 +249,7 @@ def _parts(mixture: Mapping[str, MixedPool]) -> str:
     whole = sum(part.weight or 0 for part in mixture.values())
     words = []
     for name, part in sorted(mixture.items()):
-        share = "" if part.weight is None else f"{100 * part.weight / whole:.3g} % "
+        share = "" if part.weight is None else f"{format_number(100 * part.weight / whole, '.3g')} % "
         pairs = "" if part.pairs is None else f", {plural(part.pairs, 'pair')}"
         words.append(f"{share}{name} ({part.quality}{pairs})")
     return " + ".join(words)
