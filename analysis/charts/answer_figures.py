@@ -16,6 +16,7 @@ from analysis.cells.pareto import costs
 from analysis.cells.table import Trials, records
 from analysis.charts.figure_data import (
     AXIS_WORDS,
+    BEYOND,
     FRONTIER,
     JOINED,
     FigureData,
@@ -32,8 +33,6 @@ from budgets.quantity import format_flops, format_number, plural
 
 SHARE = replace(PERCENT, form=".0f")
 """Unit of shares of variance."""
-_BEYOND = 10.0
-"""Factor of compute by which the frontier is forecast without a target."""
 _POINTS = 24
 
 
@@ -66,7 +65,7 @@ def hero(
         family = draws.families[regime]
         marks += _frontier(family, np.geomspace(compute.min(), end, _POINTS), "law", unit)
         line = "; line: the lowest error of any configuration by the joint law"
-        beyond = target_flops or _BEYOND * end
+        beyond = target_flops or BEYOND * end
         if beyond > end and (regime == "fixed-compute" or np.isinf(family.limit).all()):
             marks += _frontier(family, np.geomspace(end, beyond, _POINTS), "extrapolation", unit)
             line += f", dashed: its forecast to {format_flops(beyond)}"

@@ -32,6 +32,8 @@ AXIS_WORDS = {
 FRONTIER = "lowest by the law"
 """Series that is drawn in black."""
 
+BEYOND = 10.0
+"""Factor of compute by which figures forecast beyond the data without a target."""
 _NAMED = 3
 
 

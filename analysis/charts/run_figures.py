@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.arrays import Floats
 from analysis.belief.cell_draws import CellDraws
 from analysis.cells.table import CONFIGURATION, Trials, budgets, records
 from analysis.charts.curve_figures import slice_along
@@ -42,9 +41,7 @@ def training_loss(
             "panel": budget_text(str(trial["regime"]), float(trial["budget"])), "mark": "line",
             "series": name, "line": trial["trial"],
         }  # fmt: skip
-        if len(curve):
-            x, y = (curve[column].to_numpy(np.float64) for column in ("train_flops", "loss"))
-            rows += [fixed | {"x": place, "y": value} for place, value in _thin(x, y)]
+        rows += [fixed | {"x": x, "y": y} for x, y in (_thin(curve) if len(curve) else ())]
     return _lines(
         rows, name="training-loss", title="Training loss", y_label="training loss (nats)",
         trials=first[:0] if far else first,
@@ -101,18 +98,14 @@ def _lowest_seeds(trials: Trials, held: Mapping[str, Any]) -> pd.DataFrame:
     return kept.sort_values("seed", kind="stable").drop_duplicates(["architecture", "budget"])
 
 
-def _thin(x: Floats, y: Floats) -> list[tuple[float, float]]:
-    """Return means over bins of equal width in log x."""
-    good = np.isfinite(x) & np.isfinite(y) & (x > 0)
-    x, y = x[good], y[good]
-    if not len(x):
+def _thin(curve: pd.DataFrame) -> list[tuple[float, float]]:
+    """Return means of compute and loss over bins of equal width in log compute."""
+    kept = curve[(curve["train_flops"] > 0) & np.isfinite(curve["loss"])]
+    if kept.empty:
         return []
-    edges = np.geomspace(x.min(), x.max() * (1 + 1e-9), _BINS + 1)
-    places = np.clip(np.searchsorted(edges, x, side="right") - 1, 0, _BINS - 1)
-    return [
-        (float(np.exp(np.log(x[places == place]).mean())), float(y[places == place].mean()))
-        for place in np.unique(places)
-    ]
+    points = pd.DataFrame({"x": np.log(kept["train_flops"]), "y": kept["loss"]})
+    means = points.groupby(pd.cut(points["x"], _BINS, labels=False)).mean()
+    return list(zip(np.exp(means["x"]).tolist(), means["y"].tolist(), strict=True))
 
 
 def plan_grid(plan: pd.DataFrame, left_out: pd.DataFrame, results: pd.DataFrame) -> FigureData | Missing:

@@ -9,13 +9,19 @@ import pandas as pd
 from analysis.belief.cell_draws import CellDraws
 from analysis.cells.intervals import column_intervals
 from analysis.cells.table import records
-from analysis.charts.figure_data import JOINED, FigureData, Missing, cell_marks, error_label, mark_frame
+from analysis.charts.figure_data import (
+    BEYOND,
+    JOINED,
+    FigureData,
+    Missing,
+    cell_marks,
+    error_label,
+    mark_frame,
+)
 from analysis.labels import capital, held_text, interval_text, metric_text, regime_text
 from analysis.laws.best_size import Growth, Profile, slices
 from budgets.quantity import format_flops, format_number, plural
 
-_BEYOND = 10.0
-"""Factor of compute by which the lines are drawn beyond the data, without a target."""
 _POINTS = 24
 _SIZE = "model size (training FLOPs per sample)"
 
@@ -103,7 +109,7 @@ def scaling_figure(
         return Missing(title=title, reason=str(known["reason"].iloc[0]))
     place = max(firm, key=lambda one: growths[one].count)
     one, row = growths[place], known.iloc[place]
-    largest, target = one.compute[1], target_flops or _BEYOND * growths[place].compute[1]
+    largest, target = one.compute[1], target_flops or BEYOND * growths[place].compute[1]
     compute = np.geomspace(one.compute[0], max(target, largest), _POINTS)
     best = one.best(compute)
     middle, (low, high) = np.median(best, axis=0), column_intervals(best)
