@@ -1,7 +1,7 @@
 """Texts for quantities, configurations and metrics in figures, tables and the report."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import isnan
 from typing import Any
 
@@ -79,11 +79,6 @@ def quality_text(quality: str) -> str:
         return quality.replace(":", " ")
     match = _TOP.fullmatch(quality)
     return f"top {match[1]} %{match[2] or ''}" if match else quality
-
-
-def are_mixed(qualities: Iterable[object]) -> bool:
-    """Return whether some qualities are mixtures of pools."""
-    return any(str(quality).startswith(MIXTURE) for quality in qualities)
 
 
 def call_strategies(plan: pd.DataFrame) -> None:
