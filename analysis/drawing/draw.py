@@ -41,11 +41,11 @@ def _curves(data: FigureData) -> Figure:
     lay_out(figure)
     if named:
         name_ends(*by_panel[0], by_series)
-    for axes, _ in by_panel:
-        set_ticks(axes.yaxis, data)
+    for axes, rows in by_panel:
+        set_ticks(axes.yaxis, data, rows)
     lay_out(figure)
-    for axes, _ in by_panel:
-        set_ticks(axes.xaxis, data)
+    for axes, rows in by_panel:
+        set_ticks(axes.xaxis, data, data.frame.loc[rows.index])  # not moved apart
     if data.name == "hero":
         lay_out(figure)
         label_points(*by_panel[0])

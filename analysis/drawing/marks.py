@@ -10,21 +10,15 @@ from analysis.charts.figure_data import JOINED
 from analysis.drawing.style import GREY, TENTATIVE, Look
 
 _LONE: dict[str, Any] = {"linestyle": "none", "color": GREY}
-_STAR: dict[str, Any] = _LONE | {
-    "marker": "*",
-    "markersize": 8,
-    "markeredgecolor": "black",
-    "markeredgewidth": 0.6,
-}
-"""Mark of the lowest error."""
-_STAR_FACES = {"best": GREY, "best, not clear": "white", "minimum": GREY}
-"""Fill colour of each kind of star where it has no series."""
+_STAR = _LONE | {"marker": "*", "markersize": 8, "markeredgecolor": "black", "markeredgewidth": 0.6}
 _SPECIAL: dict[str, dict[str, Any]] = {
     "other": _LONE | {"marker": ".", "markersize": 4, "alpha": 0.5, "markeredgewidth": 0},
     "dropped": _LONE | {"marker": "x", "label": "dropped"},
     "extrapolation": {"linestyle": TENTATIVE, "color": GREY, "label": "extrapolated"},
     "undecided": _LONE | {"marker": "o", "markerfacecolor": "white", "label": "undecided"},
-    **{mark: _STAR | {"markerfacecolor": face, "label": mark} for mark, face in _STAR_FACES.items()},
+    "best": _STAR | {"label": "best"},
+    "best, not clear": _STAR | {"markerfacecolor": "white", "label": "best, not clear"},
+    "minimum": _STAR | {"label": "minimum"},
 }
 """Mark → its handle in the legend, in the order of the legend."""
 
@@ -49,12 +43,9 @@ def draw_marks(axes: Axes, frame: DataFrame, looks: dict[str, Look]) -> None:
 
 def _draw_lines(axes: Axes, rows: DataFrame, look: Look) -> None:
     for mark in ("law", "extrapolation"):
-        law = rows[rows["mark"] == mark]
-        if law.empty:
-            continue
-        dashes = "-" if mark == "law" else TENTATIVE
+        law, dashes = rows[rows["mark"] == mark], "-" if mark == "law" else TENTATIVE
         axes.plot(law["x"], law["y"], color=look.colour, linestyle=dashes, zorder=3)
-        if law["low"].notna().all():
+        if len(law) and law["low"].notna().all():
             axes.fill_between(
                 law["x"], law["low"], law["high"], color=look.colour, alpha=0.13, linewidth=0, zorder=2
             )

@@ -11,7 +11,6 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from html import escape
-from io import StringIO
 from itertools import repeat
 from pathlib import Path
 
@@ -54,15 +53,14 @@ def save(data: FigureData, folder: Path) -> str:
     numbers = data.frame[["x", "y", "low", "high"]].map(_DIGITS.__mod__).astype(float)
     data = replace(data, frame=data.frame.assign(**numbers))
     figure = draw(data)
-    svg = StringIO()
     with styled():
         lay_out(figure)  # once for the three files
         figure.set_layout_engine("none")
         figure.savefig(folder / f"{data.name}.png", metadata={"Software": None})
         figure.savefig(folder / f"{data.name}.pdf", metadata=_PDF)
-        figure.savefig(svg, format="svg", metadata=_SVG)
-        shown = _with_targets(svg.getvalue(), figure, replace(data, frame=dodged(data)), [*looks(data)])
-    (folder / f"{data.name}.svg").write_text(svg.getvalue(), encoding="utf-8")
+        figure.savefig(folder / f"{data.name}.svg", metadata=_SVG)
+        svg = (folder / f"{data.name}.svg").read_text(encoding="utf-8")
+        shown = _with_targets(svg, figure, replace(data, frame=dodged(data)), [*looks(data)])
     data.frame.map(neutral_cell).to_csv(folder / f"{data.name}.csv", index=False)
     (folder / f"{data.name}.txt").write_text(data.caption + "\n", encoding="utf-8")
     return shown

@@ -1,12 +1,14 @@
 """Scales and ticks of axes: worded as in the text, and as many as fit beside each other."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import combinations, product
 from math import ceil, floor, log10, sqrt
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
+from pandas import DataFrame
 
 from analysis.arrays import Floats
 from analysis.charts.figure_data import FigureData
@@ -49,10 +51,10 @@ def _percent(logits: Floats) -> Floats:
     return 100 / (1 + np.exp(-logits))
 
 
-def set_ticks(axis: Axis, data: FigureData) -> None:
+def set_ticks(axis: Axis, data: FigureData, rows: DataFrame) -> None:
     """Set the ticks of a laid-out axis that is not linear: the most whose labels fit.
 
-    An axis of compute has them at its levels, if these are few, and where a forecast ends.
+    An axis of compute has them at the levels of its rows, if these are few, and where a forecast ends.
     """
     across = isinstance(axis, XAxis)
     scale, label = (data.x_scale, data.x_label) if across else (data.y_scale, data.y_label)
@@ -60,7 +62,7 @@ def set_ticks(axis: Axis, data: FigureData) -> None:
         _set_fitting(axis, [_PERCENT[::step] for step in (1, 2, 3)], _text)
     if scale == "log":
         compute = "FLOPs" in label.rpartition("(")[2] and "%" not in label
-        marks, x = data.frame["mark"], data.frame["x"].to_numpy(np.float64)
+        marks, x = rows["mark"], rows["x"].to_numpy(np.float64)
         at = np.sort(x[marks.isin(_MEASURED)])
         levels = [*at[np.diff(at, append=np.inf) > _ONE_LEVEL * at], *x[marks == "extrapolation"][-1:]]
         low, high = axis.get_view_interval()
@@ -68,7 +70,7 @@ def set_ticks(axis: Axis, data: FigureData) -> None:
         ways: list[Sequence[float]] = [levels] if compute and across and len(levels) in _LEVELS else []
         ways.append(np.outer(powers, (1, 2, 5)).ravel().tolist())
         ways += [powers[::step].tolist() for step in range(1, len(powers))]
-        _set_fitting(axis, ways, _compute_text if compute else _text)
+        _set_fitting(axis, ways, partial(_text, compute=compute))
 
 
 def _set_fitting(axis: Axis, ways: Sequence[Sequence[float]], text: Callable[[float], str]) -> None:
@@ -84,9 +86,7 @@ def _set_fitting(axis: Axis, ways: Sequence[Sequence[float]], text: Callable[[fl
             return
 
 
-def _text(value: float) -> str:
+def _text(value: float, *, compute: bool = False) -> str:
+    if compute:
+        return format_flops(float(f"{value:.2g}"))
     return f"{value:g}" if value < _THOUSAND else format_count(value, digits=3, from_=_THOUSAND)
-
-
-def _compute_text(value: float) -> str:
-    return format_flops(float(f"{value:.2g}"))

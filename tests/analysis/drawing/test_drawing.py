@@ -97,6 +97,17 @@ def test_ticks_of_compute_are_worded_as_in_the_text_and_never_touch(
     assert apart([label.get_window_extent() for label in labels])
 
 
+def test_levels_that_are_ticks_are_those_of_a_panel_where_they_are_and_not_moved_apart() -> None:
+    marks = [
+        {"mark": "point", "panel": panel, "series": series, "x": x, "y": 1.0}
+        for panel, levels in (("A", (1e12, 3e12)), ("B", (3e12, 9e12)))
+        for x in levels
+        for series in ("CLIP", "SLIP")
+    ]
+    ticks = [axes.get_xticks() for axes in draw(figure(*marks, x_label=FLOPS)).axes]
+    np.testing.assert_allclose(ticks, [[1e12, 3e12], [3e12, 9e12]])
+
+
 def test_ticks_of_counts_are_short() -> None:
     marks = [{"mark": "point", "x": at, "y": 1.0} for at in (45e3, 250e3)]
     labels = draw(figure(*marks, x_label="unique pairs")).axes[0].get_xticklabels()
