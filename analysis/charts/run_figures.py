@@ -56,7 +56,7 @@ def midway_errors(
     """Return the figure of error at shares of a trial, by architecture, for the lowest seed of each cell."""
     held, _ = slice_along(draws, "architecture")
     first, unit = _lowest_seeds(trials, held), draws.error_unit
-    ends = results[results["trial"].isin(midway["trial"])]
+    ends = results[results["trial"].isin(midway["trial"])] if len(results) else results
     points = pd.concat([midway, ends], ignore_index=True)
     rows: list[dict[str, Any]] = []
     for trial in records(first.sort_values(["architecture", "budget"], kind="stable")):
