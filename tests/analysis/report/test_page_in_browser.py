@@ -218,7 +218,7 @@ def test_a_mark_says_what_it_is_to_a_pointer_and_to_the_arrow_keys(opened: Opene
     drawing = page.locator(".drawing").first
     drawing.locator("circle").last.hover()
     tip = page.locator("#tip")
-    assert "ConvNeXt-C, CLIP" in tip.inner_text()
+    assert ", 3.6 TFLOP, seed " in tip.inner_text()
     drawing.focus()
     page.keyboard.press("ArrowRight")
     first = tip.inner_text()
