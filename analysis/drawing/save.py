@@ -16,6 +16,10 @@ from pathlib import Path
 
 import numpy as np
 from fontTools.subset import Options
+from matplotlib import rcParams
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -31,12 +35,8 @@ from budgets.names import neutral_cell
 _DIGITS = "%.6g"
 _SVG = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _PDF = {"CreationDate": None, "Creator": None, "Producer": None}
-_HOVERED = (
-    "other", "point", "best", "best, not clear", "minimum", "undecided", "cell"
-)  # fmt: skip
-_RADIUS = 4.5
-_HANDLE = 20.0
-_PAD = 1.0
+_HOVERED = ("other", "point", "best", "best, not clear", "minimum", "undecided", "cell")
+_RADIUS, _HANDLE, _PAD = 4.5, 20.0, 1.0
 _POINTS_PER_INCH = 72
 
 # A PDF positions each glyph itself and needs no layout tables; subsetting them takes most of the time.
@@ -56,9 +56,11 @@ def save(data: FigureData, folder: Path) -> str:
     with styled():
         lay_out(figure)  # once for the three files
         figure.set_layout_engine("none")
-        figure.savefig(folder / f"{data.name}.png", metadata={"Software": None})
-        figure.savefig(folder / f"{data.name}.pdf", metadata=_PDF)
-        figure.savefig(folder / f"{data.name}.svg", metadata=_SVG)
+        figure.set_dpi(rcParams["savefig.dpi"])
+        # `savefig` would draw each of them twice.
+        FigureCanvasAgg(figure).print_png(folder / f"{data.name}.png", metadata={"Software": None})
+        FigureCanvasPdf(figure).print_pdf(folder / f"{data.name}.pdf", metadata=_PDF)
+        FigureCanvasSVG(figure).print_svg(folder / f"{data.name}.svg", metadata=_SVG)
         svg = (folder / f"{data.name}.svg").read_text(encoding="utf-8")
         shown = _with_targets(svg, figure, replace(data, frame=dodged(data)), [*looks(data)])
     data.frame.map(neutral_cell).to_csv(folder / f"{data.name}.csv", index=False)
