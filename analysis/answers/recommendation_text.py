@@ -47,7 +47,7 @@ def recommendation_lines(  # noqa: PLR0913 - the answer, what was asked, and in 
         rests = f"; {_source_text(other)}" if why else ""
         lines.append(f"  or {other['name']}: {_error_text(other, unit)}{odds}{rests}")
     if len(others) > _MOST_LISTED:
-        lines.append(f"  or one of {plural(len(others) - _MOST_LISTED, 'other')} that fit")
+        lines.append(f"  or {plural(len(others) - _MOST_LISTED, 'other configuration')}")
     lines.append(f"  from {source}, for a pool of {pairs:,.0f} pairs")
     if why:
         lines.append(f"  intervals: {found.explanation}")

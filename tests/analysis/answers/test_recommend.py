@@ -378,7 +378,7 @@ def test_the_lines_name_what_to_train_the_run_that_decides_three_others_and_the_
     )
     assert lines[1] == f"  next: to confirm, run {first['name']} at 19 TFLOP"
     assert [line[5:].partition(": ")[0] for line in lines if line.startswith("  or ")] == [
-        *(other["name"] for other in others[:3]), f"one of {len(others) - 3} others that fit",
+        *(other["name"] for other in others[:3]), f"{len(others) - 3} other configurations",
     ]  # fmt: skip
     assert lines[-1] == "  from made up, for a pool of 90,000 pairs"
     assert set(reasons) >= {lines[0], f"  {found.verdict.reason}", "  1.9 times beyond the measured budgets"}
