@@ -3,10 +3,7 @@
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable, Sequence
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -190,19 +187,14 @@ def test_two_nodes_fetch_their_parts_of_the_windows_alone(
 def test_what_is_read_once_is_fetched_alone_and_not_kept(
     away: Pool, folder: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read_range, fetched = Location._range, list[int]()  # noqa: SLF001 - each call is a request
-
-    def counted(storage: Location, name: str, start: int, stop: int) -> bytes:
-        fetched.append(stop - start)
-        return read_range(storage, name, start, stop)
-
-    monkeypatch.setattr(Location, "_range", counted)
+    requests = Requests(monkeypatch)
     scattered = folder.index.rows(ALL[::20], READ_COLUMNS)
     together = folder.index.rows(ALL, READ_COLUMNS)
 
     images, damage = read_once(away.place, scattered)
     every, _ = read_once(away.place, together)
 
+    fetched = [stop - start for _, start, stop in requests.made]
     assert not damage
     assert images == read_once(folder.place, scattered)[0]
     assert images == every[::20]
@@ -322,42 +314,6 @@ def test_the_environment_sets_how_much_is_fetched_ahead(
             _ = Pool.open(away.path).place
 
 
-def test_a_full_disk_only_costs_the_cache(away: Pool, folder: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_path: Path, _content: bytes) -> int:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    assert np.array_equal(read_images(away, ALL[80:120], 32), read_images(folder, ALL[80:120], 32))
-
-
-def read_forever(path: Path, rounds: Connection) -> None:
-    """Read the pool until killed."""
-    while True:
-        read_pairs(Pool.open(path), ALL, ALL, 32)
-        rounds.send_bytes(b"")
-
-
-def test_killed_readers_leave_a_cache_that_gives_the_same_samples(
-    away: Pool, folder: Pool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(CACHE_SIZE, "4 MB")  # so that pieces come and go
-    expected = read_images(folder, ALL, 32)
-    processes = get_context("fork")
-    for pause_s in (0.0, 0.05):
-        receives, sends = processes.Pipe(duplex=False)
-        readers = [processes.Process(target=read_forever, args=(away.path, sends)) for _ in range(2)]
-        for reader in readers:
-            reader.start()
-        for _ in range(3):
-            receives.recv_bytes()
-        time.sleep(pause_s)
-        for reader in readers:
-            reader.kill()
-            assert np.array_equal(read_images(Pool.open(away.path), ALL, 32), expected)
-        for reader in readers:
-            reader.join()
-
-
 def test_the_copy_of_a_pool_has_its_index_and_evaluation_sets_and_follows_it(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -398,22 +354,6 @@ def test_the_copy_of_a_pool_has_its_index_and_evaluation_sets_and_follows_it(
     message = not_indexed(Pool.open(copy))
     assert message is not None
     assert message.startswith(f"1 tars in {url} are not in its index, the first is shards/new.tar")
-
-
-@pytest.mark.parametrize(
-    ("url", "message"),
-    [
-        ("gs://bucket/x", "pool gs://bucket/x can't be read: storage .* needs a package .* gcsfs"),
-        (
-            "s3://no-such-bucket/x",
-            "pool s3://no-such-bucket/x can't be read: The specified bucket does not exist",
-        ),
-    ],
-)
-@pytest.mark.usefixtures("bucket")
-def test_a_pool_that_cannot_be_read_is_one_line(url: str, message: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"^{message}"):
-        pool_at(url, tmp_path / "copy")
 
 
 def test_missing_credentials_are_one_line(away: Pool, uploaded: str, monkeypatch: pytest.MonkeyPatch) -> None:

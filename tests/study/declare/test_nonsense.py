@@ -104,19 +104,6 @@ def test_of_many_errors_the_first_twenty_and_a_count_are_given(tmp_path: Path) -
     assert found[20] == "and 49,980 more errors"
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("- study\n", "1: the file must be a mapping (key: value)"),
-        ("# a comment\nhello\n", "2: the file must be a mapping (key: value)"),
-        ("study: a\n---\nstudy: b\n",
-         "2: not valid YAML: expected a single document in the stream, but found another document"),
-    ],
-)  # fmt: skip
-def test_a_file_of_another_shape_is_one_error(tmp_path: Path, text: str, message: str) -> None:
-    assert problems(tmp_path, text) == [message]
-
-
 def test_aliases_that_repeat_each_other_without_end_are_refused(tmp_path: Path) -> None:
     lines = [f"k{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]\n" for n in range(1, 12)]
     (found,) = problems(tmp_path, "".join(["study: &l0 [x, x]\n", *lines]))

@@ -14,13 +14,11 @@ import pytest
 
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS
 from runners.trials.trial_files import kept_steps
-from tests.holding import hold, let_go
+from tests.holding import hold
 from tests.study.tiny_study import TinyStudy, ended, marked, read_json
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
-
-LONG = {"levels": "15 GFLOP", "seeds": "0, 1, 2"}
 
 
 def test_every_strategy_learns_on_a_vit_and_on_a_cnn(tiny: TinyStudy) -> None:
@@ -79,54 +77,6 @@ def mark(monkeypatch: pytest.MonkeyPatch) -> str:
     """Return a mark in the environment of the processes that the test starts."""
     monkeypatch.setenv("STUDY_TEST_MARK", uuid.uuid4().hex)
     return os.environ["STUDY_TEST_MARK"]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """Run three trials of some seconds without faults."""
-    tiny = TinyStudy(tmp_path_factory.mktemp("undisturbed"), pool, **LONG)
-    tiny.run()
-    return tiny.tables()
-
-
-@pytest.mark.ray
-def test_a_killed_driver_continues_and_gives_the_same_rows(
-    tiny: TinyStudy, undisturbed: dict[str, bytes]
-) -> None:
-    tiny.declare(**LONG)
-    hold(tiny.folder, step=100, seeds=(2,))
-    with tiny.start() as first:
-        wait_for(lambda: tiny.trials("result.json") and tiny.at_work())
-        first.send_signal(signal.SIGKILL)
-    finished = {path: path.stat().st_mtime_ns for path in tiny.trials("result.json")}
-    assert 0 < len(finished) < 3
-    let_go(tiny.folder)
-
-    assert "already finished" in tiny.run()
-
-    assert tiny.tables() == undisturbed
-    assert {path: path.stat().st_mtime_ns for path in finished} == finished, "finished work was done again"
-    assert tiny.settled()["spent"] == tiny.planned_flops()
-
-
-@pytest.mark.ray
-@pytest.mark.usefixtures("on_ray")
-def test_a_killed_worker_is_restarted_from_its_checkpoint(
-    tiny: TinyStudy, undisturbed: dict[str, bytes]
-) -> None:
-    tiny.declare(**LONG)
-    hold(tiny.folder, step=100)
-    with tiny.start() as process:
-        wait_for(tiny.at_work)
-        progress = tiny.at_work()[0] / "progress.json"
-        wait_for(progress.exists)
-        os.kill(read_json(progress)["pid"], signal.SIGKILL)
-        let_go(tiny.folder)
-        output = ended(process)
-
-    assert "retrying" in output
-    assert tiny.tables() == undisturbed
-    assert tiny.event_names().count("trial-retried") == 1
 
 
 @pytest.mark.ray

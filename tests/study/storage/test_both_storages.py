@@ -1,9 +1,6 @@
 """The same rules for both storages, folder and bucket, with two machines: `here` and `elsewhere`."""
 
 import json
-import os
-import re
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -73,19 +70,6 @@ def quiet(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     (tiny.folder / "trials").mkdir(parents=True)
     (trial,) = tiny.plan.trials
     return json.dumps(run_trial(trial_job(tiny.study, trial)).row, sort_keys=True)
-
-
-def test_one_run_at_a_time(machine: Machine) -> None:
-    here, elsewhere = machine("here"), machine("elsewhere")
-    with here.storage.claim(say):
-        holder = active_run(here.folder)
-        assert holder is not None
-        assert (holder.host, holder.pid) == (socket.gethostname(), os.getpid())
-        refusal = rf"another run of \S+ is active: {re.escape(str(holder))}"
-        with pytest.raises(ValueError, match=refusal), elsewhere.storage.claim(say):
-            pass
-    with elsewhere.storage.claim(say):
-        assert active_run(elsewhere.folder) is not None
 
 
 def test_an_active_run_is_seen_from_anywhere(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import webdataset
-from PIL import Image
 
 from runners.data.build.in_place import shards_of
 from runners.data.evaluation.evaluation_set import (
@@ -136,18 +134,6 @@ def test_a_pools_words_cover_the_prompts_of_its_evaluation(tmp_path: Path) -> No
     tokens = tokenizer(512, 16, pool.vocabulary)(prompts)
     assert (tokens != 510).all()
     assert tokens.argmax(axis=1).max() < 15
-
-
-# webdataset leaves its shards to the garbage collector to close.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_webdataset_reads_a_set_as_clip_benchmark_does(evaluation: Path) -> None:
-    shards = int((evaluation / "held-out" / "test" / "nshards.txt").read_text())
-    pattern = str(evaluation / "held-out" / "test" / f"{{0..{shards - 1}}}.tar")
-    dataset = webdataset.WebDataset(pattern, shardshuffle=False).decode("pil").to_tuple("png", "cls")
-    samples = list(dataset)
-    assert [label for _, label in samples] == list(range(100)) * 2
-    assert isinstance(samples[0][0], Image.Image)
-    assert (evaluation / "retrieval" / "dataset_type.txt").read_text() == "retrieval\n"
 
 
 def test_missing_set_raises(tmp_path: Path) -> None:

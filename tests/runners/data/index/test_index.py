@@ -213,18 +213,6 @@ def test_later_shards_make_a_new_version_and_the_earlier_one_stays(
         )
 
 
-def test_a_score_of_an_earlier_version_is_missing_for_later_pairs(tmp_path: Path) -> None:
-    folder = tmp_path / "scored [a-z]*?"
-    write_shards(folder, range(2))
-    set_score(in_place(folder), np.arange(2 * EACH, dtype=np.float32), Scorer(name="mine"))
-    write_shards(folder, range(3))
-    grown = in_place(folder)
-    assert (grown.count, grown.scored) == (3 * EACH, 2 * EACH)
-    assert np.isnan(column(grown, "score")[2 * EACH :]).all()
-    assert grown.rankings["similarity"][1] == 3 * EACH
-    assert len(grown.subset(size=None, quality="top90 by similarity")) == 135
-
-
 def test_an_index_that_is_made_again_has_nothing_of_the_former(tmp_path: Path) -> None:
     folder = tmp_path / "again"
     write_shards(folder, range(2))
@@ -239,33 +227,6 @@ def test_an_index_that_is_made_again_has_nothing_of_the_former(tmp_path: Path) -
         "00000.parquet",
         "00000.words.parquet",
     ]
-
-
-def test_a_pool_written_from_a_source_takes_up_later_shards_in_a_folder_of_its_own(
-    tmp_path: Path, whole: Pool
-) -> None:
-    source, path = tmp_path / "source", tmp_path / "written"
-    write_shards(source, range(3))
-    first = build_pool(path, Build(source=source), lambda *_: None)
-    write_shards(source, range(SHARDS))
-    with pytest.raises(ValueError, match=rf"such as into {path}/later, and run `.+ build {path} --in-place`"):
-        build_pool(path, Build(source=whole.path), lambda *_: None)
-
-    write_shards(path / "later", range(2, SHARDS))  # the first of them again
-    second = in_place(path)
-
-    assert second.left_out == {"duplicate": EACH}
-    assert sorted(second.frame["hash"]) == sorted(whole.frame["hash"])
-    assert {shard.split("/")[0] for shard in second.shards} == {"shards", "later"}
-    assert (second.origin, in_place(path).unranked) == (first.origin, second.unranked)
-    best = second.index.rows(second.subset(size=30, quality="top40").rows(), ["hash"])["hash"]
-    expected = whole.index.rows(whole.subset(size=30, quality="top40").rows(), ["hash"])["hash"]
-    assert sorted(best) == sorted(expected)
-    assert Pool.open(path, holding=first.fingerprint).count == first.count
-    again = build_pool(tmp_path / "sorted", Build(source=path), lambda *_: None)
-    assert (
-        again.fingerprint == build_pool(tmp_path / "new", Build(source=source), lambda *_: None).fingerprint
-    )
 
 
 def test_values_in_order_and_cut_columns_are_those_of_whole_columns(divided: Pool) -> None:

@@ -150,21 +150,3 @@ def test_truncated_tar_does_not_stop_a_build_and_is_reported(tmp_path: Path) -> 
         (line,) = unreadable_lines(pool)
         assert line == "0.tar, after sample 000000006: shard not readable after this: unexpected end of data"
         assert not_indexed(pool) is None
-
-
-def test_samples_around_tolerated_damage_in_a_tar_are_kept(tmp_path: Path) -> None:
-    folder = tmp_path / "x"
-    write_tar(folder / "0.tar", [sample(n) for n in range(10)])
-    with tarfile.open(folder / "0.tar") as tar:
-        member = tar.getmember("000000006.jpg")
-    content = bytearray((folder / "0.tar").read_bytes())
-    content[member.offset + 3] ^= 1
-    (folder / "0.tar").write_bytes(content)
-    pool = indexed(folder)
-    assert pool.frame["key"].tolist() == [f"{n:09d}" for n in (0, 1, 2, 3, 4, 5, 7, 8, 9)]
-    left_out = pd.read_parquet(pool.path / "left-out.parquet")
-    gap = f"bytes {member.offset:,} to {member.offset_data + 1024:,} are damaged"
-    assert left_out[["key", "reason"]].to_numpy().tolist() == [
-        ["000000005", f"shard not readable after this: {gap}"],
-        ["000000006", "incomplete beside unreadable bytes"],
-    ]

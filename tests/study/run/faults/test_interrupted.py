@@ -5,9 +5,7 @@ import io
 import os
 import pty
 import signal
-import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +21,6 @@ from study.state.study import Study
 from study.storage.lock import STOP
 from tests.holding import hold, let_go
 from tests.root import ROOT
-from tests.runners.host.test_faults import fill
 from tests.study import shown
 from tests.study.tiny_study import TRUNK, TinyStudy, ended, marked, read_json
 from tests.waiting import wait_for
@@ -173,41 +170,6 @@ def test_every_command_of_the_page_on_faults_does_what_it_says(tiny: TinyStudy) 
     repeated = repeated.replace("3f2a91c05b7e", tiny.trials()[0].name)
     assert f"{tiny.trials()[0].name}-2" in tiny.says(f"{repeated} --backend local --dry-run")
     assert "no run of " in tiny.says(nothing, code=2), "nothing runs that could be told to stop"
-
-
-@pytest.mark.parametrize("trouble", ["away", "full"])
-def test_unreachable_or_full_storage_delays_a_study_and_loses_nothing(
-    pool: Path, tmp_path: Path, quiet: dict[str, bytes], trouble: str
-) -> None:
-    results = tmp_path / "results"
-    results.mkdir()
-    mount = ("mount", "-t", "tmpfs", "-o", "size=16m", "none", results)
-    mounted = subprocess.run(mount, check=False, capture_output=True)
-    if mounted.returncode and trouble == "full":
-        pytest.skip("only root can mount a small disk")
-    tiny = TinyStudy(results, pool, **LONG)
-    try:
-        hold(tiny.folder, step=40)
-        with tiny.start("--backend", "local") as process:
-            wait_for(tiny.at_work)
-            let_go(tiny.folder)
-            if trouble == "full":
-                fill(results / "filler", seconds=6)
-            else:
-                tiny.folder.rename(results / "away")
-                time.sleep(6)
-            assert process.poll() is None
-            if trouble == "full":
-                (results / "filler").unlink()
-            else:
-                (results / "away").rename(tiny.folder)
-            ended(process)
-
-        assert tiny.tables() == quiet
-        assert not tiny.reserved()
-    finally:
-        if not mounted.returncode:
-            subprocess.run(["umount", "--lazy", results], check=True)  # noqa: S607
 
 
 def test_stale_handles_in_the_driver_delay_a_study_and_lose_nothing(
