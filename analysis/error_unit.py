@@ -58,8 +58,8 @@ class ErrorUnit:
         return interval_text(self.factor * low, self.factor * high, self.form)
 
     def text(self, value: float) -> str:
-        """Return an error: ``20.8 %``, or ``2.077``."""
-        return f"{self.number(value)}{self.sign}"
+        """Return an error: ``20.8 %``, or ``2.077``; a dash for NaN."""
+        return f"{self.number(value)}{'' if isnan(value) else self.sign}"
 
     def named(self, value: float) -> str:
         """Return an error with its word: ``error 20.8 %``, or ``loss 2.077``."""

@@ -156,7 +156,8 @@ def _differences(draws: Mapping[str, CellDraws], shared: Mapping[str, pd.DataFra
 
 
 def _cells(metric: str, draws: Mapping[str, CellDraws], cells: pd.DataFrame) -> Table:
-    first, unit = next(iter(draws)), ErrorUnit.of(metric)
+    first, *others = draws
+    unit = ErrorUnit.of(metric)
     rows = [
         {
             "Budget": budget_text(cell["regime"], cell["budget"]),
@@ -172,7 +173,8 @@ def _cells(metric: str, draws: Mapping[str, CellDraws], cells: pd.DataFrame) -> 
     ]
     lower, higher, unknown = ((cells["verdict"] == word).sum() for word in ("lower", "higher", _UNKNOWN))
     judged = len(cells) - unknown
-    note = f"its {unit.word} minus that of {first}"
+    other = others[0] if len(others) == 1 else "the other study"
+    note = f"differences: the {unit.word} of {other} minus that of {first}"
     if judged:
         note += (
             f"; {lower + higher} of {plural(judged, 'cell')} differ by more than the noise ({higher} higher"
@@ -184,7 +186,8 @@ def _cells(metric: str, draws: Mapping[str, CellDraws], cells: pd.DataFrame) -> 
         alone = {which: len(draws[which].cells) - len(mine) for which in (first, str(name))}
         lone = " and ".join(f"{plural(count, 'cell')} of {which}" for which, count in alone.items() if count)
         note += f"; {lone} without a counterpart in the comparison with {name}" if lone else ""
-    return Table(name="cells", title="Cell by cell", note=note, frame=pd.DataFrame(rows))
+    alike = ("Study",) if len(others) == 1 else ()
+    return Table(name="cells", title="Cell by cell", note=note, frame=pd.DataFrame(rows), alike=alike)
 
 
 def _verdict(low: float, high: float) -> str:

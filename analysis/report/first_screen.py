@@ -100,12 +100,14 @@ def _budget(
         why.append(f"a run of its own takes {duration_text(3600 * mean)} of device time{price}")
     if row["score_flops"]:
         why.append(f"its quality score cost {score_text(row['score_flops'], found.cost)}")
+    sure = [] if row["runs"] else ["predicted"]
+    sure += [f"P(best)\u00a0{share}"] if share != "–" and row["runner_up"] else []
     return BudgetRow(
         budget=str(row["at"]),
         train=f"{row['architecture']}, {axis_text('strategy', row['strategy'])}, {data}",
         error=f"{unit.text(row['error'])} {unit.interval(row['low'], row['high'])}".strip(),
         verdict=str(row["verdict"]),
-        sure=f"P(best)\u00a0{share}" if share != "–" and row["runner_up"] else "",
+        sure=", ".join(sure),
         why=tuple(why),
     )
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -45,11 +46,10 @@ GLOSSARY = {
     "forecast": "The law beyond the data; tested by refitting it without the largest budgets.",
     "frontier": "The lowest error that any configuration reaches at a compute.",
     "IsoFLOP": "Models of several sizes trained at one budget; a lowest point inside is the best size.",
-    "trunk": "One run at a constant learning rate, from which each level branches off with a cooldown. In "
-    "the demo, runs of their own with a cosine schedule had errors 2.1 points higher at the two smaller "
-    "levels and 0.4 at the two larger ones.",
+    "trunk": "One run at a constant learning rate, from which each level branches off with a cooldown; its "
+    "errors differ somewhat from those of runs with a schedule of their own.",
 }
-"""Term → its meaning, shown in "How to read this" and as a tooltip where a text uses the term first."""
+"""Term → its meaning, a tooltip where a text uses the term first, and on a page that uses it in a list."""
 _NAMES = "|".join(map(re.escape, GLOSSARY)).replace("points", r"(?<=[\d(] )points|(?<=\()points")
 _TERM = re.compile(rf"(?<![\w-])({_NAMES})s?(?![\w-])", re.IGNORECASE)
 _WHOLE = re.compile(r" %|\[[^\[\]]{1,24}\]")
@@ -114,15 +114,18 @@ def templates() -> Environment:
         loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True,
         undefined=StrictUndefined, finalize=_unbroken, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"terms": with_terms, "sentence": _sentence}
+    used = set[str]()
+    environment.filters |= {"terms": partial(with_terms, used=used), "sentence": _sentence}
+    environment.globals["used"] = used
     environment.globals["glossary"] = {term: (_id(term), meaning) for term, meaning in GLOSSARY.items()}
     return environment
 
 
-def with_terms(text: str) -> Markup:
+def with_terms(text: str, *, used: set[str]) -> Markup:
     """Return a text in which the first use of each term of the glossary has its meaning as a tooltip.
 
-    The term links to the glossary, so that its meaning can be had by the keyboard and on a phone.
+    The term links to the glossary, so that its meaning can be had by the keyboard and on a phone; ``used``
+    collects the terms of a page.
     """
     seen = set[str]()
 
@@ -131,6 +134,7 @@ def with_terms(text: str) -> Markup:
         if term in seen:
             return use[0]
         seen.add(term)
+        used.add(term)
         return f'<a class="term" href="#{_id(term)}" title="{escape(GLOSSARY[term])}">{use[0]}</a>'
 
     return Markup(_TERM.sub(marked, str(escape(_unbroken(text)))))  # noqa: S704 (escaped)

@@ -25,11 +25,11 @@ def save(table: Table, folder: Path) -> None:
 def markdown(table: Table) -> str:
     """Return a table in Markdown, under its title and note."""
     lines = [f"### {_md(table.title)}", "", _md(table.note), ""]
-    if table.frame.empty:
+    if table.shown.empty:
         return "\n".join([*lines, "(nothing)", ""])
-    header = [str(name) for name in table.frame.columns]
+    header = [str(name) for name in table.shown.columns]
     lines += [_pipe(header), _pipe(["---"] * len(header))]
-    return "\n".join([*lines, *(_pipe(map(str, row)) for row in table.frame.to_numpy().tolist()), ""])
+    return "\n".join([*lines, *(_pipe(map(str, row)) for row in table.shown.to_numpy().tolist()), ""])
 
 
 def _pipe(texts: Iterable[str]) -> str:
@@ -77,7 +77,7 @@ def latex(table: Table) -> str:
     Its columns share the line by their longest words and texts, and numbers are right-aligned. A table whose
     words need more than the line reaches into both margins.
     """
-    frame = table.frame if table.frame.size else pd.DataFrame({"": ["(nothing)"]})
+    frame = table.shown if table.shown.size else pd.DataFrame({"": ["(nothing)"]})
     cells = {head: [head, *map(_one_unit, frame[head])] for head in map(str, frame)}
     words = [max(map(_longest_word, texts)) + 2.5 for texts in cells.values()]
     whole = [max(map(len, texts[1:]), default=0) + 2.5 for texts in cells.values()]

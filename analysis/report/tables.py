@@ -35,12 +35,19 @@ class Table:
         title: Heading.
         note: Meaning of its numbers, and what all of its rows share.
         frame: The cells, with the headings as column names.
+        alike: Columns that only the CSV has, because all of their cells are the same.
     """
 
     name: str
     title: str
     note: str
     frame: pd.DataFrame
+    alike: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> pd.DataFrame:
+        """The columns that differ between the rows."""
+        return self.frame.drop(columns=[*self.alike])
 
     @classmethod
     def of(
@@ -53,18 +60,17 @@ class Table:
     ) -> "Table":
         """Return a table with a row for each of a frame, or of any things that the columns take.
 
-        A column without a text is left out, and so is one with the same text in all of several rows, which
-        the note then says. The first column stays.
+        A column without a text is not shown, and neither is one with the same text in all of several rows,
+        which the note then says. The first column stays.
         """
         things = records(rows) if isinstance(rows, pd.DataFrame) else list(rows)
         cells = {one.head: [one.text(row) or EMPTY for row in things] for one in columns}
-        may_go = [one.head for place, one in enumerate(columns) if place and not one.stays]
-        alike = [head for head in may_go if len({*cells[head]}) == 1]
-        gone = {head: cells[head][0] for head in alike if len(things) > 1 or cells[head] == [EMPTY]}
-        shared = "; ".join(f"{head} {text}" for head, text in gone.items() if text != EMPTY)
+        may_go = [one.head for one in columns[1:] if not one.stays]
+        same = {head: cells[head][0] for head in may_go if len({*cells[head]}) == 1}
+        alike = {head: text for head, text in same.items() if len(things) > 1 or text == EMPTY}
+        shared = "; ".join(f"{head} {text}" for head, text in alike.items() if text != EMPTY)
         note = ". ".join(filter(None, [note.rstrip("."), shared and f"In all rows: {shared}"]))
-        frame = pd.DataFrame({head: texts for head, texts in cells.items() if head not in gone})
-        return cls(name=name, title=title, note=note, frame=frame)
+        return cls(name=name, title=title, note=note, frame=pd.DataFrame(cells), alike=tuple(alike))
 
 
 def column(head: str, name: str, text: Callable[[Any], str] = str) -> TextColumn:

@@ -259,7 +259,7 @@ def _html(lines: Iterable[str], table: Table) -> str:
     """Return sentences and a table for a notebook."""
     said = "".join(f"<div>{escape(line.strip())}</div>" for line in lines)
     note = f"<small>{escape(table.note)}</small>" if table.note else ""
-    return f"{said}{table.frame.to_html(index=False, border=0, max_rows=12)}{note}"
+    return f"{said}{table.shown.to_html(index=False, border=0, max_rows=12)}{note}"
 
 
 def _find(name: str, results: str | None) -> Study | Imported:

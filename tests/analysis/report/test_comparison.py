@@ -95,6 +95,7 @@ def test_the_page_of_a_comparison_is_one_file_with_figure_and_tables(
     lines = write_comparison(tmp_path / "both", [frames, shifted(frames, 25.0)])
     assert len(lines) == 4
     assert lines[0].startswith("200 GFLOP: ")
+    assert lines[-1].startswith("differences: the error of other minus that of made-up; ")
     page = (tmp_path / "both" / "comparison.html").read_text(encoding="utf-8")
     assert "made-up beside other" in page
     assert (page.count("<table"), page.count("<figure")) == (2, 1)

@@ -118,6 +118,7 @@ def test_markup_in_names_reasons_and_declaration_stays_text(written: tuple[Writt
 def test_ids_are_unique_and_every_reference_leads_to_one(written: tuple[Written, Elements]) -> None:
     ids = [str(attributes["id"]) for _, attributes in written[1].tags if "id" in attributes]
     assert len(ids) == len(set(ids))
+    assert ("term-epochs" in ids, "term-trunk" in ids) == (True, False), "the terms that the page uses"
     for _, attributes in written[1].tags:
         links = re.findall(r"^#(.+)", attributes.get("href") or "")
         for value in attributes.values():
@@ -228,11 +229,13 @@ def test_a_report_that_is_written_again_replaces_no_equal_file_and_removes_other
 
 
 def test_a_term_is_explained_where_a_text_first_uses_it() -> None:
-    assert with_terms("2 ties & an <interval>: [1, 2], a Tie of 5 %, points-like") == (
+    used = set[str]()
+    assert with_terms("2 ties & an <interval>: [1, 2], a Tie of 5 %, points-like", used=used) == (
         f'2 <a class="term" href="#term-tie" title="{GLOSSARY["tie"]}">ties</a> &amp; an &lt;'
         f'<a class="term" href="#term-interval" title="{GLOSSARY["interval"]}">interval</a>&gt;: '
         "[1,\u00a02], a Tie of 5\u00a0%, points-like"
     )
+    assert used == {"tie", "interval"}
 
 
 def test_levels_of_trunks_and_rates_that_were_not_tuned_are_told_with_the_answer(

@@ -155,10 +155,11 @@ def test_a_column_that_says_nothing_goes_and_one_that_is_alike_in_all_rows_into_
     })  # fmt: skip
     columns = [column("X", "x", number(".1f")), *(column(name, name) for name in map(str, rows.columns[1:]))]
     table = Table.of("t", "T", "note.", rows, columns)
-    assert table.frame.to_dict("list") == {"X": ["1.0", "1.0"], "level": ["a", "b"]}
+    assert table.shown.to_dict("list") == {"X": ["1.0", "1.0"], "level": ["a", "b"]}
+    assert table.frame["along"].tolist() == ["compute"] * 2, "the CSV has all columns"
     assert table.note == "note. In all rows: along compute"
     one = Table.of("t", "T", "", rows.iloc[:1], columns)
-    assert one.frame.to_dict("records") == [{"X": "1.0", "level": "a", "along": "compute"}]
+    assert one.shown.to_dict("records") == [{"X": "1.0", "level": "a", "along": "compute"}]
     assert one.note == ""
     assert Table.of("t", "T", "note", rows.iloc[:0], columns).frame.empty
 
