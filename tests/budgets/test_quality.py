@@ -2,7 +2,7 @@
 
 import pytest
 
-from budgets.quality import count_available, quality_percent
+from budgets.quality import check_quality, count_available, quality_percent
 
 
 @pytest.mark.parametrize(
@@ -13,11 +13,14 @@ def test_a_quality_keeps_its_percentage_rounded_up(count: int, quality: str, kep
     assert count_available(count, quality) == kept
 
 
-def test_qualities_are_fractions() -> None:
+def test_qualities_are_fractions_or_named_subsets() -> None:
     assert [quality_percent(quality) for quality in ("top5", "top20", "all")] == [5, 20, 100]
+    assert check_quality("subset:data-comp_1.b") == "subset:data-comp_1.b"
 
 
-@pytest.mark.parametrize("quality", ["top0", "top100", "best", "top 20", "top20%", "TOP20", "", "top020"])
+@pytest.mark.parametrize(
+    "quality", ["top0", "top100", "best", "top 20", "top20%", "TOP20", "", "top020", "subset:", "subset:a b"]
+)
 def test_an_unknown_quality_is_answered_with_what_is_allowed(quality: str) -> None:
     with pytest.raises(ValueError, match=rf"unknown quality '{quality}'; allowed: 'all', 'top1' to 'top99'"):
-        count_available(10, quality)
+        check_quality(quality)

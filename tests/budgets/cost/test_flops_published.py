@@ -8,7 +8,7 @@ import open_clip
 import pytest
 
 from budgets.cost.architecture import Architecture, load_architecture
-from budgets.cost.flops import count_parameters, image_forward_macs, sample_cost, text_forward_macs
+from budgets.cost.flops import count_parameters, image_forward_macs, text_forward_macs
 from budgets.cost.strategy import find_strategy
 from tests.published import DATA
 
@@ -108,23 +108,6 @@ def test_tower_without_closed_form_is_counted_by_torch(
     for model in without_form(reasons):
         assert model in rows
         assert tower(model, part).why_counted.startswith(part), model
-
-
-@pytest.mark.parametrize(
-    ("name", "gmacs"),
-    [
-        ("paper-ViT-Ti-16", 2.65),
-        ("paper-ViT-S-16", 6.03),
-        ("paper-ViT-B-32", 5.76),
-        ("paper-ViT-B-16", 19.1),
-        ("paper-ViT-L-16", 63.3),
-    ],
-)
-def test_the_papers_compute_axis_is_forward_gmacs_of_both_towers(name: str, gmacs: float) -> None:
-    cost = sample_cost(load_architecture(name), find_strategy("clip"), batch_size=16_384)
-
-    # Read off figure 8b of Li, Xie and Cubuk 2024 to 1.2 %, and rounded to 0.01 after that.
-    assert 1e-9 * (cost.image_macs + cost.text_macs) == pytest.approx(gmacs, abs=0.012 * gmacs + 0.005)
 
 
 @pytest.mark.parametrize(

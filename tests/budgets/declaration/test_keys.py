@@ -9,7 +9,7 @@ from budgets.declaration.data_sections import DeclaredSet
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import Section, clashes, keys
 from budgets.declaration.recipe import Recipe
-from budgets.declaration.sections import TUNED_FIELDS, Budget, GridBlock, Resources, Training
+from budgets.declaration.sections import TUNED_FIELDS, Budget, Design, GridBlock, Resources, Training
 from budgets.declaration.value_forms import Named, OneOf, Reader, Several
 from budgets.quantity import parse_number
 from tests.budgets.plans import declare
@@ -75,6 +75,7 @@ def test_contradicting_keys_are_reported_without_a_file() -> None:
     assert of(Recipe(schedule="trunk")) == {
         "warmup": "warmup must be in samples with schedule: trunk, such as warmup: 10k samples"
     }
+    assert of(Design(best=(7,)), "best") == {"best": "best needs adaptive"}
     assert set(of(Budget(levels=(1,)), "levels", "ladder", "fit")) == {"ladder", "fit"}
     assert of(Resources(nodes=2, cpus=2, ranks=3)) == {
         "ranks": "ranks = 3 can't be spread evenly over resources.nodes = 2"

@@ -16,7 +16,6 @@ from budgets.declaration.sections import Cluster, Exclusion, GridBlock, Limits, 
 from budgets.planning.facts import PoolFacts
 from budgets.planning.plan import Plan
 from budgets.planning.planner import make_plan
-from budgets.quality import check_quality
 from tests.budgets.plans import GFLOP, LADDER, NO_EVALUATION, declare, plan_of
 
 
@@ -147,14 +146,6 @@ def test_named_subset_is_planned_at_its_size_and_rejects_larger() -> None:
     assert {trial.cell.subset_size for trial in plan.trials} == {640, 500}
     (reason,) = set(reasons(plan))
     assert re.match(r"641 pairs .* 640 .*subset:basic", reason)
-
-
-def test_quality_is_all_a_percentage_or_a_named_subset() -> None:
-    allowed = ["all", "top40", "subset:data-comp_1.b"]
-    assert [check_quality(text) for text in allowed] == allowed
-    for wrong in ("basic", "subset:", "top0", "top100", "subset:a b"):
-        with pytest.raises(ValueError, match=f"unknown quality '{wrong}'; allowed: "):
-            check_quality(wrong)
 
 
 def test_only_the_most_basic_reason_is_reported() -> None:

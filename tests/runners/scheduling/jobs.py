@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-FAULTY = "STUDY_TEST_FAULTY_NODE"
 PACKAGES = ("study", "analysis", "runners", "budgets")
 
 
@@ -29,12 +28,6 @@ def raise_this(error: Exception) -> None:
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def die_if_faulty() -> None:
-    """Die on a node with an environment variable."""
-    if FAULTY in os.environ:
-        die()
 
 
 def place_among_ranks() -> tuple[int, int]:

@@ -124,38 +124,6 @@ def test_trial_of_a_dead_node_restarts_on_a_joining_node(cluster: Any, tmp_path:
             assert end(tuning).how == "finished"
 
 
-def test_a_node_on_which_each_trial_dies_gets_few_and_all_finish_elsewhere(cluster: Any) -> None:  # noqa: ANN401 - as above
-    bad = cluster.add_node(num_cpus=1, env_vars={jobs.FAULTY: "1"}, **SMALL)
-    cluster.add_node(num_cpus=1, **SMALL)
-    cluster.wait_for_nodes()
-    trials = [ScheduledTrial(trial=name, predicted_s=1, resources={"cpus": 1}) for name in "abcdefgh"]
-    schedule = Schedule(trials, retries=0)
-    with RayBackend(cluster.address, modules=()) as backend:
-        live = LiveCluster(backend, schedule, patience_s=0)
-        live.look()
-        died = list[str]()
-        finished = set[str]()
-        while not schedule.over:
-            for each in schedule.instructions(None):
-                if isinstance(each, Start):
-                    job = Job(
-                        trial=each.trial, run=jobs.die_if_faulty, nodes=each.nodes, resources={"cpus": 1}
-                    )
-                    backend.start(job)
-            for ended in live.wait(1):
-                if ended.how == "finished":
-                    schedule.finish(ended.trial)
-                    finished.add(ended.trial)
-                else:
-                    assert ended.how == "crashed"
-                    schedule.crash(ended.trial)
-                    died.append(ended.trial)
-    assert bad.node_id
-    assert finished == set("abcdefgh")
-    assert 1 <= len(died) <= 3
-    assert len(set(died)) == len(died), "none died twice"
-
-
 def test_a_trial_whose_nodes_others_hold_waits_for_them_and_has_then_left(
     cluster: Any,  # noqa: ANN401 - as above
     monkeypatch: pytest.MonkeyPatch,

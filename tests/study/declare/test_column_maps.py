@@ -177,13 +177,6 @@ metric: {name: a/top1, from: acc}
     assert found["a/top1"].isna().tolist() == [False, True, True]
 
 
-def test_a_file_of_another_kind_is_no_table(tmp_path: Path) -> None:
-    path = tmp_path / "table.xlsx"
-    path.touch()
-    with pytest.raises(ValueError, match=r"must be a \.parquet, \.csv, \.tsv, \.jsonl file"):
-        read_any_table(path)
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_a_published_table_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,16 +23,12 @@ RESOURCES = "{cpus: 2, gpus: 1, retries: 1, checkpoint: 2 min}"
         ("seeds: [0, 1]", "seeds: []", "11: seeds is empty; it must be at least one value"),
         ("mini-ViT-XS-8, mini-RN]", "mini-ViT-X-8, mini-RN]",
          "13: grid[1].architectures: unknown architecture 'mini-ViT-X-8'; did you"),
-        ("[clip, flip-50, slip]", "[clip, flip50]",
-         "14: grid[1].strategies: unknown strategy 'flip50'; did you mean 'flip-50'?"),
         ("[top40, all]", "[top140, all]",
          "16: grid[1].quality: unknown quality 'top140'; allowed: 'all', 'top1' to 'top99'"),
         ("    levels: [300 GFLOP]", "    levels: [301 GFLOP]",
          "18: grid[2].levels must be among budget.levels (100 GFLOP, 300 GFLOP, 900 GFLOP); 301 GFLOP"),
         ("regime: one-epoch", "regime: one-epoch, samples: 3",
          "20: grid[3].samples is required with regime: equal-samples"),
-        ("regime: one-epoch", "regime: two-epoch",
-         "20: grid[3].regime: unknown regime 'two-epoch'; did you mean 'one-epoch'?"),
         ("quality: [all]}", "quality: [top7]}", "23: exclude[1].quality: no block of the grid has top7"),
         ("  - {levels: [900 GFLOP], regimes: [fixed-compute], strategies: [slip]}", "  - {}",
          "24: exclude[2] names no axis"),
@@ -41,8 +37,6 @@ RESOURCES = "{cpus: 2, gpus: 1, retries: 1, checkpoint: 2 min}"
          "27: training.lr_peak.mini-RN: 'fast' is not a number; write it like 3e-4"),
         ("mini-RN: 1e-3}", "mini-RN: 1e-3, mini-RN: 2e-3}", "27: training.lr_peak.mini-RN is given twice"),
         ("beta2: 98%", "beta2: 100%", "30: training.beta2: '100%' must be 0 or more, below 1"),
-        ("precision: bf16", "precision: fp8",
-         "34: training.precision: unknown precision 'fp8'; did you mean 'fp32'?"),
         ("checkpoint: 2 min", "checkpoint: 2 minutes",
          "36: resources.checkpoint: '2 minutes': unknown unit of time 'minutes'; did you"),
         ("device: H100", "device: H1000", "37: cluster.device: unknown device 'H1000'; did you mean 'h100'?"),
@@ -59,29 +53,28 @@ RESOURCES = "{cpus: 2, gpus: 1, retries: 1, checkpoint: 2 min}"
         ("images: 5k, ", "", "6: evaluation.imagenet.images is missing"),
         ("images: 5k", "path: here, images: 5k",
          "6: evaluation.imagenet.images is not allowed with path or probe"),
-        ("scored: true", "scored: true, scord: true",
-         "3: unknown key 'pool.scord'; did you mean 'pool.scored'? allowed: pool.embedded, pool.name"),
         ("study: full", "study: my study", "2: study: 'my study' names a folder: up to 100 letters"),
         ("metric: imagenet/top1", "metric: top1", "4: metric: 'top1' is not <evaluation set>/<metric>"),
         ("fit: drop", "fit: drop\n  ladder: {levels: 3}",
          "11: budget.ladder lets the planner choose levels, budget.levels declares"),
         ("  study: 50 TFLOP\n", "", "9: budget.fit needs budget.study"),
+        ("limits: {", "limits: {<<: {}, ", "35: limits.<<: merge keys are not read; write the settings out"),
+        ("warmup: 10%", "warmup: 10 epochs",
+         "32: training.warmup: '10 epochs': unknown unit of a share 'epochs'; allowed: %; or give samples,"),
+        ("lr_peak: [1e-3, 2e-3]", "warmup: [10%, 200 samples]",
+         "40: tuning.fields.warmup: '200 samples': unknown unit"),
+        ("precision: bf16", "precision: bf16\n  schedule: trunk",
+         "6: evaluation.at is not allowed with training.schedule: trunk: a trial that continues"),
         ("beta2: [0.95, 98%]", "beta3: [0.95, 98%]",
          "40: tuning.fields: unknown field 'beta3'; did you mean"),
         ("beta2: [0.95, 98%]", "beta2: [0.95]", "40: tuning.fields.beta2 needs at least two values"),
-        ("precision: bf16", "precision: bf16\n  optimizer: adafactr",
-         "35: training.optimizer: unknown optimizer 'adafactr'; did you mean 'adafactor'?"),
         ("precision: bf16", "precision: bf16\n  optimizer: adafactor",
          "31: training.eps is AdamW's, the optimizer is adafactor"),
-        ("precision: bf16", "precision: bf16\n  preset: papper",
-         "35: training.preset: unknown preset 'papper'; did you mean 'paper'?"),
         ("precision: bf16", "precision: bf16\n  schedule: wsd",
          "35: training.schedule: unknown schedule 'wsd'; allowed: constant, constant-with-"),
         ("precision: bf16", "precision: bf16\n  cooldown: 10%",
          "35: training.cooldown needs schedule: constant-with-cooldown or trunk, found cosine"),
         ("precision: bf16", "precision: bf16\n  ema: 1", "35: training.ema: '1' must be 0 or more, below 1"),
-        ("precision: bf16", "precision: bf16\n  acumulation: 2",
-         "35: unknown key 'training.acumulation'; did you mean 'training.accumulation'?"),
         ("metric: imagenet/top1\n", "metric: imagenet/top1\nstorage: s4://bucket/x\n",
          "5: storage: unknown protocol 's4'; did you mean 's3'"),
         ("metric: imagenet/top1\n", "metric: imagenet/top1\nstorage: s3://\n",
@@ -152,24 +145,6 @@ def test_a_missing_key_is_one_error(tmp_path: Path, key: str) -> None:
     assert problems(tmp_path, yaml.safe_dump(content)) == [f"1: {key} is missing"]
 
 
-def test_a_wrong_weight_of_a_mixture_is_one_error(tmp_path: Path) -> None:
-    text = changed("pool: {name: described, pairs: 100k, scored: true}",
-                   "pools: {a: one, b: two}\nmixtures: {m: {a: {weight: 0}, b: {weight: 1}}}")  # fmt: skip
-
-    found = [line for line in problems(tmp_path, text) if "weight" in line]
-
-    assert found == ["4: mixtures.m.a.weight: '0' must be more than 0"]
-
-
-def test_a_warm_up_is_a_share_or_samples(tmp_path: Path) -> None:
-    (problem,) = problems(tmp_path, changed("warmup: 10%", "warmup: 10 epochs"))
-
-    assert problem.startswith(
-        "32: training.warmup: '10 epochs': unknown unit of a share 'epochs'; allowed: %"
-    )
-    assert problem.endswith("; or give samples, such as 10k samples")
-
-
 def test_all_mistakes_of_a_file_are_reported_in_line_order(tmp_path: Path) -> None:
     text = changed("seeds: [0, 1]", "seeds: [x]").replace("metric:", "metrik:", 1).replace("64k", "64 k x")
     lines = [int(line.split(":")[0]) for line in problems(tmp_path, text)]
@@ -186,20 +161,6 @@ def test_rules_that_match_nothing_are_reported_beside_other_mistakes(tmp_path: P
         "23: exclude[1].quality: no block of the grid has top7",
     ]
     assert len(problems(tmp_path, text.replace("[top40, all]", "[top400, all]"))) == 2
-
-
-def test_a_value_of_a_tuned_field_that_cannot_be_read_is_one_error(tmp_path: Path) -> None:
-    text = FULL.replace("lr_peak: [1e-3, 2e-3]", "warmup: [10%, 200 samples]")
-
-    (problem,) = problems(tmp_path, text)
-    assert "200 samples" in problem
-
-
-def test_merge_keys_of_yaml_are_named(tmp_path: Path) -> None:
-    found = problems(tmp_path, FULL.replace("limits: {", "limits: {<<: {}, "))
-    assert [line.partition(": ")[2] for line in found] == [
-        "limits.<<: merge keys are not read; write the settings out"
-    ]
 
 
 def test_a_tuned_batch_must_be_divisible_by_the_ranks(tmp_path: Path) -> None:
@@ -259,7 +220,6 @@ def test_levels_of_moving_rates_are_not_chosen_from_the_study_budget(tmp_path: P
          "41: tuning.architectures: unknown architecture 'mini-ViT-M-8'; did you mean 'mini-ViT-S-8'?"),
         ("seeds: [7]", "strategies: [slp]",
          "41: tuning.strategies: unknown strategy 'slp'; did you mean 'slip'?"),
-        ("seeds: [7]", "strategies: [flip-75]", "41: tuning.strategies: unknown strategy 'flip-75'; did you"),
         ("seeds: [7]", "architectures: [mini-RN]\n  sizes: [mini-ViT-XS-8]",
          "42: tuning.sizes: unknown architecture 'mini-ViT-XS-8'; did you mean 'mini-RN'? all"),
         ("seeds: [7]", "architectures: [mini-ViT-S-8]\n  strategies: [slip]",
@@ -288,18 +248,6 @@ def test_pairs_that_are_tuned_must_be_in_the_grid_and_the_others_have_a_rate(
 )  # fmt: skip
 def test_share_of_a_check_is_one_that_the_study_budget_has(tmp_path: Path, check: str, expected: str) -> None:
     assert problems(tmp_path, changed("  seeds: [7]\n", f"  seeds: [7]\n  check: {check}\n")) == [expected]
-
-
-def test_a_trunk_is_not_evaluated_on_the_way(tmp_path: Path) -> None:
-    text = (
-        "study: a\npool: {path: b}\nevaluation: {at: [50%]}\nbudget: {levels: [1e15]}\n"
-        "grid: [{architectures: [RN50]}]\n"
-        "training: {lr_peak: {RN50: 1e-3}, schedule: trunk, warmup: 64 samples}\n"
-    )
-    (found,) = problems(tmp_path, text)
-    assert found.startswith(
-        "3: evaluation.at is not allowed with training.schedule: trunk: a trial that continues"
-    )
 
 
 @pytest.mark.parametrize(

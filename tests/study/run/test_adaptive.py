@@ -224,27 +224,6 @@ def test_design_whose_budget_pays_for_no_trial_is_refused(tiny: TinyStudy) -> No
     assert "4.849 GFLOP" in tiny.says("plan", code=2)
 
 
-@pytest.mark.parametrize(
-    ("design", "refused"),
-    [
-        ("{best: [20 GFLOP]}", "design.best needs adaptive"),
-        ("{adaptive: true, best: [7 GFLOP]}", "design.best: 7 GFLOP is not a level"),
-        ("{adaptive: true, forecast: 20 GFLOP}", "design.forecast: 20 GFLOP must be beyond"),
-        ("{adaptive: true, forecast: 700 GFLOP}", "design.forecast: 700 GFLOP must be beyond"),
-    ],
-)
-def test_questions_of_a_design_need_adaptive_and_levels_in_reach(
-    tiny: TinyStudy, design: str, refused: str
-) -> None:
-    tiny.edit(("design: adaptive", f"design: {design}"))
-    assert refused in tiny.says("plan", code=2)
-
-
-def test_a_full_design_is_no_adaptive_one(tiny: TinyStudy) -> None:
-    tiny.edit(("design: adaptive", "design: full"))
-    assert "adaptive design" not in tiny.says("plan")
-
-
 def test_chosen_branch_brings_the_shorter_trials_of_its_trunk_and_costs_what_they_cost(
     tiny: TinyStudy,
 ) -> None:

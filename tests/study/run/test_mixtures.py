@@ -12,7 +12,7 @@ from runners.data.pool.tokenizer import mixed_words
 from runners.embedded.embedded_pool import build_embedded_pool
 from tests.runners.store.bucket import Bucket
 from tests.study.conftest import SIZES
-from tests.study.tiny_study import TRUNK, TinyStudy, read_json
+from tests.study.tiny_study import TinyStudy, read_json
 
 pytestmark = pytest.mark.slow
 
@@ -87,18 +87,6 @@ def test_a_mixture_of_one_pool_takes_the_results_of_the_pool_alone(
     assert "2 to run" in study.run("--dry-run")
     study.run()
     pd.testing.assert_frame_equal(tiny.table(), results)
-
-
-def test_trials_of_a_mixture_share_a_trunk(pool: Path, other: Path, tmp_path: Path) -> None:
-    results = {}
-    for name, levels in (("both", "3 GFLOP, 4 GFLOP"), ("long", "4 GFLOP")):
-        study = mixed(tmp_path, pool, other, name, levels=levels, training=TRUNK)
-        study.edit(("strategies: [clip]", "strategies: [clip]\n    mixtures: [half]"))
-        study.run()
-        results[name] = study.table().set_index("trial")
-    shared, alone = results["both"].loc[results["long"].index], results["long"]
-    assert (shared["paid_flops"] < shared["train_flops"]).all()
-    pd.testing.assert_frame_equal(shared.drop(columns="paid_flops"), alone.drop(columns="paid_flops"))
 
 
 def test_trials_read_their_pools_from_a_bucket(

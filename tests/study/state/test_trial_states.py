@@ -147,11 +147,3 @@ def test_an_interrupted_trial_continues_from_its_checkpoint_or_starts_anew(tmp_p
     }
     with only_run(tmp_path):
         assert begun(tmp_path, {"a": 100}) == {"a": "running; 50% of its samples seen"}
-
-
-def test_a_result_missing_in_the_tables_is_reported(tmp_path: Path) -> None:
-    leave_trial(tmp_path / "trials" / "a", kept=400)
-    row = {"trial": "a", "status": "finished", "reason": "", "samples_seen": 100}
-    (tmp_path / "trials" / "a" / "curve.parquet").touch()
-    write_outcome(tmp_path / "trials" / "a", Outcome(row=row, timing={}))
-    assert begun(tmp_path, {"a": 100})["a"].startswith("finished")

@@ -274,24 +274,6 @@ def test_rows_of_a_table_that_cannot_be_used_are_left_out_alone(tmp_path: Path) 
     assert built(tmp_path / "t" / "t.jsonl").left_out == {"no such image file": 1}
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("t.csv", "image,caption\n", r"t\.csv has no rows"),
-        ("t.csv", "", r"t\.csv has no rows"),
-        ("t.jsonl", "1\n2\n", r"t\.jsonl:1: not a JSON object"),
-        ("t.jsonl", "[1, 2]\n[3, 4]\n", r"t\.jsonl:1: not a JSON object"),
-        ("t.jsonl", "", r"t\.jsonl has no rows"),
-    ],
-)
-def test_tables_without_rows_are_one_clear_error(
-    tmp_path: Path, name: str, content: str, message: str
-) -> None:
-    (tmp_path / name).write_text(content)
-    with pytest.raises(ValueError, match=message):
-        built(tmp_path / name)
-
-
 # webdataset leaves its shards to the garbage collector to close.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_members_without_a_stem_or_ending_are_passed_over_as_by_webdataset(tmp_path: Path) -> None:

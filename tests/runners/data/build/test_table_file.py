@@ -44,6 +44,7 @@ def test_other_kinds_and_packed_texts_give_the_same_table(tmp_path: Path) -> Non
         ("t.csv", "a,b,a\n1,2,3\n", r"t\.csv:1: its header has two columns 'a'"),
         ("t.csv", "\na,b\r\n", "table .*t.csv has no rows"),
         ("t.csv", "", "table .*t.csv has no rows"),
+        ("t.jsonl", "", "table .*t.jsonl has no rows"),
         ("t.jsonl", '{"a": 1}\n\n[1]\n', r"t\.jsonl:3: not a JSON object"),
         ("t.parquet", "no", "can't be read"),
         ("t.xlsx", "", "must be a .parquet, .csv"),

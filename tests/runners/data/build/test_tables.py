@@ -135,19 +135,6 @@ def test_a_score_column_that_was_asked_for_must_exist(tmp_path: Path, images: li
         build_pool(tmp_path / "pool", asked, lambda *_: None)
 
 
-def test_a_quotation_mark_that_is_not_closed_takes_no_other_rows(tmp_path: Path, images: list[str]) -> None:
-    captions = [f'"{name}' if place in {2, 5} else name for place, name in enumerate(ODD)]
-    for ending, sep in (("tsv", "\t"), ("csv", ",")):
-        lines = [sep.join(row) for row in zip(["image", *images], ["caption", *captions], strict=True)]
-        (tmp_path / f"t.{ending}").write_text("\n".join(lines) + "\n")
-    assert built(tmp_path / "t.tsv").count == len(ODD)
-    with pytest.raises(ValueError, match=r"t\.csv:4: a quotation mark is not closed"):
-        built(tmp_path / "t.csv")
-    quoted = pd.DataFrame({"image": images, "caption": [f"{each},\nand, more" for each in ODD]})
-    quoted.to_csv(tmp_path / "lines.csv", index=False)
-    assert built(tmp_path / "lines.csv").count == len(ODD)
-
-
 @pytest.mark.parametrize(
     ("line", "rows"),
     [

@@ -1,8 +1,6 @@
 """Writing of a pool: deterministic bytes, complete or absent, best pairs first."""
 
 import json
-import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -100,26 +98,6 @@ def test_a_build_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="the scorer broke"):
         build_embedded_pool(tmp_path / "p", pairs=20, seed=0, score=fails)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_build_that_is_killed_leaves_no_pool_and_can_be_repeated(tmp_path: Path) -> None:
-    path = tmp_path / "p"
-    script = (
-        "import os, sys\nfrom pathlib import Path\n"
-        "from runners.embedded.embedded_pool import TrainingPairs\n"
-        "from tests.runners.data.images import write_pool\n"
-        "class Dies(TrainingPairs):\n"
-        "    def __getitem__(self, index):\n"
-        "        if (self.count, index) == (30, 29): os._exit(9)\n"
-        "        return super(Dies, self).__getitem__(index)\n"
-        "write_pool(Path(sys.argv[1]), Dies(seed=0, count=30), None)\n"
-    )
-    ended = subprocess.run([sys.executable, "-c", script, str(path)], check=False)
-    assert ended.returncode == 9
-    assert not path.exists()
-    with pytest.raises(ValueError, match="no such pool"):
-        Pool.open(path)
-    assert write_pool(path, TrainingPairs(seed=0, count=30), None).count == 30
 
 
 def test_first_finished_of_two_builds_wins(tmp_path: Path) -> None:

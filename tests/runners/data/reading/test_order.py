@@ -5,8 +5,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from runners.data.reading.order import BLOCK, WINDOW, batch_positions, positions, rows_of_window, windows
@@ -38,19 +36,6 @@ def test_a_window_reads_few_long_stretches_and_mixes_them() -> None:
 def test_seeds_give_different_orders() -> None:
     first, second = (positions(seed=seed, count=100, start=0, stop=100) for seed in (0, 1))
     assert not np.array_equal(first, second)
-
-
-@given(
-    count=st.integers(1, 40),
-    cuts=st.lists(st.integers(0, 150), max_size=12),
-    seed=st.integers(0, 2**63),
-)
-@settings(deadline=None)
-def test_order_does_not_depend_on_how_positions_are_split(count: int, cuts: list[int], seed: int) -> None:
-    borders = [0, *sorted(cuts), 150]
-    whole = positions(seed=seed, count=count, start=0, stop=150)
-    pieces = [positions(seed=seed, count=count, start=start, stop=stop) for start, stop in pairwise(borders)]
-    assert np.array_equal(np.concatenate(pieces), whole)
 
 
 def test_parts_of_a_batch_are_parts_of_its_windows() -> None:
