@@ -135,10 +135,12 @@ def matters(shares: pd.DataFrame, *, word: str) -> FigureData | Missing:
         return Missing(title=title, reason="no budget has finished trials that differ in two parts")
     rows = shares[shares["regime"] == shares["regime"].value_counts().idxmax()].dropna(subset="share")
     regime = str(rows["regime"].iloc[0])
+    # Where budgets have other cells, their shares don't compare.
+    same = len(set(rows["cells"])) == 1
     marks = [
         {
-            "mark": "point", "line": JOINED, "series": part_text(row["part"]), "x": row["budget"],
-            "y": 100 * row["share"], "low": 100 * row["low"], "high": 100 * row["high"],
+            "mark": "point", "line": JOINED if same else "", "series": part_text(row["part"]),
+            "x": row["budget"], "y": 100 * row["share"], "low": 100 * row["low"], "high": 100 * row["high"],
             "text": f"{budget_text(regime, row['budget'])}: {part_text(row['part'])} {share_text(row)}",
         }
         for row in records(rows)
@@ -157,7 +159,8 @@ def matters(shares: pd.DataFrame, *, word: str) -> FigureData | Missing:
         frame=mark_frame(marks),
         finding=f"Of the variance of {word}, {said}.",
         caption=f"Shares of the variance of {word} between the cells of a budget that each part explains by "
-        "itself, and that they explain only together.",
+        "itself, and that they explain only together"
+        f"{'' if same else '; the budgets have different cells'}.",
         alt=f"{title}: {said}.",
     )
 

@@ -1,6 +1,5 @@
 """Data of the figures of error over compute, pairs or epochs, with a curve for each value of one part."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,8 @@ from analysis.charts.figure_data import (
     JOINED,
     FigureData,
     Missing,
+    architecture_families,
+    architecture_order,
     cell_marks,
     error_label,
     finding,
@@ -237,7 +238,9 @@ def _figure(  # noqa: PLR0913 (what is drawn, and its words)
     """Return the figure of panels; curves whose law can't be drawn are cells joined by a thin line."""
     what, regimes = OVER[panels[0].x], {panel.held["regime"] for panel in panels}
     metrics = list(dict.fromkeys(panel.measure.metric for panel in panels))
-    marks, order, families, fixed = [*before], dict[str, float](), dict[str, str](), dict[str, None]()
+    every = pd.concat([panel.cells for panel in panels])
+    sized = axis == "architecture"
+    marks, fixed, order = [*before], dict[str, None](), architecture_order(every) if sized else {}
     for panel in panels:
         cells, regime = panel.cells, str(panel.held["regime"])
         words = [metric_text(panel.measure.metric)] if len(metrics) > 1 else []
@@ -246,12 +249,10 @@ def _figure(  # noqa: PLR0913 (what is drawn, and its words)
             mine = panel.positions[(cells[axis] == value).to_numpy(bool)]
             series = budget_text(regime, value) if axis == "budget" else axis_text(axis, value)
             marks += [mark | {"series": series, "panel": where} for mark in _curve(panel, mine)]
-            if axis == "architecture":
-                one = cells[cells[axis] == value]
-                order[series] = float(one["train_flops_per_sample"].median())
-                families[series] = _family(value, str(one["family"].iloc[0]))
-            elif axis != "strategy" and (axis != "quality" or quality_fraction(value) <= 1):
-                order[series] = quality_fraction(value) if axis == "quality" else float(value)
+            if axis == "quality" and quality_fraction(value) <= 1:
+                order[series] = quality_fraction(value)
+            elif axis in ("budget", "subset_size"):
+                order[series] = float(value)
         said = held_text(panel.held)
         if "budget" in panel.held:
             said += f" at {budget_text(regime, panel.held['budget'])}"
@@ -261,18 +262,23 @@ def _figure(  # noqa: PLR0913 (what is drawn, and its words)
     said = f"{listed([*map(metric_text, metrics)])} against {what.words}, by {AXIS_WORDS.get(axis, axis)}"
     said += f" ({'; '.join(fixed)})"
     return FigureData(
-        name=name, title=title, x_label=what.label, finding=finding, by=axis, order=order, families=families,
-        y_label=error_label(*metrics),
+        name=name, title=title, x_label=what.label, by=axis, order=order,
+        y_label=error_label(*metrics), finding=finding or _lowest(marks),
+        families=architecture_families(every) if sized else {},
         frame=mark_frame([*marks, *after]),
         caption=f"{capital('; '.join([said, *also]))}.",
         alt=f"{title}: {_ends(marks)}.",
     )  # fmt: skip
 
 
-def _family(architecture: str, family: str) -> str:
-    """Return the patch size that a ViT's name ends with, or its family."""
-    patch = re.search(r"[-/](\d+)(?!.*\d)", architecture)
-    return f"{family}, patch {patch[1]}" if patch else family
+def _lowest(marks: Iterable[Mapping[str, Any]]) -> str:
+    """Return the lowest cell of each panel in one sentence."""
+    lowest: dict[str, Mapping[str, Any]] = {}
+    for mark in marks:
+        if mark["mark"] == "point" and mark["y"] < lowest.get(mark["panel"], {"y": np.inf})["y"]:
+            lowest[mark["panel"]] = mark
+    texts = [f"{panel and f'{panel}, '}{mark['text']}" for panel, mark in lowest.items()]
+    return f"Lowest: {'; '.join(texts)}." if texts else ""
 
 
 def _curve(panel: _Panel, positions: Indices) -> list[dict[str, Any]]:

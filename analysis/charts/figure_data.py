@@ -1,5 +1,6 @@
 """The data of a figure before it is drawn: marks, axis labels, caption and alternative text."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
@@ -12,7 +13,7 @@ from analysis.belief.cell_draws import CellDraws
 from analysis.cells.intervals import column_intervals
 from analysis.cells.table import records
 from analysis.error_unit import ErrorUnit
-from analysis.labels import budget_text, capital, configuration_text, listed, metric_text
+from analysis.labels import budget_text, configuration_text, listed, metric_text
 from budgets.quantity import plural
 
 MARKS = (
@@ -121,6 +122,20 @@ def cell_marks(
     ]  # fmt: skip
 
 
+def architecture_order(cells: pd.DataFrame) -> dict[str, float]:
+    """Return the ``order`` of architectures: their FLOPs per sample, the median over cells or trials."""
+    return dict(cells.groupby("architecture")["train_flops_per_sample"].median().astype(float))
+
+
+def architecture_families(cells: pd.DataFrame) -> dict[str, str]:
+    """Return the ``families`` of architectures, with the patch size that a ViT's name ends with."""
+    found = {}
+    for name, family in zip(cells["architecture"], cells["family"], strict=True):
+        patch = re.search(r"[-/](\d+)(?!.*\d)", name)
+        found[name] = f"{family}, patch {patch[1]}" if patch else family
+    return found
+
+
 def _cell_text(cell: Mapping[str, Any], low: float, high: float, unit: ErrorUnit) -> str:
     ends = f" {unit.interval(low, high)}" if isfinite(low) else ""
     where = budget_text(str(cell["regime"]), float(cell["budget"]))
@@ -149,7 +164,7 @@ def finding(rows: Sequence[Mapping[str, Any]], unit: ErrorUnit) -> str:
     elif len(clear) < len(rows):
         ties = {row["verdict"] for row in rows} <= {"clear", "tie"}
         rest += "; elsewhere ties" if ties else "; elsewhere nothing is decided"
-    return f"{capital(row['best'])} is ahead{lead} at {row['at']}{rest}."
+    return f"{row['best']} is ahead{lead} at {row['at']}{rest}."
 
 
 def error_label(*metrics: str) -> str:

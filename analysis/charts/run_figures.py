@@ -1,7 +1,7 @@
 """Data of the figures of a study's course: training curves, plan, spending, choices of a design."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,16 @@ import pandas as pd
 from analysis.belief.cell_draws import CellDraws
 from analysis.cells.table import CONFIGURATION, Trials, budgets, records
 from analysis.charts.curve_figures import slice_along
-from analysis.charts.figure_data import JOINED, FigureData, Missing, mark_frame
+from analysis.charts.figure_data import (
+    JOINED,
+    FigureData,
+    Missing,
+    architecture_families,
+    architecture_order,
+    mark_frame,
+)
 from analysis.design.course import decisions, each_answer
-from analysis.error_unit import is_loss
+from analysis.error_unit import LOSS, is_loss
 from analysis.labels import budget_text, capital, held_text, metric_text, regime_text
 from budgets.quantity import format_flops, format_number, plural
 
@@ -44,7 +51,7 @@ def training_loss(
         rows += [fixed | {"x": x, "y": y} for x, y in (_thin(curve) if len(curve) else ())]
     return _lines(
         rows, name="training-loss", title="Training loss", y_label="training loss (nats)",
-        trials=first[:0] if far else first,
+        trials=first, text=LOSS.text,
         caption=f"Training loss, the lowest seed of each cell ({held_text(held)}), as means over at most "
         f"{_BINS} bins of log compute.",
     )  # fmt: skip
@@ -68,7 +75,7 @@ def midway_errors(
         rows += [fixed | {"x": x, "y": y} for x, y in zip(places, errors, strict=True) if np.isfinite(y)]
     return _lines(
         rows, name="midway", title=f"{unit.title} during training", y_label=unit.heading_of(unit.word),
-        trials=first,
+        trials=first, text=lambda shown: unit.text(shown / unit.factor),
         caption=f"{capital(metric_text(trials.metric))} during training, the lowest seed of each cell "
         f"({held_text(held)}); before the end the learning rate is still high, so only the ends of lines are "
         "results.",
@@ -76,17 +83,27 @@ def midway_errors(
 
 
 def _lines(  # noqa: PLR0913 (what is drawn, and its words)
-    rows: Sequence[dict[str, Any]], *, name: str, title: str, y_label: str, caption: str, trials: pd.DataFrame
+    rows: Sequence[dict[str, Any]],
+    *,
+    name: str,
+    title: str,
+    y_label: str,
+    caption: str,
+    trials: pd.DataFrame,
+    text: Callable[[float], str],
 ) -> FigureData | Missing:
     """Return the figure of lines over the compute spent, by the architectures of some trials."""
     if not rows:
         return Missing(title=title, reason="no trial of the compared cells was measured during training")
-    lines = len({row["line"] for row in rows})
+    ends = {row["line"]: row for row in rows}
+    lowest = min(ends.values(), key=lambda row: float(row["y"]))
+    where = ", ".join(filter(None, [lowest["series"], lowest.get("panel")]))
     return FigureData(
         name=name, title=title, x_label="training compute spent (FLOPs)", y_label=y_label,
         frame=mark_frame(rows), caption=caption, by="architecture",
-        order=dict(zip(trials["architecture"], trials["train_flops_per_sample"], strict=True)),
-        alt=f"{title} over compute for {plural(lines, 'trial')}.",
+        order=architecture_order(trials), families=architecture_families(trials),
+        finding=f"Lowest at its end: {where}, {text(lowest['y'])}.",
+        alt=f"{title} over compute for {plural(len(ends), 'trial')}.",
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from analysis.answers.crossing import BASELINE
 from analysis.answers.robustness import line_predictions
 from analysis.cells.table import records
-from analysis.charts.figure_data import FigureData, Missing, mark_frame
+from analysis.charts.figure_data import FigureData, Missing, architecture_order, mark_frame
 from analysis.error_unit import PERCENT
 from analysis.labels import axis_text, budget_text, configuration_text, count_text, interval_text
 from budgets.quantity import format_flops, format_number, plural
@@ -61,7 +61,7 @@ def equivalence(table: pd.DataFrame, *, along: str) -> FigureData | Missing:
 
 
 def _at(row: dict[str, Any]) -> str:
-    return format_flops(row["x"]) if row["along"] == "compute" else f"{count_text(row['x'])} pairs"
+    return format_flops(row["x"], digits=3) if row["along"] == "compute" else f"{count_text(row['x'])} pairs"
 
 
 def _ratio(row: dict[str, Any]) -> dict[str, Any]:
@@ -113,6 +113,8 @@ def shift(results: pd.DataFrame, *, metric: str) -> FigureData | Missing:
         caption=f"Zero-shot top-1 of {plural(len(cells), 'cell')} on shifted images against that on {plain}, "
         "plain CLIP by architecture, others by strategy; dashed: the line through plain CLIP, and equality.",
         alt=f"{title}: {', '.join(names[:_PANELS])}, {plural(len(cells), 'cell')}.",
+        by="strategy",
+        order=architecture_order(results),
     )
 
 

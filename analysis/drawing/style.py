@@ -53,22 +53,16 @@ def strategy_colour(label: str) -> str:
 
 
 def ramp(order: Mapping[str, float]) -> dict[str, str]:
-    """Return colours from light to dark in the order of positive numbers.
-
-    Half of the distance of two colours follows the logarithms of their numbers, half their ranks, so that
-    neighbours differ.
-    """
-    at = np.log(np.array(list(order.values()), dtype=np.float64))
-    values, rank = np.unique(at, return_inverse=True)
-    widest = max(float(np.ptp(at)), 1e-9) if len(at) else 1.0
-    share = (rank / max(len(values) - 1, 1) + (at - at.min(initial=np.inf)) / widest) / 2
+    """Return colours from light to dark in the order of numbers, at equal distances so that all differ."""
+    values, rank = np.unique(np.array(list(order.values()), dtype=np.float64), return_inverse=True)
+    share = rank / max(len(values) - 1, 1)
     return {name: to_hex(_RAMP(_LIGHT + (1 - _LIGHT) * one)) for name, one in zip(order, share, strict=True)}
 
 
 def looks(data: FigureData) -> dict[str, Look]:
     """Return a look per series that is not drawn only for context, in their order.
 
-    A strategy has its own colour; a series with an order one of the ramp; others are grey. The marker is
+    A series with an order has a colour of the ramp; a strategy its own; others are grey. The marker is
     that of the series' family, or else of its place; series of the ramp without families share one.
     """
     context = data.frame["mark"].isin(["other", "reference", "dropped"])
@@ -78,12 +72,12 @@ def looks(data: FigureData) -> dict[str, Look]:
     greys = [to_hex((shade,) * 3) for shade in np.linspace(0.13, 0.65, len(series))]
     found = {}
     for place, name in enumerate(series):
-        strategy = name in _STRATEGIES or (data.by == "strategy" and name != FRONTIER)
+        strategy = name in _STRATEGIES or data.by == "strategy"
         marker = 0 if name in ordered else place
         if data.families:
             marker = families.index(data.families.get(name, ""))
         found[name] = Look(
-            colour=strategy_colour(name) if strategy else ordered.get(name, greys[place]),
-            marker="" if name == FRONTIER else _MARKERS[marker % len(_MARKERS)],
+            colour=ordered.get(name) or (strategy_colour(name) if strategy else greys[place]),
+            marker=_MARKERS[marker % len(_MARKERS)],
         )
     return found | {name: Look(colour="#000000", marker="") for name in series if name == FRONTIER}

@@ -104,3 +104,6 @@ def test_shares_of_variance_are_drawn_at_each_budget_and_the_largest_is_named(an
     top = last.loc[last["share"].idxmax()]
     name = {"architecture": "architecture", "subset_size": "data size"}[top["part"]]
     assert f"{name} explains {100 * top['share']:.0f} % [" in figure.finding
+    assert set(figure.frame["line"]) == {"joined"}
+    other = analysed.shares.assign(cells=analysed.shares["budget"])
+    assert set(figure_of(matters(other, word="error")).frame["line"]) == {""}, "budgets have other cells"

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis.cells.study_frames import StudyFrames
-from analysis.charts.figure_data import MARKS, FigureData, Missing
+from analysis.charts.figure_data import FigureData, Missing
 from analysis.drawing.draw import draw
 from analysis.drawing.places import dodged
 from analysis.drawing.save import helpers, save, save_all
@@ -41,7 +41,11 @@ def drawn(frames: StudyFrames, analysed: Analysis) -> dict[str, FigureData]:
 
 def test_a_full_study_supports_every_figure(drawn: dict[str, FigureData]) -> None:
     assert list(drawn) == NAMES
-    assert set().union(*(data.frame["mark"] for data in drawn.values())) <= set(MARKS)
+    assert all(data.finding for data in drawn.values())
+    assert set(drawn["training-loss"].frame["series"]) <= set(drawn["training-loss"].order)
+    assert set(drawn["midway"].frame["series"]) == set(drawn["midway"].families)
+    apart = {*drawn["shift"].frame["series"]} - {*drawn["shift"].order}
+    assert apart == {"", "FLIP (50 %)", "SLIP", "CLIP + crop and flip"}
 
 
 def test_error_during_training_ends_at_the_result(drawn: dict[str, FigureData], frames: StudyFrames) -> None:

@@ -111,7 +111,7 @@ def test_qualities_are_compared_on_the_largest_subset_of_each_with_the_verdicts_
     rows = table[table["axis"] == "quality"].sort_values("budget")
     assert stars["series"].tolist() == rows["best"].tolist() == ["top 20 %"] * 3
     assert set(stars["mark"]) == {"best"}
-    assert data.finding.startswith("Top 20 % is ahead by ")
+    assert data.finding.startswith("top 20 % is ahead by ")
     assert data.finding.endswith(" at 3.6 TFLOP and at every smaller budget.")
     waits = figure_of(over_compute(mine, table.assign(lacking="3 of 9 runs missing"), axis="quality"))
     assert set(waits.frame["mark"][waits.frame["mark"].str.startswith("best")]) == {"best, not clear"}
