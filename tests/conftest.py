@@ -26,8 +26,9 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 # What tests decode into this machine's cache stays small.
 os.environ.setdefault("STUDY_CACHE_SIZE", "100 MB")
 
-# Views are tested as in a usual terminal.
+# Views are tested as in a usual terminal, and output as through a pipe, although pytest-xdist sets a width.
 os.environ["TERM"] = "xterm"
+os.environ.pop("COLUMNS", None)
 
 # Ray gives its workers the lowest claim to a core: beside another worker of the tests they would starve.
 os.environ.setdefault("RAY_worker_niceness", "0")
