@@ -44,13 +44,6 @@ def lose_peers_as_last_rank() -> None:
     time.sleep(300)  # like a rank that waits for the others
 
 
-def take_memory(megabytes: int) -> int:
-    """Take memory; return the process's size before that."""
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20
-    assert len(bytearray(megabytes * 2**20).replace(b"\0", b"\1", 1)) > 0
-    return before
-
-
 def sleep(folder: Path, seconds: float = 60) -> None:
     """Sleep, and leave a file named after the process."""
     (folder / f"began-{os.getpid()}").touch()

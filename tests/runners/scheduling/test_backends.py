@@ -114,16 +114,6 @@ def test_local_jobs_get_the_gpus_that_the_driver_may_use(monkeypatch: pytest.Mon
     assert sorted(found) == ["check of a node 5,GPU-3f2a,7,-1,2", "none ", "one 7", "two 5,GPU-3f2a"]
 
 
-def test_memory_of_a_job_is_freed_at_its_end(backend: Backend) -> None:
-    start(backend, partial(jobs.take_memory, 400))
-    (first,) = wait(backend)
-    start(backend, partial(jobs.take_memory, 1))
-    (second,) = wait(backend)
-    assert isinstance(first.value, int)
-    assert isinstance(second.value, int)
-    assert abs(first.value - second.value) < 30  # MB
-
-
 def test_the_projects_packages_resolve_inside_the_checkout(backend: Backend) -> None:
     start(backend, jobs.origins)
     (ended,) = wait(backend)

@@ -3,7 +3,7 @@
 import os
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from runners.store.copies import pool_at, set_at
 from runners.store.location import Location
 from runners.store.place import PREFETCH_REQUESTS, PREFETCH_SIZE
 from tests.runners.data.images import read_images
+from tests.runners.data.reading.test_training_set import lengths
 from tests.runners.store.bucket import Bucket
 from tests.runners.tiny import tiny_pool
 
@@ -78,10 +79,6 @@ def away(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pool:
     monkeypatch.setattr(order, "BLOCK", 16)
     monkeypatch.setattr(order, "WINDOW", 4)
     return Pool.open(index)
-
-
-def lengths(texts: Sequence[str]) -> Tensor:
-    return torch.tensor([[len(text)] for text in texts])
 
 
 def seen(pool: Pool, *, workers: int = 0, rank: int = 0, ranks: int = 1, first: int = 0) -> list[Tensor]:

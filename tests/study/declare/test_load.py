@@ -7,7 +7,6 @@ import pytest
 
 from budgets.declaration.data_sections import DeclaredPool, EmbeddedPool
 from budgets.declaration.marked_file import DeclarationError
-from budgets.declaration.recipe import Recipe
 from budgets.declaration.rules import ResourceRule, TrainingRule
 from budgets.declaration.sections import Exclusion, Ladder
 from study.declare import shipped_studies
@@ -59,48 +58,6 @@ def test_a_ladder_is_read_instead_of_levels(tmp_path: Path) -> None:
 def test_a_dumped_declaration_is_read_as_the_same(tmp_path: Path, name: str) -> None:
     declaration = load_declaration(find_declaration(name))
 
-    assert load_declaration(write(tmp_path, dump_declaration(declaration))) == declaration
-
-
-RECIPE = """precision: fp16
-  optimizer: adafactor
-  schedule: constant-with-cooldown
-  cooldown: 15%
-  accumulation: 4
-  ema: 0.999
-  unmasked_tail: 2%
-  embedding_decay: false
-  randaugment: 100%
-  slip_views: original
-  gradient_checkpointing: true
-  compile: true
-  diverged_after: off"""
-
-
-def test_every_key_of_the_recipe_is_read_and_written_back(tmp_path: Path) -> None:
-    text = changed("precision: bf16", RECIPE).replace("  eps: 1e-6\n", "")
-    text = text.replace("warmup: 10%", "warmup: 10k samples").replace(
-        "gradient_clip: 1.0", "gradient_clip: off"
-    )
-    declaration = load_declaration(write(tmp_path, text))
-
-    assert declaration.training.recipe == Recipe(
-        precision="fp16",
-        optimizer="adafactor",
-        schedule="constant-with-cooldown",
-        cooldown=0.15,
-        warmup_samples=10_000,
-        gradient_clip=None,
-        accumulation=4,
-        ema=0.999,
-        unmasked_tail=0.02,
-        embedding_decay=False,
-        randaugment=1.0,
-        slip_views="original",
-        gradient_checkpointing=True,
-        compile=True,
-        diverged_after=None,
-    )
     assert load_declaration(write(tmp_path, dump_declaration(declaration))) == declaration
 
 

@@ -146,16 +146,10 @@ def test_a_pair_that_the_metadata_lack_meets_no_condition_on_them(paired: Pool, 
         paired, '"Width" * 1000000000', partial(metadata_facts, paired, tmp_path / "case.parquet")
     )
     assert np.nanmax(np.concatenate([*wide])) == 7e9
-    with pytest.raises(ValueError, match=r"unknown name 'lagn'; did you mean 'lang'\? allowed: .*, nsfw, "):
-        kept("lagn = 'en'")
     with pytest.raises(
         ValueError, match=r"m\.parquet: unknown column 'nfsw'; did you mean 'nsfw'\? allowed: g"
     ):
         next(metadata_facts(paired, tmp_path / "m.parquet", ["nfsw"]).numbers("nfsw"))
-    with pytest.raises(
-        ValueError, match=r"column lang holds no numbers but texts, such as 'en', which .* lang ="
-    ):
-        list(metadata_facts(paired, tmp_path / "m.parquet", ["lang"]).numbers("lang"))
 
 
 @pytest.mark.slow
@@ -184,10 +178,6 @@ def test_fields_of_the_samples_are_scores_or_texts_of_an_expression(tmp_path: Pa
         ValueError, match=r"column lang holds no numbers but texts, such as 'en', which the cond"
     ):
         field(pool, "lang")
-    with pytest.raises(
-        ValueError, match=r"score 'mne': unknown name 'mne'; did you mean 'mine'\? allowed: cap"
-    ):
-        found("mne")
 
 
 def test_metadata_by_key_are_refused_for_a_pool_whose_shards_were_written_anew(tmp_path: Path) -> None:

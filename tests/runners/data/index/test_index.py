@@ -164,8 +164,6 @@ def test_scores_and_subsets_are_added_beside_the_parts(divided: Pool, tmp_path: 
     assert named.subset(size=None, quality="subset:few").rows().tolist() == [3, 150, 299]
     few = np.concatenate([*expression_scores(named, "2*mine WHERE few AND mine > 100")])
     assert np.flatnonzero(np.isfinite(few)).tolist() == [150]
-    with pytest.raises(ValueError, match=r"unknown name 'fw'; did you mean 'few'\?"):
-        next(expression_scores(named, "mine WHERE fw"))
     again = set_score(named, -np.nan_to_num(mine), Scorer(name="mine"))  # of the same name
     assert again.subset(size=None, quality="top10").rows().tolist() != list(range(20, 50))
     assert use_score(again, "similarity").fingerprint == divided.fingerprint

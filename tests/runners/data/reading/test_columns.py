@@ -1,14 +1,11 @@
 """Batches have the pairs' ids and the columns that a strategy names, and nothing else is read."""
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from torch import Tensor
 
 from runners.data.build.rescore import set_column
 from runners.data.pool.pool import Pool
@@ -16,6 +13,7 @@ from runners.data.reading import training_set
 from runners.data.reading.training_data import Source
 from runners.data.reading.training_set import StreamedSet, open_data
 from tests.runners.data.pool.test_damage import flip_byte
+from tests.runners.data.reading.test_training_set import lengths
 
 NAMES = ("width", "tokens", "score", "recaption", "teacher_image")
 
@@ -34,10 +32,6 @@ def pools(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> list[Pool]:
         made.append(set_column(copy, halves))
     flip_byte(made[0], 8)
     return made
-
-
-def lengths(texts: Sequence[str]) -> Tensor:
-    return torch.tensor([[len(text)] for text in texts])
 
 
 @pytest.mark.parametrize("kind", ["in memory", "streamed"])
