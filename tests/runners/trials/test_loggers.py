@@ -44,11 +44,11 @@ class Driver:
         self._loggers.leave(NAME)
 
 
-def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return the trial's scalars in TensorBoard."""
+def scalars(folder: Path, name: str = NAME) -> dict[str, list[tuple[int, float]]]:
+    """Return a trial's scalars in TensorBoard."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: PLC0415
 
-    events = EventAccumulator(str(folder / "tensorboard" / NAME))
+    events = EventAccumulator(str(folder / "tensorboard" / name))
     events.Reload()
     return {
         name: [(event.step, event.value) for event in events.Scalars(name)]

@@ -18,6 +18,7 @@ from runners.trials.trial_job import TrialJob
 from study.run import execution, site
 from tests.holding import hold, let_go
 from tests.root import ROOT
+from tests.runners.trials.test_loggers import scalars
 from tests.study.one_slot import OneSlot
 from tests.study.tiny_study import TinyStudy, ended, read_json
 from tests.waiting import wait_for
@@ -81,8 +82,9 @@ def test_a_failed_and_a_diverged_trial_do_not_stop_the_others(tiny: TinyStudy) -
     assert "trial-retried" not in tiny.event_names()
 
 
-def test_a_trial_without_retries_left_keeps_its_checkpoint_for_retry_failed(tiny: TinyStudy) -> None:
-    tiny.declare(levels="25 GFLOP", resources="checkpoint: 0.1 s, retries: 0")
+def test_a_trial_without_retries_left_keeps_checkpoint_and_log_for_retry_failed(tiny: TinyStudy) -> None:
+    changes = {"resources": "checkpoint: 0.1 s, retries: 0", "more": "loggers: [tensorboard]\n"}
+    tiny.declare(levels="25 GFLOP", **changes)
     hold(tiny.folder, step=100)
     with tiny.start("--backend", "local") as process:
         wait_for(tiny.at_work)
@@ -98,6 +100,9 @@ def test_a_trial_without_retries_left_keeps_its_checkpoint_for_retry_failed(tiny
     tiny.run("--retry-failed")
     assert tiny.statuses() == {"mini-ViT-XXS-8": "finished"}
     assert tiny.settled() == {"spent": tiny.planned_flops(), "wasted": lost}
+    curve, logged = tiny.table("curves"), scalars(tiny.folder, trial.name)["train/loss"]
+    assert [samples for samples, _ in logged] == curve["samples_seen"].tolist(), "each step once"
+    assert [loss for _, loss in logged] == pytest.approx(curve["loss"].tolist())
 
 
 def _with_little_memory(job: TrialJob) -> Outcome:
