@@ -174,20 +174,22 @@ def _cells(metric: str, draws: Mapping[str, CellDraws], cells: pd.DataFrame) -> 
     lower, higher, unknown = ((cells["verdict"] == word).sum() for word in ("lower", "higher", _UNKNOWN))
     judged = len(cells) - unknown
     other = others[0] if len(others) == 1 else "the other study"
-    note = f"differences: the {unit.word} of {other} minus that of {first}"
+    said = [f"differences: the {unit.word} of {other} minus that of {first}"]
     if judged:
-        note += (
-            f"; {lower + higher} of {plural(judged, 'cell')} differ by more than the noise ({higher} higher"
+        said.append(
+            f"{lower + higher} of {plural(judged, 'cell')} differ by more than the noise ({higher} higher, "
+            f"{lower} lower), about {format_number(0.1 * judged, '.2g')} of equal studies would"
         )
-        note += f", {lower} lower), about {format_number(0.1 * judged, '.2g')} of equal studies would"
     if unknown:
-        note += f"; {plural(unknown, 'cell')} not judged: no noise is known in one of the studies"
+        said.append(f"{plural(unknown, 'cell')} not judged: no noise is known in one of the studies")
     for name, mine in cells.groupby("study", sort=False):
         alone = {which: len(draws[which].cells) - len(mine) for which in (first, str(name))}
         lone = " and ".join(f"{plural(count, 'cell')} of {which}" for which, count in alone.items() if count)
-        note += f"; {lone} without a counterpart in the comparison with {name}" if lone else ""
+        said += [f"{lone} without a counterpart in the comparison with {name}"] if lone else []
     alike = ("Study",) if len(others) == 1 else ()
-    return Table(name="cells", title="Cell by cell", note=note, frame=pd.DataFrame(rows), alike=alike)
+    return Table(
+        name="cells", title="Cell by cell", note="; ".join(said), frame=pd.DataFrame(rows), alike=alike
+    )
 
 
 def _verdict(low: float, high: float) -> str:

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from math import isnan
 from typing import Any
 
-from analysis.answers.answer_text import answer_line
 from analysis.answers.best import turns
 from analysis.answers.cost import Cost, run_hours, score_costs, score_text
 from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import CELL, records
-from analysis.error_unit import ErrorUnit
 from analysis.labels import axis_text, capital, configuration_text, count_text, epochs_text
 from analysis.report.analyse import Analysis, TrialCounts
+from analysis.report.summary import answer_lines
 from analysis.report.tables import duration_text, share_text
 from budgets.planning.scoring import score_flops, score_words
 from budgets.quantity import format_flops, format_number, plural
@@ -52,19 +51,14 @@ class FirstScreen:
 def first_screen(found: Analysis, study: StudyFrames) -> FirstScreen:
     """Return the texts of the first screen."""
     shown, more = turns(found.best)
-    rows = records(shown)
     hours = run_hours(study.results, study.events)
     return FirstScreen(
-        answer=_answer(rows[-1], found.draws.error_unit) if rows else "",
+        answer="".join(f"At {line}" for line in answer_lines(shown.tail(1), found)),
         caveats=tuple(_caveats(found, study)),
-        rows=tuple(_budget(row, found, hours, study.price_per_hour) for row in rows),
+        rows=tuple(_budget(row, found, hours, study.price_per_hour) for row in records(shown)),
         more=more,
         unfinished=_unfinished(found.progress),
     )
-
-
-def _answer(row: Mapping[str, Any], unit: ErrorUnit) -> str:
-    return answer_line(f"At {row['at']}", configuration_text(row), row, unit, tied=len(row["leaders"]))
 
 
 def _caveats(found: Analysis, study: StudyFrames) -> Iterator[str]:
@@ -96,7 +90,7 @@ def _budget(
     mine = trials[(trials[[*CELL]] == [row[name] for name in CELL]).all(axis=1)]["trial"]
     if known := [hours[trial] for trial in mine if trial in hours]:
         mean = sum(known) / len(known)
-        price = "" if price_per_hour is None else f", {_money_text(mean * price_per_hour)}"
+        price = "" if price_per_hour is None else f", {format_number(mean * price_per_hour, ',.2f')}"
         why.append(f"a run of its own takes {duration_text(3600 * mean)} of device time{price}")
     if row["score_flops"]:
         why.append(f"its quality score cost {score_text(row['score_flops'], found.cost)}")
@@ -145,18 +139,13 @@ def cost_texts(found: Analysis) -> dict[str, str]:
     if not isnan(cost.device_hours):
         said["Device time"] = (
             f"{duration_text(3600 * cost.device_hours)}, evaluation and lost attempts included"
-            + ("" if isnan(cost.price) else f"; {_money_text(cost.price)} at the declared price")
+            + ("" if isnan(cost.price) else f"; {format_number(cost.price, ',.2f')} at the declared price")
         )
     if not isnan(time.wall_s):
         up_to = "up to " if round(time.slot_s) < round(time.slots * time.wall_s) else ""
         busy = "" if time.busy is None else f", {format_number(100 * time.busy, '.0f')} % busy"
         said["Time"] = f"{duration_text(time.wall_s)} with {up_to}{plural(time.slots, 'slot')}{busy}"
     return said
-
-
-def _money_text(amount: float) -> str:
-    """Return an amount in the currency of the declaration; a dash for NaN."""
-    return "–" if isnan(amount) else format_number(amount, ",.2f")
 
 
 def _spent_text(cost: Cost) -> str:

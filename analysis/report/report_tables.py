@@ -1,7 +1,6 @@
 """The tables of a report, each a frame of the analysis and its columns."""
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from itertools import chain
 from math import isinf, isnan, nan
 from typing import Any
@@ -101,14 +100,14 @@ def _answers(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
         "matters", f"What the {unit.word} depends on",
         f"Shares of the variance of {unit.word} between the cells of a budget: of each part by itself, the "
         "mean over all orders in which the parts can enter a linear model, and of the parts together",
-        [
-            {**group.iloc[0], "shares": {row["part"]: shares_text(row) for row in records(group)}}
+        pd.DataFrame([
+            {**group.iloc[0], **{row["part"]: shares_text(row) for row in records(group)}}
             for _, group in found.shares.groupby(["regime", "budget"])
-        ],
+        ]),
         [
             BUDGET, column("Cells", "cells"),
             column(unit.gap_heading_of("Deviation"), "deviation", unit.number),
-            *(TextColumn(capital(part_text(part)), partial(_share_of, part)) for part in parts),
+            *(column(capital(part_text(part)), part) for part in parts),
         ],
     )  # fmt: skip
     yield Table.of(
@@ -161,10 +160,6 @@ def _answers(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
             interval("Interval", PERCENT.interval), VERDICT,
         ],
     )  # fmt: skip
-
-
-def _share_of(part: str, row: Mapping[str, Any]) -> str:
-    return str(row["shares"].get(part, ""))
 
 
 def _x_text(along: str, x: float) -> str:

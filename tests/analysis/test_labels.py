@@ -19,7 +19,7 @@ def test_every_strategy_is_called_as_its_authors_call_it() -> None:
 def test_no_zero_is_shown_with_a_sign() -> None:
     assert PERCENT.number(-0.0001) == "0.0"
     assert PERCENT.interval(-0.0002, 0.06) == "[0.0, 6.0]"
-    assert PERCENT.number(-0.002) == "-0.2"
+    assert (PERCENT.number(-0.002), PERCENT.text(float("nan"))) == ("-0.2", "–")
     assert LOSS.number(-0.0) == "0"
 
 

@@ -21,7 +21,7 @@ from analysis.report.first_screen import first_screen
 from analysis.report.page import GLOSSARY, with_terms
 from analysis.report.table_files import latex
 from analysis.report.tables import Table
-from tests.analysis.report.report_writer import HOSTILE, Written, write
+from tests.analysis.report.report_writer import Written, write
 from tests.analysis.synthetic import study
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("hostile report")]
@@ -63,14 +63,6 @@ def test_the_folder_holds_page_figures_and_tables(written: tuple[Written, Elemen
     assert [path.name for path in folder.parent.iterdir()] == ["report"]
 
 
-def test_the_page_links_only_to_itself_so_that_it_can_be_mailed_alone(
-    written: tuple[Written, Elements],
-) -> None:
-    links = [str(attributes["href"]) for tag, attributes in written[1].tags if tag == "a"]
-    assert len(links) > 10
-    assert all(link.startswith("#") for link in links)
-
-
 def test_the_files_that_the_page_names_are_there(written: tuple[Written, Elements]) -> None:
     summary, page = written
     named = re.findall(r"((?:figures|tables)/[\w-]+)\.\w+((?:, \.\w+)+)", page.text)
@@ -100,26 +92,12 @@ def test_the_tables_compile_in_latex(written: tuple[Written, Elements], tmp_path
     assert "Missing character" not in (tmp_path / "all.log").read_text(encoding="utf-8", errors="replace")
 
 
-def test_the_page_loads_nothing(written: tuple[Written, Elements]) -> None:
-    summary, page = written
-    assert not re.search(r"(https?:)?//[a-z]", summary.page.read_text(encoding="utf-8"))
-    for tag, attributes in page.tags:
-        assert "src" not in attributes, tag
-        assert tag not in ("img", "iframe", "object", "embed"), tag
-        if tag == "link":
-            assert attributes["href"] == "data:,"
-
-
-def test_markup_in_names_reasons_and_declaration_stays_text(written: tuple[Written, Elements]) -> None:
-    assert sum(tag == "script" for tag, _ in written[1].tags) == 1
-    assert written[1].text.count(HOSTILE) >= 3
-
-
 def test_ids_are_unique_and_every_reference_leads_to_one(written: tuple[Written, Elements]) -> None:
     ids = [str(attributes["id"]) for _, attributes in written[1].tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert ("term-epochs" in ids, "term-trunk" in ids) == (True, False), "the terms that the page uses"
-    for _, attributes in written[1].tags:
+    for tag, attributes in written[1].tags:
+        assert tag != "a" or str(attributes["href"]).startswith("#"), "the page can be mailed alone"
         links = re.findall(r"^#(.+)", attributes.get("href") or "")
         for value in attributes.values():
             links += re.findall(r"url\(#(.+?)\)", value or "")

@@ -133,12 +133,6 @@ def test_each_attempt_has_its_own_devices_and_one_without_an_end_counts_to_the_l
     assert trial_hours(events) == pytest.approx({"a": 8 + 1, "b": 2 * 0.5})
 
 
-def test_a_study_that_has_not_begun_costs_nothing(frames: StudyFrames) -> None:
-    cost = totals(frames.plan, frames.spent[:0], pd.DataFrame())
-    assert cost.spent_flops == 0
-    assert cost.planned_flops > 0
-
-
 def test_a_printed_table_has_signs_powers_and_numbers_on_the_right() -> None:
     numbers = {"Ahead by": ["-0.6", "12.1"], "r²": ["7.1e-06", "–"], "Interval": ["[1.0, 2.0]", "–"]}
     frame = pd.DataFrame({"Model": ["mini-ViT-S-8", "ViT-X"], **numbers})
