@@ -47,11 +47,6 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 _LIGHT, _RAMP = 0.3, colormaps["viridis_r"]  # its lighter end is too light for lines on white
 
 
-def strategy_colour(label: str) -> str:
-    """Return the colour of a strategy, the same in all figures; a user's own has one by its name."""
-    return _STRATEGIES.get(label) or _OWN[crc32(label.encode()) % len(_OWN)]
-
-
 def ramp(order: Mapping[str, float]) -> dict[str, str]:
     """Return colours from light to dark in the order of numbers, at equal distances so that all differ."""
     values, rank = np.unique(np.array(list(order.values()), dtype=np.float64), return_inverse=True)
@@ -72,12 +67,13 @@ def looks(data: FigureData) -> dict[str, Look]:
     greys = [to_hex((shade,) * 3) for shade in np.linspace(0.13, 0.65, len(series))]
     found = {}
     for place, name in enumerate(series):
-        strategy = name in _STRATEGIES or data.by == "strategy"
+        # A strategy has one colour in all figures: a user's own has it by its name.
+        own = _OWN[crc32(name.encode()) % len(_OWN)] if data.by == "strategy" else greys[place]
         marker = 0 if name in ordered else place
         if data.families:
             marker = families.index(data.families.get(name, ""))
         found[name] = Look(
-            colour=ordered.get(name) or (strategy_colour(name) if strategy else greys[place]),
+            colour=ordered.get(name) or _STRATEGIES.get(name, own),
             marker=_MARKERS[marker % len(_MARKERS)],
         )
     return found | {name: Look(colour="#000000", marker="") for name in series if name == FRONTIER}

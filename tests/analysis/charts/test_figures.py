@@ -105,13 +105,6 @@ def test_what_is_not_supported_is_missing_with_a_reason(frames: StudyFrames) -> 
     assert "text_to_image_r1" in missing["Retrieval"]
 
 
-def test_a_half_finished_study_has_no_filled_star(frames: StudyFrames) -> None:
-    half = replace(frames, results=frames.results.iloc[:27])
-    data = supported(figures_of(half))["error-compute-architecture"]
-    assert "best" not in set(data.frame["mark"])
-    assert data.finding.startswith("No budget has a clear winner")
-
-
 def test_the_plan_is_drawn_only_if_the_run_differed_from_it(frames: StudyFrames, analysed: Analysis) -> None:
     names = set(supported(report_figures(analysed, replace(frames, left_out=frames.left_out[:0]))))
     assert "plan" not in names
