@@ -145,17 +145,22 @@ def finite_or_none(value: T) -> T | None:
 
 
 def format_number(value: float, form: str) -> str:
-    """Write a number in a format with digits, such as ``.1f``, ``,.0f``, ``.3g`` or ``.0%``.
+    """Write a number in a format with digits, such as ``.1f``, ``,.0f`` or ``.3g``.
 
     Halves are rounded away from zero. A number counts by its first 12 digits, without the error of its
     arithmetic: 2.675 in ``.2f`` is 2.68, and so is 100·(1 − 0.97325).
     """
     exact = Decimal(f"{value:.12g}")
     digits = int(form.rpartition(".")[2][:-1])
-    last = exact.adjusted() + 1 - max(digits, 1) if form[-1] == "g" else -digits - 2 * (form[-1] == "%")
+    last = exact.adjusted() + 1 - max(digits, 1) if form[-1] == "g" else -digits
     if exact.is_finite() and exact != (whole := exact.scaleb(-last)).to_integral_value():
         value = float(whole.to_integral_value(ROUND_HALF_UP).scaleb(last))
     return format(value or 0.0, form)  # no −0
+
+
+def format_share(share: float, digits: int = 0) -> str:
+    """Write a share in percent: 0.545 → ``55 %``."""
+    return f"{format_number(100 * share, f'.{digits}f')} %"
 
 
 def format_count(count: float, *, digits: int = 4, from_: int = 10**6) -> str:

@@ -18,7 +18,7 @@ from analysis.belief.verdict import Verdict, apart_text, judge
 from analysis.cells.pareto import costs, same_cost, undominated
 from analysis.cells.table import CONFIGURATION, records
 from analysis.labels import budget_text, configuration_text, with_regime
-from budgets.quantity import format_flops, format_number, plural
+from budgets.quantity import format_flops, format_share, plural
 
 _SHOWN = ("runs", "train_flops", "parameters", "samples_seen", "epochs")
 
@@ -181,5 +181,5 @@ def cheaper_text(draws: CellDraws, flops: float, leader: Floats) -> str:
     return (
         f"{configuration_text(cell)} at {_at(cell['regime'], cost[place], named=draws.mixed)} has "
         f"{draws.error_unit.text(cell['error'])}, lower at a lower cost in "
-        f"{format_number(chance, '.0%')} of the draws"
+        f"{format_share(chance)} of the draws"
     )

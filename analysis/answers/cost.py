@@ -12,10 +12,11 @@ from analysis.cells.table import budgets, records
 from analysis.labels import budget_text, with_regime
 from budgets.planning.facts import ScoreCost
 from budgets.planning.plan import AGAIN
-from budgets.quantity import format_flops, format_number
+from budgets.quantity import format_flops, format_share
 from runners.results import ENDS, STARTS, TUNING_STARTED
 
 _NOTABLE = 0.01  # share of the study's compute
+_TWO_DIGITS = 0.1  # from this share on, whole percent have them
 _PAID = ("spent_flops", "wasted_flops")
 _SPENT_COLUMNS = ("spent", "wasted", "evaluation", "hours")
 TUNING, EARLIER = "tuning", "earlier declarations"
@@ -248,9 +249,8 @@ def score_text(flops: float, cost: Cost) -> str:
     """Return what scores cost, and their share of the compute that the study spent; empty for nothing."""
     if not (flops and cost.spent_flops):
         return format_flops(flops) if flops else ""
-    percent = 100 * flops / cost.spent_flops
-    said = format_number(percent, ".0f" if percent >= 10 else ".1f")  # noqa: PLR2004 (two digits)
-    return f"{format_flops(flops)}, {said} % of the compute spent"
+    share = flops / cost.spent_flops
+    return f"{format_flops(flops)}, {format_share(share, int(share < _TWO_DIGITS))} of the compute spent"
 
 
 def notable_score(flops: float, cost: Cost) -> str:

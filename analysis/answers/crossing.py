@@ -28,7 +28,7 @@ from analysis.cells.intervals import interval
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import CONFIGURATION
 from analysis.labels import POOL, axis_text, quality_fraction
-from budgets.quantity import format_number, plural
+from budgets.quantity import format_share, plural
 
 CrossingVerdict = Literal["overtakes", "is overtaken", "none within the data", "undecided"]
 
@@ -80,7 +80,7 @@ def cross(ahead_by: Floats, at: Floats) -> Crossing:
     crossings = int(np.median(changes[changes > 0])) if changes.any() else 0
     share, said = max((up, "overtakes"), (down, "is overtaken"))
     verdict: CrossingVerdict = "undecided"
-    reason, x, ends = f"it {said} in {format_number(share, '.0%')} of the draws", np.nan, (np.nan, np.nan)
+    reason, x, ends = f"it {said} in {format_share(share)} of the draws", np.nan, (np.nan, np.nan)
     if share >= CLEAR:
         verdict = "overtakes" if up > down else "is overtaken"
         places = _last_change(ahead_by if up > down else -ahead_by, at)
@@ -91,10 +91,10 @@ def cross(ahead_by: Floats, at: Floats) -> Crossing:
     elif steady >= CLEAR:
         verdict, reason = (
             "none within the data",
-            f"one is ahead throughout in {format_number(steady, '.0%')} of the draws",
+            f"one is ahead throughout in {format_share(steady)} of the draws",
         )
     else:
-        reason += f", and in {format_number(steady, '.0%')} one is ahead throughout"
+        reason += f", and in {format_share(steady)} one is ahead throughout"
     return Crossing(verdict=verdict, reason=reason, crossings=crossings, x=x, x_low=ends[0], x_high=ends[1])
 
 
@@ -326,15 +326,13 @@ def _trade(draws: CellDraws, along: str) -> dict[str, Any] | None:
     slopes, likely = chosen @ weight, [Counter(one.tolist()).most_common(1)[0][0] for one in best]
     rising, falling = float((slopes > _SAME).mean()), float((slopes < -_SAME).mean())
     verdict = "undecided"
-    rises, falls = (format_number(share, ".0%") for share in (rising, falling))
+    rises, falls = (format_share(share) for share in (rising, falling))
     reason = f"the best fraction rises in {rises} of the draws and falls in {falls}"
     if not known:
         reason = "no noise was measured"
     elif max(rising, falling) >= CLEAR:
         verdict = "filter less" if rising > falling else "filter more"
-        reason = (
-            f"in {format_number(max(rising, falling), '.0%')} of the draws, over {plural(len(x), 'point')}"
-        )
+        reason = f"in {format_share(max(rising, falling))} of the draws, over {plural(len(x), 'point')}"
     between = _between(chosen, np.log(tried)) @ weight
     low, high = interval(between) if known else (np.nan, np.nan)
     return {

@@ -28,7 +28,7 @@ from analysis.cells.pareto import SAME_COST, same_cost
 from analysis.cells.table import CONFIGURATION, records
 from analysis.labels import configuration_text, quality_fraction, with_regime
 from budgets.declaration.sections import FARTHEST
-from budgets.quantity import format_flops, format_number, plural
+from budgets.quantity import format_flops, format_number, format_share, plural
 
 _NAMED = 3  # reasons in an error
 _SAME_SIZE, _WHOLE = 0.05, 100
@@ -333,7 +333,7 @@ def _next_experiment(  # noqa: PLR0911 - an experiment for each case
     others = f"; {plural(tied, 'other')} {'is' if tied == 1 else 'are'} tied as well" if tied > 0 else ""
     return (
         f"run {both} until each has {plural(max(seeds, there + 1, 2), 'seed')}: enough to see a gap of "
-        f"{unit.gap(gap)} in {100 * _POWER:.0f} % of cases{others}"
+        f"{unit.gap(gap)} in {format_share(_POWER)} of cases{others}"
     )
 
 

@@ -10,7 +10,7 @@ from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import records
 from analysis.error_unit import ErrorUnit
 from analysis.labels import configuration_text
-from budgets.quantity import format_flops, format_number, plural
+from budgets.quantity import format_flops, format_number, format_share, plural
 
 _MOST_LISTED, _ODDS = 3, 0.005
 
@@ -40,7 +40,7 @@ def recommendation_lines(  # noqa: PLR0913 - the answer, what was asked, and in 
         lines.append(f"  cheaper: {found.cheaper}")
     for other in others[:_MOST_LISTED]:
         odds = (
-            f", lowest in {format_number(other['probability'], '.0%')} of the draws"
+            f", lowest in {format_share(other['probability'])} of the draws"
             if other["probability"] >= _ODDS
             else ""
         )

@@ -18,7 +18,7 @@ from analysis.cells.intervals import COVERAGE
 from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import CELL, Trials, group_numbers, records
 from analysis.error_unit import ErrorUnit, chance_error
-from budgets.quantity import plural
+from budgets.quantity import format_share, plural
 
 _MEANS = ("train_flops", "train_flops_per_sample", "parameters", "samples_seen", "epochs")
 
@@ -159,9 +159,12 @@ def _explanation(source: NoiseSource, cells: pd.DataFrame) -> str:
         seeds, single = int((cells["runs"] - 1).sum()), int((cells["runs"] == 1).sum())
         borrowed = f"; {single} of {len(cells)} cells have one run" if single else ""
         return (
-            f"{COVERAGE:.0%} intervals from the joint law of all runs: the noise between seeds, "
+            f"{format_share(COVERAGE)} intervals from the joint law of all runs: the noise between seeds, "
             f"{plural(seeds, 'degree')} of freedom, and what the law misses{borrowed}"
         )
     if source == "laws":
-        return f"one run per cell: {COVERAGE:.0%} intervals from how far the runs miss the joint law of all"
+        return (
+            f"one run per cell: {format_share(COVERAGE)} intervals from how far the runs miss the joint law "
+            "of all"
+        )
     return "no intervals: there is one run per cell, and too few cells to show its noise"

@@ -15,7 +15,7 @@ import numpy as np
 from analysis.arrays import Floats, Indices
 from analysis.cells.intervals import interval
 from analysis.error_unit import PERCENT, ErrorUnit
-from budgets.quantity import format_number
+from budgets.quantity import format_share
 
 VerdictKind = Literal["clear", "tie", "undecided"]
 
@@ -140,7 +140,7 @@ def judge(  # noqa: PLR0913 - the draws, and what is known of the options
         without = f" (not run here: {named(absent)})" if absent else ""
         kind, reason = "tie", f"{len(members)} configurations cannot be told apart{without}"
     else:
-        reason += f", the lowest in {format_number(probability[leader], '.0%')} of the draws"
+        reason += f", the lowest in {format_share(probability[leader])} of the draws"
         if absent:
             reason += ", but it was not run here"
         elif probability[leader] < confidence - _SAME:

@@ -21,7 +21,7 @@ from analysis.charts.figure_data import (
 from analysis.design.course import decisions, each_answer
 from analysis.error_unit import LOSS, is_loss
 from analysis.labels import budget_text, capital, held_text, metric_text, regime_text
-from budgets.quantity import format_flops, format_number, plural
+from budgets.quantity import format_flops, format_share, plural
 
 _BINS = 40
 _PANELS = 4
@@ -217,7 +217,7 @@ def design_course(events: pd.DataFrame) -> tuple[FigureData, ...]:
             mark = {
                 "panel": panel, "series": name, "mark": "point" if name in leaders else "other",
                 "line": JOINED, "x": spent, "y": 100 * chance,
-                "text": f"{name}: best with probability {format_number(chance, '.0%')}; {where}",
+                "text": f"{name}: best with probability {format_share(chance)}; {where}",
             }  # fmt: skip
             rows.append(mark)
             if decision is made[-1] and name == one["leader"]:

@@ -25,7 +25,7 @@ from analysis.belief.parameters import FORWARD, resampled, typical
 from analysis.cells.intervals import COVERAGE, column_intervals, interval
 from analysis.cells.table import records
 from analysis.labels import regime_text
-from budgets.quantity import format_number, plural
+from budgets.quantity import format_share, plural
 
 ProfileStatus = Literal["ok", "minimum at the edge", "no intervals", "too few sizes"]
 
@@ -119,7 +119,7 @@ def _profile(draws: CellDraws, identity: Mapping[str, Hashable], positions: Indi
         band = pd.DataFrame({"x": x, "y": np.median(lines, axis=0), "low": below, "high": above})
         best = lines.argmin(axis=1)
         first, last = float((best == 0).mean()), float((best == _POINTS - 1).mean())
-        inside = f"{format_number(1 - first - last, '.0%')} of the draws"
+        inside = f"{format_share(1 - first - last)} of the draws"
         reason = f"the best size lies between those tried in {inside}"
         if first + last > 1 - COVERAGE:
             status, beyond = "minimum at the edge", "smaller" if first > last else "larger"

@@ -14,7 +14,7 @@ from analysis.report.analyse import Analysis, TrialCounts
 from analysis.report.summary import answer_lines
 from analysis.report.tables import duration_text, share_text
 from budgets.planning.scoring import score_flops, score_words
-from budgets.quantity import format_flops, format_number, plural
+from budgets.quantity import format_flops, format_number, format_share, plural
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,7 +143,7 @@ def cost_texts(found: Analysis) -> dict[str, str]:
         )
     if not isnan(time.wall_s):
         up_to = "up to " if round(time.slot_s) < round(time.slots * time.wall_s) else ""
-        busy = "" if time.busy is None else f", {format_number(100 * time.busy, '.0f')} % busy"
+        busy = "" if time.busy is None else f", {format_share(time.busy)} busy"
         said["Time"] = f"{duration_text(time.wall_s)} with {up_to}{plural(time.slots, 'slot')}{busy}"
     return said
 

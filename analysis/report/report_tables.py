@@ -40,7 +40,7 @@ from analysis.report.tables import (
 )  # fmt: skip
 from analysis.report.tuning_tables import choices_table, sweep_table, tuning_tables
 from budgets.planning.scoring import score_charges
-from budgets.quantity import format_flops, format_number, plural
+from budgets.quantity import format_flops, format_number, format_share, plural
 
 _MOST_COMPARED = 300  # rows of two options each, beyond which one row a pair is shown
 _PARAMETERS = {
@@ -144,7 +144,7 @@ def _answers(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
         found.quality_trades, [
             column("As this grows", "along", lambda along: "compute" if along == "budget" else "the pool"),
             TextColumn("Fixed", _trade_text),
-            column("Best fraction", "fractions", lambda kept: ", ".join(map(number(".0%"), kept))),
+            column("Best fraction", "fractions", lambda kept: ", ".join(map(format_share, kept))),
             column("Slope", "slope", number("+.2f")),
             interval("Interval", lambda low, high: interval_text(low, high, "+.2f")), VERDICT, REASON,
         ],
@@ -248,7 +248,7 @@ def _laws(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
             column("Forecast", "law"), column("Held-out cells", "cells"),
             column(unit.gap_heading_of("Mean absolute miss"), "error", fine),
             column(unit.gap_heading_of("Bias"), "bias", fine),
-            column("Intervals that hold", "held", number(".0%")),
+            column("Intervals that hold", "held", format_share),
         ],
     )  # fmt: skip
     yield Table.of(

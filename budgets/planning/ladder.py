@@ -91,7 +91,7 @@ def unspent_note(grid: Grid, levels: tuple[int, ...], trials: Sequence[Trial], s
     if lost:
         why = f"of the cells of the chosen levels, {lost:,} of {len(cells):,} are left out"
     return (
-        f"{100 * share:.3g}% of the study budget stays unspent: {why}. To spend more, declare "
+        f"{100 * share:.3g} % of the study budget stays unspent: {why}. To spend more, declare "
         "budget.levels, more pairs or a higher limits.max_epochs"
     )
 

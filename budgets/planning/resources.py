@@ -22,6 +22,7 @@ from budgets.declaration.rules import TrialResources
 from budgets.declaration.sections import Cluster
 from budgets.planning.planned_trial import Trial
 from budgets.planning.price import held_devices, makespan, relative_hours, start_s
+from budgets.quantity import format_share
 
 _FEWEST_PAIRS = 64
 """Fewest pairs of a part on a GPU; fewer do not fill the GPU."""
@@ -232,4 +233,4 @@ def _why(kind: Kind, option: Option) -> str:
         return "the only option"
     if option.gpu_hours == kind.cheapest.gpu_hours:
         return "fewest hours"
-    return f"ends sooner, +{option.gpu_hours / kind.cheapest.gpu_hours - 1:.0%} hours"
+    return f"ends sooner, +{format_share(option.gpu_hours / kind.cheapest.gpu_hours - 1)} hours"

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from budgets.cost.architecture import Architecture
 from budgets.planning.planned_trial import Cell, Trial
-from budgets.quantity import format_count, format_flops, plural
+from budgets.quantity import format_count, format_flops, format_share, plural
 
 _Groups = dict[tuple[object, ...], set[int]]
 
@@ -103,8 +103,8 @@ def _slow_averages(trials: Sequence[Trial]) -> Iterator[str]:
         share, trial = max(slow, key=lambda average: average[0])
         yield (
             f"training.ema is too slow for {plural(len(slow), 'trial')}, whose averages are more than "
-            f"{_MOST_INITIAL:.0%} initial weights: {share:.0%} in {plural(trial.steps, 'step')} at "
-            f"{trial.recipe.ema:g}"
+            f"{format_share(_MOST_INITIAL)} initial weights: {format_share(share)} in "
+            f"{plural(trial.steps, 'step')} at {trial.recipe.ema:g}"
         )
 
 

@@ -41,7 +41,7 @@ from budgets.planning.winner import (
     step_beyond,
     tried_flops,
 )
-from budgets.quantity import format_flops, format_range, plural
+from budgets.quantity import format_flops, format_range, format_share, plural
 
 _LUCK = 0.05  # probability that the best of some guesses counts as better than chance
 _GUESSES = re.compile(r"(?:top|_r)(\d+)$")  # at the end of a metric that allows several
@@ -73,9 +73,9 @@ class Scores:
         deviation = math.sqrt(chance * (1 - chance) / self.choices / len(points[0].trials))
         if max(known) > chance + NormalDist().inv_cdf(1 - _LUCK / len(points)) * deviation:
             return ""
-        span = format_range(f"{min(known):.1%}", f"{max(known):.1%}")
+        span = format_range(format_share(min(known), 1), format_share(max(known), 1))
         results = f"all {plural(len(known), 'result')} at {_level(points)}"
-        return f"{results} are at chance ({span}; chance {chance:.1%})"
+        return f"{results} are at chance ({span}; chance {format_share(chance, 1)})"
 
 
 def tuning_reserves(declaration: Declaration) -> tuple[int, int]:

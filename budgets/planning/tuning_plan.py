@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from budgets.planning.planned_trial import Cell, Trial
-from budgets.quantity import format_flops
+from budgets.quantity import format_flops, format_share
 
 _MOST_NAMED = 6
 
@@ -142,8 +142,8 @@ def tuning_notes(plan: TuningPlan, *, reported: str) -> Iterator[str]:
             )
         if winner.tie:
             yield (
-                f"{name}: {values_words(winner.values)} ({winner.score:.1%}) ties with "
-                f"{values_words(winner.runner_up)} ({winner.runner_up_score:.1%})"
+                f"{name}: {values_words(winner.values)} ({format_share(winner.score, 1)}) ties with "
+                f"{values_words(winner.runner_up)} ({format_share(winner.runner_up_score, 1)})"
             )
     for check in plan.checks:
         if check.moved:
@@ -184,7 +184,10 @@ def check_words(check: Check) -> str:
     if best is None:
         return f"training diverged at the tuned rate {check.lr_peak:g} and both neighbours"
     if best.values["lr_peak"] == check.lr_peak:
-        return f"the tuned rate {check.lr_peak:g} is still the best ({check.score:.1%})"
+        return f"the tuned rate {check.lr_peak:g} is still the best ({format_share(check.score, 1)})"
     verdict = "is better than" if check.moved else "ties with"
-    tuned = f"the tuned {check.lr_peak:g} ({'diverged' if math.isnan(check.score) else f'{check.score:.1%}'})"
-    return f"lr_peak {best.values['lr_peak']:g} ({best.score:.1%}) {verdict} {tuned}"
+    score = "diverged" if math.isnan(check.score) else format_share(check.score, 1)
+    return (
+        f"lr_peak {best.values['lr_peak']:g} ({format_share(best.score, 1)}) {verdict} the tuned "
+        f"{check.lr_peak:g} ({score})"
+    )

@@ -17,6 +17,7 @@ from budgets.declaration.keys import mapping_of
 from budgets.declaration.recipe import PRESETS, Recipe
 from budgets.declaration.sections import TUNED_FIELDS
 from budgets.declaration.value_forms import Schema
+from budgets.quantity import format_share
 from docs.build import result_columns
 from docs.build import source_map as house
 from study.declare.schema import declaration_schema
@@ -118,8 +119,9 @@ def _written(value: object) -> str:
 
 def _strategies() -> str:
     rows = [
-        f"| `{each.name}` | {each.label} | {each.image_views} | {each.image_fraction:.0%} "
-        f"| {each.kept_fraction:.0%} | {each.text_fraction:.0%} | ×{each.batch_factor} | {each.paper} |"
+        f"| `{each.name}` | {each.label} | {each.image_views} | {format_share(each.image_fraction)} "
+        f"| {format_share(each.kept_fraction)} | {format_share(each.text_fraction)} | ×{each.batch_factor} "
+        f"| {each.paper} |"
         for each in strategies().values()
     ]
     header = [

@@ -222,16 +222,14 @@ def declared_study(options: Namespace) -> "Study":
         ValueError: There is no such study, its declaration is wrong, or it was imported.
     """
     from study.declare.load import find_declaration, load_declaration
-    from study.state.study import find_imported, find_study, imported_names
+    from study.state.study import find_imported, find_study, known_studies
 
     results = Path(options.results or "results")
     if (imported := find_imported(options.study, results)) is not None:
         raise ValueError(
             f"{imported.folder} is an imported study: only the commands report and recommend can read it"
         )
-    source = results / options.study / "study.yaml"  # that of a run, by its name
-    if options.study in shipped_studies() or not source.is_file():
-        source = find_declaration(options.study, imported=imported_names(results))
+    source = find_declaration(options.study, known_studies(results))
     declaration = load_declaration(source)
     study = find_study(declaration, results=options.results, pools=options.pools, source=source)
     if find_imported(declaration.name, study.folder.parent) is not None:

@@ -10,7 +10,7 @@ from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial, shorter_trials
 from budgets.planning.price import Ahead, forecast
 from budgets.planning.tuning_plan import values_words
-from budgets.quantity import format_flops, format_seconds_range, plural
+from budgets.quantity import format_flops, format_seconds_range, format_share, plural
 from runners.results import cell_row
 from runners.trials.trial_files import Outcome, kept_steps, read_outcome
 from study.state.book import SPENT, Book, read_book, trial_folders
@@ -207,7 +207,7 @@ def _agenda_trials(study: Study, of: str, todo: Agenda, values: Mapping[str, str
         yield f"{away:,} of them have a row in {study.folder / 'results.parquet'} but no folder in trials/"
     for trial in todo.to_run[:_MOST_SHOWN]:
         steps = todo.states[trial.trial_id].kept_steps
-        goes_on = f", continues at {steps / trial.steps:.0%}" if steps else ""
+        goes_on = f", continues at {format_share(steps / trial.steps)}" if steps else ""
         value = values.get(trial.trial_id, "")
         yield f"  {trial.cell}{value}, {trial.seed_words}: {format_flops(trial.paid_flops)}{goes_on}"
     if len(todo.to_run) > _MOST_SHOWN:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from budgets.planning.plan import Plan
+from budgets.quantity import format_share
 from runners.data.build.subset_copy import SubsetCopy, copy_subsets
 from runners.host.workers import Processes, Workers, usable_cores
 from runners.store.copies import pool_at
@@ -58,9 +59,8 @@ def _make(
 
     def report(done: int, of: int) -> None:
         nonlocal due
-        text = (
-            f"copying {done:,} of {of:,} pairs of the pool {pool.origin.name} ({of / pool.count:.0%} of it)"
-        )
+        part = f"{format_share(of / pool.count)} of it"
+        text = f"copying {done:,} of {of:,} pairs of the pool {pool.origin.name} ({part})"
         progress.step(text, done / of)
         if time.monotonic() > due:
             due = time.monotonic() + _RECORD_S

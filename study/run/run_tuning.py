@@ -10,7 +10,7 @@ from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.planning.price import work_s
 from budgets.planning.tuning_plan import TuningPlan, values_words
-from budgets.quantity import format_flops, plural
+from budgets.quantity import format_flops, format_share, plural
 from runners.scheduling.backend import Backend
 from runners.store.files import write_sealed
 from runners.trials.trial_files import Outcome
@@ -57,7 +57,7 @@ def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retr
     for winner in tuning.winners:
         progress.detail(
             f"tuned {winner.architecture} {winner.strategy}: {values_words(winner.values)} "
-            f"({winner.score:.1%})"
+            f"({format_share(winner.score, 1)})"
         )
     if tuning.waiting or not summary.remaining:
         return summary
@@ -147,7 +147,7 @@ class Round(Execution):
         """Show a trial that has just ended with a result."""
         self.progress.count(trial, outcome, spent_flops=self.book.spent_flops)
         value = outcome.row.get(self._tuning.metric)
-        result = outcome.row["status"] if value is None else f"{self._tuning.metric} {value:.1%}"
+        result = outcome.row["status"] if value is None else f"{self._tuning.metric} {format_share(value, 1)}"
         done = f"{len(self.outcomes)}/{len(self.trials)}"
         values = values_words(self._tuning.values[trial.trial_id])
         self.progress.detail(f"[{self._what} {done}] {trial.cell}, {values}, seed {trial.seed}: {result}")

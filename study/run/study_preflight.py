@@ -15,7 +15,7 @@ from budgets.declaration.rules import CPUS_PER_GPU
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.planning.resources import estimated_memory
-from budgets.quantity import plural
+from budgets.quantity import format_share, plural
 from runners.scheduling.backend import Backend, Job
 from runners.scheduling.nodes import Amounts, cores_per_gpu, has_room, no_room_text
 from runners.scheduling.storage_check import StorageCheck
@@ -218,7 +218,7 @@ def _speed_check(name: str, trial: Trial, measured: KindFound) -> PreflightCheck
     advice += slow_loading([trial], Calibration(machine="", device=None, side_by_side=1, kinds=(speed,)))
     facts = [
         f"batch {speed.batch_size:,} in {speed.precision}: {speed.samples_per_s:,.0f} samples/s",
-        f"waits {speed.waited:.0%} of the time for data",
+        f"waits {format_share(speed.waited)} of the time for data",
         f"{speed.memory_bytes / 2**20:,.0f} MiB, {estimate / 2**20:,.0f} MiB estimated",
     ]
     if size := measured.checkpoint_bytes:

@@ -15,7 +15,7 @@ from budgets.planning.planned_trial import Trial, evaluated_steps
 from budgets.planning.price import Speeds, device_hours, is_measured, kept_speed, utilisation
 from budgets.planning.resources import MEMORY_SHARE, words_of_settings
 from budgets.quality import MIXTURE
-from budgets.quantity import format_flops, plural
+from budgets.quantity import format_flops, format_share, plural
 from study.show.plan_view import figure_range, share_range
 from study.state.plan_study import cell_words, with_words
 
@@ -134,8 +134,8 @@ def _trial(grid: Grid, candidate: GridCell) -> Iterator[str]:
     for part in components if cell.quality.startswith(MIXTURE) else ():
         share = part.share / sum(other.share for other in components)
         yield (
-            f"  {share:.2%} of the samples from {part.pairs:,} pairs of {part.name} ({part.quality}): "
-            f"{candidate.samples * share / part.pairs:,.3f} epochs"
+            f"  {format_share(share, 2)} of the samples from {part.pairs:,} pairs of {part.name} "
+            f"({part.quality}): {candidate.samples * share / part.pairs:,.3f} epochs"
         )
     total = setup.train_flops(steps)
     product = f"{(steps - tail) * batch:,} x {setup.train_flops_per_sample:,}"
@@ -179,7 +179,7 @@ def _chosen(grid: Grid, plan: Plan, trial: Trial, cluster: Cluster, own: Speeds)
     chosen, cell = plan.chosen.get(trial.trial_id), trial.cell
     if chosen is None:
         return
-    memory = f"{MEMORY_SHARE:.0%} of {(grid.device_bytes or 0) / 1e9:,.0f} GB"
+    memory = f"{format_share(MEMORY_SHARE)} of {(grid.device_bytes or 0) / 1e9:,.0f} GB"
     yield (
         f"relative GPU hours (1 = one {cluster.device} without recomputation) = passes per step / "
         f"{PLAIN_PASSES} / scaling efficiency. Passes: {PLAIN_PASSES}, plus 1 per recomputed forward pass. "

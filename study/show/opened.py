@@ -28,7 +28,7 @@ from budgets.quantity import parse_count, parse_flops
 from study.declare.load import find_declaration, load_declaration
 from study.show.advice import advise
 from study.show.study_report import study_frames
-from study.state.study import Imported, Study, find_imported, find_study, imported_names
+from study.state.study import Imported, Study, find_imported, find_study, known_studies
 
 Amount = float | str
 """A number, or its text with a unit: ``5.4e12`` or ``"5.4 TFLOP"``."""
@@ -270,6 +270,6 @@ def _find(name: str, results: str | None) -> Study | Imported:
     folder = Path(results or "results")
     if (imported := find_imported(name, folder)) is not None:
         return imported
-    resolved = folder / name / "study.yaml"
-    path = resolved if resolved.is_file() else find_declaration(name, imported=imported_names(folder))
+    known = known_studies(folder)
+    path = known[name] if name in known else find_declaration(name, known)
     return find_study(load_declaration(path), results=str(folder), pools=None)

@@ -32,6 +32,7 @@ from budgets.quantity import (
     format_range,
     format_seconds,
     format_seconds_range,
+    format_share,
     plural,
 )
 from study.show.lines import table_lines
@@ -131,7 +132,7 @@ def _mixtures(plan: Plan) -> Iterator[str]:
             seen = [trial.samples_seen * share for trial, share in zip(trials, shares, strict=True)]
             epochs = [samples / part.pairs for samples, part in zip(seen, parts, strict=True)]
             words.append(
-                f"{_span(shares, lambda share: format_number(share, '.1%'))} of the samples from {pool.name} "
+                f"{_span(shares, lambda share: format_share(share, 1))} of the samples from {pool.name} "
                 f"({pool.quality}, {_span([part.pairs for part in parts], format_count)} pairs, "
                 f"{_span(epochs, _epochs)} epochs)"
             )
@@ -192,8 +193,8 @@ def _tuning(plan: Plan) -> Iterator[str]:
         serves = f" (also for {', '.join(winner.serves)})" if winner.serves else ""
         yield (
             f"tuned: {winner.architecture} {winner.strategy}{serves}: {values_words(winner.values)}, "
-            f"{format_number(winner.score, '.1%')}; next {values_words(winner.runner_up)}, "
-            f"{format_number(winner.runner_up_score, '.1%')}"
+            f"{format_share(winner.score, 1)}; next {values_words(winner.runner_up)}, "
+            f"{format_share(winner.runner_up_score, 1)}"
         )
     for line in tuning.carried:
         yield f"carried along {line.along}: {carried_words(line)}"
@@ -299,7 +300,7 @@ def figure_range(of: Range) -> str:
 
 def share_range(of: Range) -> str:
     """Return a range of shares as text."""
-    return format_range(format_number(of.low, ".0%"), format_number(of.high, ".0%"))
+    return format_range(format_share(of.low), format_share(of.high))
 
 
 def _figure(value: float) -> str:

@@ -22,7 +22,7 @@ from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
 from budgets.planning.price import Ahead, Speed, forecast, start_s
 from budgets.planning.tuning_plan import values_words
-from budgets.quantity import format_count, format_flops, format_number, format_seconds_range
+from budgets.quantity import format_count, format_flops, format_number, format_seconds_range, format_share
 from runners.trials.trial_files import Outcome
 from study.show.plan_view import trials_words
 from study.show.view import can_update, level_table, live_lines, running_lines, text_lines
@@ -110,9 +110,7 @@ class Progress:
         self.count(trial, outcome, spent_flops=spent_flops)
         row, timing = outcome.row, outcome.timing
         value = (
-            f"{self._metric} {format_number(row[self._metric], '.1%')}"
-            if self._metric in row
-            else row["status"]
+            f"{self._metric} {format_share(row[self._metric], 1)}" if self._metric in row else row["status"]
         )
         total = len(self._trials)
         self.detail(

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from budgets.cost.flops import CONVENTION
-from budgets.quantity import format_flops, format_number, format_seconds_range, plural
+from budgets.quantity import format_flops, format_seconds_range, format_share, plural
 from study.show.view import can_update, level_table, live_lines, running_lines, text_lines
 from study.state.study import Study
 from study.state.study_status import StudyStatus, read_status
@@ -77,7 +77,7 @@ def _lines(status: StudyStatus) -> Iterator[str]:
     declared = (
         f" of {format_flops(status.planned_flops)} planned"
         if cap is None
-        else f", {format_number(spent / cap, '.0%')} of the study budget of {format_flops(cap)}"
+        else f", {format_share(spent / cap)} of the study budget of {format_flops(cap)}"
     )
     held = status.reserved_flops
     reserved = f"; {format_flops(held)} more reserved for started trials" if held else ""
@@ -96,7 +96,7 @@ def _lines(status: StudyStatus) -> Iterator[str]:
         share = (
             ""
             if busy is None
-            else f"{words} {format_number(busy, '.0%')} of {'this' if taken else 'the last'} run's time"
+            else f"{words} {format_share(busy)} of {'this' if taken else 'the last'} run's time"
         )
         if taken or share:
             yield ", ".join(part for part in (taken, share) if part)

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from analysis.answers.answer_text import parts_of
 from budgets.names import printable
-from budgets.quantity import format_count, format_flops, format_number, format_seconds
+from budgets.quantity import format_count, format_flops, format_number, format_seconds, format_share
 from study.show.lines import line_width, wrapped
 from study.state.running import Level, Running
 
@@ -63,7 +63,7 @@ def level_table(levels: Sequence[Level], console: Console) -> Table:
 def running_lines(running: Sequence[Running]) -> Iterator[str]:
     """Yield one line per running trial."""
     for trial in running:
-        parts = [format_number(trial.samples_seen / trial.samples_planned, ".0%")]
+        parts = [format_share(trial.samples_seen / trial.samples_planned)]
         if trial.loss is not None:
             parts.append(f"loss {format_number(trial.loss, '.3f')} {sparkline(trial.losses)}".rstrip())
         if trial.samples_per_s is not None and trial.flops_per_s is not None and trial.left_s is not None:

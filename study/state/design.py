@@ -25,7 +25,7 @@ from budgets.cost.architecture import own_architectures
 from budgets.declaration.declaration import Declaration
 from budgets.planning.plan import AGAIN, Plan
 from budgets.planning.planned_trial import Trial
-from budgets.quantity import format_flops, format_number, plural
+from budgets.quantity import format_flops, format_share, plural
 from runners.results import RESULT_COLUMNS, plan_row, to_frame
 from runners.store.files import read_sealed, write_sealed
 from study.state.events import trials_of_event
@@ -137,9 +137,7 @@ def answer_lines(found: Iterable[Mapping[str, Any]], unit: ErrorUnit, *, why: bo
         lines.append(answer_line(at, answer["leader"], answer, unit, tied=len(answer["tied"])))
         if why:
             state = "answered" if answer["settled"] else "open"
-            lines.append(
-                f"  {state}: best with probability {format_number(100 * answer['probability'], '.0f')} %"
-            )
+            lines.append(f"  {state}: best with probability {format_share(answer['probability'])}")
             lines += [f"  tied: {'; '.join(answer['tied'])}"] if answer["verdict"] == "tie" else []
             lines += [f"  not ranked: {answer['apart']}"] if answer["apart"] else []
     return lines

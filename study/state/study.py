@@ -286,9 +286,10 @@ def find_imported(name: str, results: Path) -> Imported | None:
     return Imported(name=name, folder=record.parent, record=facts)
 
 
-def imported_names(results: Path) -> tuple[str, ...]:
-    """Return the names of all imported studies."""
-    return tuple(sorted(path.parent.name for path in results.glob(f"*/{RECORD}")))
+def known_studies(results: Path) -> dict[str, Path]:
+    """Return each study in a folder of studies: its name → its declaration, or the record of an import."""
+    files = (path for name in ("study.yaml", RECORD) for path in results.glob(f"*/{name}"))
+    return {path.parent.name: path for path in files}
 
 
 def subset_key(part: Component, side: int | None) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from budgets.planning.planned_trial import Trial
+from budgets.quantity import format_share
 from runners.results import STARTS, read_events, read_table
 from runners.trials.trial_files import Outcome, kept_steps, read_failure, read_outcome, read_progress
 from study.storage.lock import active_run
@@ -159,7 +160,8 @@ def _progress_words(state: TrialState, steps: int, *, under_way: bool) -> str:
     if under_way:
         progress = state.progress
         seen = 0.0 if progress is None else progress["samples_seen"] / progress["samples_planned"]
-        return f"running; {max(seen, state.kept_steps / steps):.0%} of its samples seen"
+        return f"running; {format_share(max(seen, state.kept_steps / steps))} of its samples seen"
     if state.kept_steps:
-        return f"interrupted; continues from its checkpoint at {state.kept_steps / steps:.0%} of its samples"
+        kept = format_share(state.kept_steps / steps)
+        return f"interrupted; continues from its checkpoint at {kept} of its samples"
     return "interrupted before its first checkpoint; starts anew"

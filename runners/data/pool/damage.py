@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from budgets.quantity import format_share
+
 DAMAGE_TOLERANCE = 0.001
 """Default share of pairs that may be damaged before reading stops."""
 
@@ -42,6 +44,6 @@ def check_tolerance(damage: Collection[Damage], *, pool: Path, of: int, toleranc
     first = "; ".join(str(each) for each in list(damage)[:_MOST_SHOWN])
     more = f"; and {len(damage) - _MOST_SHOWN:,} more" if len(damage) > _MOST_SHOWN else ""
     raise ValueError(
-        f"{pool}: {len(damage):,} of {of:,} pairs are damaged, more than the tolerated {tolerance:.2%} "
-        f"({counts}): {first}{more}"
+        f"{pool}: {len(damage):,} of {of:,} pairs are damaged, more than the tolerated "
+        f"{format_share(tolerance, 2)} ({counts}): {first}{more}"
     )

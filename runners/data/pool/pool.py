@@ -23,6 +23,7 @@ import pandas as pd
 
 from budgets.planning.facts import ColumnFacts, ScoreCost
 from budgets.quality import BY, NAMED, score_of_quality, without_spaces
+from budgets.quantity import format_share
 from runners.data.index.parts import Index
 from runners.data.index.selection import SCORE_PREFIX, select
 from runners.data.index.subset import Subset, kept_subset
@@ -323,7 +324,7 @@ def _check_shards(pool: Pool, tolerance: float) -> None:
             f"shard {pool.place.path(first)} is missing or not as it was indexed "
             f"({pool.shards[first]} bytes)"
             f"{f', and so are {len(changed) - 1} more' if len(changed) > 1 else ''}: {lost:,} of "
-            f"{pool.count:,} pairs, more than the tolerated {tolerance:.2%}; "
+            f"{pool.count:,} pairs, more than the tolerated {format_share(tolerance, 2)}; "
             f"restore what is missing, or delete {pool.copy_of or pool.path}/pool.json "
             "to index what is there, without added scores"
         )

@@ -81,7 +81,7 @@ def test_course_of_a_design_shows_who_led_and_who_was_dropped_at_what_cost() -> 
         return list(rows[["series", "x", "y", "text"]].itertuples(index=False, name=None))
 
     first, second, later = "best at 1 GFLOP", "best at 2 GFLOP", "best at 1 GFLOP, 4 GFLOP spent"
-    assert marks(first, "best") == [("A", 50.0, 97.0, f"A: best with probability 97%; {later}")]
+    assert marks(first, "best") == [("A", 50.0, 97.0, f"A: best with probability 97 %; {later}")]
     assert [name for name, *_ in marks(second, "best, not clear")] == ["B"]
     assert [name for name, *_ in marks(first, "other")] == ["C"]  # it never led
     assert marks(first, "dropped") == [

@@ -146,8 +146,8 @@ def tuned_and_checked(declaration: Declaration, best: Callable[[Trial], float]) 
     ("best_at_top", "said"),
     [
         (2e-3, ""),
-        (1e-3, "lr_peak 0.001 (50.0%) is better than the tuned 0.002 (47.6%)"),
-        (5e-4, "lr_peak 0.001 (47.6%) is better than the tuned 0.002 (diverged)"),
+        (1e-3, "lr_peak 0.001 (50.0 %) is better than the tuned 0.002 (47.6 %)"),
+        (5e-4, "lr_peak 0.001 (47.6 %) is better than the tuned 0.002 (diverged)"),
         (1e-4, "training diverged at the tuned rate 0.002 and both neighbours"),
     ],
 )

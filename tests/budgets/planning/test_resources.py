@@ -207,7 +207,7 @@ def test_many_short_trials_stay_narrow_beside_a_long_one_that_is_widened() -> No
     # On 8 GPUs the long one ends after 5.8 hours and ten rounds of short ones follow; on 4 it ends after 11,
     # with 44 short ones beside it, and five rounds follow; on one it would take 40.
     assert [option.resources.gpus for option, _ in chosen] == [1, 8]
-    assert [why for _, why in chosen] == ["fewest hours", "ends sooner, +16% hours"]
+    assert [why for _, why in chosen] == ["fewest hours", "ends sooner, +16 % hours"]
 
 
 @given(

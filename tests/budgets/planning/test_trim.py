@@ -74,8 +74,8 @@ def test_ladder_ends_where_every_cell_exceeds_the_epochs_cap_and_says_how_much_s
     # 1,000 epochs over 1,024 pairs cost 7.186 TFLOP: levels of three digits up to it.
     assert one.levels == tuple(7_180 * GFLOP * 10**3 // 2**k // 10**3 for k in (3, 2, 1, 0))
     assert [trial.cell.level_flops for trial in one.trials] == list(one.levels)
-    assert one.warnings[1].startswith("93.3% of the study budget stays unspent: higher levels would exceed ")
-    assert three.warnings[1].startswith("57.8% ")
+    assert one.warnings[1].startswith("93.3 % of the study budget stays unspent: higher levels would exceed ")
+    assert three.warnings[1].startswith("57.8 % ")
     assert "5 of 12" in three.warnings[1]
     small = declare(
         GridBlock(architectures=LADDER[:1]), levels=(), study_flops=GFLOP, ladder=Ladder(levels=1)

@@ -261,7 +261,7 @@ def test_damage_is_that_of_all_ranks_and_of_all_starts(
 
     assert damage[0] == damage[1] == damage[2]
     assert damage[0][0] == len(damage[0][1]) > 4
-    with pytest.raises(ProcessEnded, match=r"of 100 pairs .* 5\.00%"):  # of both ranks together
+    with pytest.raises(ProcessEnded, match=r"of 100 pairs .* 5\.00 %"):  # of both ranks together
         run_trial(replace(job, folder=tmp_path / "strict", damage_tolerance=0.05))
 
 

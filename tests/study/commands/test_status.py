@@ -109,7 +109,7 @@ def test_status_of_a_running_study_has_levels_trials_flops_and_time_left(study: 
     assert ["5", "GFLOP", "1", "0", "1", "0"] in lines
     assert ["20", "GFLOP", "0", "1", "0", "1"] in lines
     done, failed, runs, waits = plan.trials
-    assert f"{runs.trial_id} 50%, loss 1.250 █▅▁, 500 samples/s" in text
+    assert f"{runs.trial_id} 50 %, loss 1.250 █▅▁, 500 samples/s" in text
     assert f"failed {failed.trial_id} {failed.cell}, seed 1: ValueError: no image" in text
     spent, held = format_flops(done.train_flops), format_flops(runs.train_flops)
     assert f"{spent} spent, 0% of the study budget of 10 TFLOP; {held} more reserved" in text
@@ -144,6 +144,8 @@ def test_a_study_that_was_run_is_found_by_its_name(study: Study, plan: Plan, run
     study.write_table("plan.parquet", plan_tables(plan)[0])
     said = run(f"status {study.declaration.name} --json --results {study.folder.parent}")
     assert json.loads(said)["levels"] == status(study)["levels"]
+    mistyped = run(f"status {study.declaration.name}x --results {study.folder.parent}", code=2)
+    assert f"did you mean '{study.declaration.name}'?" in mistyped
 
 
 @pytest.mark.parametrize("content", ['{"winners": ', "[1]"])
@@ -251,7 +253,7 @@ def test_a_terminal_shows_bars_running_trials_failures_and_flops_spent(study: St
         progress.tick([runs.trial_id], slots=2)
 
     frame = text.getvalue()
-    assert f"running {runs.trial_id} 50%, loss 1.250 █▅▁, 500 samples/s, 3.49 GFLOP/s" in frame
+    assert f"running {runs.trial_id} 50 %, loss 1.250 █▅▁, 500 samples/s, 3.49 GFLOP/s" in frame
     assert f"FAILED {failed.cell}, seed 1: ValueError: no image" in frame
     assert re.search(r"20 GFLOP +0 +1 +0 +1\n", frame), "rich draws a bar of no colour as blanks"
     spent = format_flops(done.train_flops + runs.train_flops // 2)

@@ -56,7 +56,7 @@ def test_two_sound_nodes_pass_and_their_speeds_are_kept(tiny: TinyStudy, two_nod
     assert {"mini-ViT-XXS-8 clip", "mini-ViT-XXS-8 siglip"} <= set(names)
     (clip,) = [each["found"] for each in checks if each["what"] == "mini-ViT-XXS-8 clip"]
     assert re.fullmatch(
-        r"batch 16 in \w+: [\d,]+ samples/s, waits \d+% of the time for data, \d+ MiB, \d+ MiB estimated, "
+        r"batch 16 in \w+: [\d,]+ samples/s, waits \d+ % of the time for data, \d+ MiB, \d+ MiB estimated, "
         r"checkpoint of [1-9]\d* MiB written in [\d.]+ s, read in [\d.]+ s",
         clip,
     )

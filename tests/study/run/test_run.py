@@ -210,7 +210,7 @@ def test_a_study_that_is_run_in_parts_is_shown_and_reported_with_what_is_missing
     page = (report / "report.html").read_text()
     assert len(pd.read_csv(report / "tables" / "best.csv")) == 3
     assert "mini-ConvNeXt" in page
-    spent = re.search(r"(\S+ \S+) spent, \d+% of the study budget of 10 TFLOP", shown)
+    spent = re.search(r"(\S+ \S+) spent, \d+ % of the study budget of 10 TFLOP", shown)
     assert spent is not None
     assert f"{spent[1]} of training, " in page, "the page and status agree to the digit"
     assert read_json(tiny.folder / "environment.json")["torch"] in page

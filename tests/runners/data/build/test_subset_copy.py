@@ -112,7 +112,7 @@ def test_a_damaged_pair_is_replaced_as_in_the_pool_and_too_many_are_read_again(
     whole = {shard: (pool.path / shard).read_bytes() for shard in pool.shards}
     flip_byte(pool, *rows.index[:8])
     to = SharedFolder(path=tmp_path / "copy")
-    with pytest.raises(ValueError, match=r"8 of \d+ pairs are damaged, more than the tolerated 1\.00%"):
+    with pytest.raises(ValueError, match=r"8 of \d+ pairs are damaged, more than the tolerated 1\.00 %"):
         copied(pool, to)
     for shard, content in whole.items():
         (pool.path / shard).write_bytes(content)

@@ -79,7 +79,7 @@ def test_damaged_pair_is_replaced_by_the_next_undamaged_one(
 def test_tolerated_missing_shard_is_reported_per_pair(pool: Pool) -> None:
     again = write_pool(pool.path.parent / "two", [TrainingPairs(seed=1, count=60)[0]] * 4100, None)
     (again.path / "shards" / "00001.tar").unlink()
-    with pytest.raises(ValueError, match=r"00001\.tar is missing .*4 of 4,100 pairs, more .* 0\.05%"):
+    with pytest.raises(ValueError, match=r"00001\.tar is missing .*4 of 4,100 pairs, more .* 0\.05 %"):
         Pool.open(again.path, tolerance=0.0005)
     opened = Pool.open(again.path)  # 4 of 4,100 are within one in a thousand
     pairs = read_pairs(opened, np.arange(4090, 4100), np.arange(10), 32)
@@ -100,7 +100,7 @@ def test_damage_above_the_tolerance_raises_with_counts() -> None:
     with pytest.raises(ValueError) as raised:  # noqa: PT011 - the message is looked at below
         check_tolerance(some, pool=Path("pools/web"), of=10_000, tolerance=0.001)
     assert str(raised.value) == (
-        "pools/web: 11 of 10,000 pairs are damaged, more than the tolerated 0.10% (11 unreadable image): "
+        "pools/web: 11 of 10,000 pairs are damaged, more than the tolerated 0.10 % (11 unreadable image): "
         "k0 of shard 7.tar: unreadable image; k1 of shard 7.tar: unreadable image; "
         "k2 of shard 7.tar: unreadable image; k3 of shard 7.tar: unreadable image; "
         "k4 of shard 7.tar: unreadable image; and 6 more"

@@ -184,7 +184,7 @@ def test_damage_counts_against_the_pool_that_has_it(pool: Pool, tmp_path: Path) 
         Source(pool=pool, rows=np.arange(pool.count), share=1),
         Source(pool=damaged, rows=np.arange(100), share=1),
     ]
-    message = rf"^{damaged.path}: 1 of 100 pairs are damaged, more than the tolerated 0\.10%"
+    message = rf"^{damaged.path}: 1 of 100 pairs are damaged, more than the tolerated 0\.10 %"
     with pytest.raises(ValueError, match=message):
         opened("in memory", sources)
     with pytest.raises(ValueError, match=message):

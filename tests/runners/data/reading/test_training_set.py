@@ -194,7 +194,7 @@ def test_streamed_damage_is_reported_once_with_replacements_independent_of_worke
         keys = {each.key for part in parts for each in part.damage}
         assert keys == {"000000010", "000000012"}
     assert runs[0] == runs[1] == runs[2]
-    with pytest.raises(ValueError, match=r"of 50 pairs are damaged, more than the tolerated 0\.10%"):
+    with pytest.raises(ValueError, match=r"of 50 pairs are damaged, more than the tolerated 0\.10 %"):
         seen(streamed(damaged), 0, 4)
 
 
