@@ -194,7 +194,8 @@ def test_of_several_crossings_the_last_is_given_and_their_number_is_said() -> No
     assert (found.verdict, found.crossings) == ("overtakes", 2)
     assert found.x_low < 4e12 < found.x_high
     assert (
-        found.reason == "it overtakes in 100 % of the draws; they cross 2 times, and this is the last crossing"
+        found.reason
+        == "it overtakes in 100 % of the draws; they cross 2 times, and this is the last crossing"
     )
 
 
