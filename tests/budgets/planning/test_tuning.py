@@ -166,8 +166,8 @@ def test_values_at_chance_are_tried_at_higher_levels_until_one_beats_chance() ->
     assert (first.cell.level_flops, first.values) == (900 * GFLOP, {"lr_peak": 2e-3})
     low, high = (warning for warning in plan.warnings if "at chance" in warning)
     assert low == (
-        "tuning of mini-ViT-XXS-8 with clip: all 3 results at 100 GFLOP are at chance (1.6 % to 3.3 %; chance "
-        "1.6 %); the values were tried at 300 GFLOP instead"
+        "tuning of mini-ViT-XXS-8 with clip: all 3 results at 100 GFLOP are at chance (1.6 % to 3.3 %; "
+        "chance 1.6 %); the values were tried at 300 GFLOP instead"
     )
     assert high.endswith("the values were tried at 900 GFLOP instead")
     checked = {(trial.cell.architecture, trial.cell.level_flops) for trial in tuning_of(plan).neighbours}

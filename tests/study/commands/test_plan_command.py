@@ -95,7 +95,7 @@ def test_the_papers_grid_is_planned_and_priced(run: Run, tmp_path: Path) -> None
     assert "paper: 297 trials, 43.67 ZFLOP " in text
     # 43.67 ZFLOP and the evaluation over 989 TFLOP/s at 40 and at 10 %, over .97^6 for 64 GPUs: 36,814 to
     # 147,253. Start-up is 30 s x 64 GPUs x 297 trials: 158.
-    assert "36,972 to 147,411 hours of h100-sxm (297 at 10% to 40% " in text
+    assert "36,972 to 147,411 hours of h100-sxm (297 at 10 % to 40 % " in text
 
 
 def test_every_trial_and_every_left_out_cell_is_written_as_csv(run: Run, tmp_path: Path) -> None:
@@ -234,10 +234,10 @@ def test_range_with_equal_ends_is_one_number(run: Run, tmp_path: Path) -> None:
     path = write(tmp_path, re.sub(r"(?m)^cluster: .+$", cluster, quick))
 
     text = run(path)
-    assert " at 40% of " in text
+    assert " at 40 % of " in text
     (ends,) = [line for line in text.splitlines() if " from start to end on 1 device" in line]
     assert " to " not in ends.partition(" from ")[0]
-    assert " of h100-sxm, at 40% of " in run(path, "--explain", "mini-ViT-S-8 one-epoch")
+    assert " of h100-sxm, at 40 % of " in run(path, "--explain", "mini-ViT-S-8 one-epoch")
 
 
 @pytest.mark.slow

@@ -112,7 +112,7 @@ def test_status_of_a_running_study_has_levels_trials_flops_and_time_left(study: 
     assert f"{runs.trial_id} 50 %, loss 1.250 █▅▁, 500 samples/s" in text
     assert f"failed {failed.trial_id} {failed.cell}, seed 1: ValueError: no image" in text
     spent, held = format_flops(done.train_flops), format_flops(runs.train_flops)
-    assert f"{spent} spent, 0% of the study budget of 10 TFLOP; {held} more reserved" in text
+    assert f"{spent} spent, 0 % of the study budget of 10 TFLOP; {held} more reserved" in text
     assert "1 of 2 slots" in text
     assert "running: process" in text
 

@@ -79,7 +79,7 @@ def test_tuning_at_chance_goes_on_at_the_next_level_outlives_its_worker_and_pick
     require_reconciled(tiny, trials=6)
     low, high = re.findall(r"note: tuning of mini-ViT-XXS-8 with clip: all 2 results at (.*)", output)
     assert re.fullmatch(
-        r"10 GFLOP are at chance \(.*; chance 1\.0%\); the values were .* 11 GFLOP instead", low
+        r"10 GFLOP are at chance \(.*; chance 1\.0 %\); the values were .* 11 GFLOP instead", low
     )
     assert high.endswith("to try the values at; undecided, the grid uses lr_peak 0.002")
     tiny.says("report")

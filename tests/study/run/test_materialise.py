@@ -69,7 +69,7 @@ def test_trials_on_a_copy_have_the_same_ids_and_weights_and_a_killed_copy_contin
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     said = study.says("status")
-    assert "of 103 pairs of the pool web (10% of it); `run` continues it" in said
+    assert "of 103 pairs of the pool web (10 % of it); `run` continues it" in said
 
     said = study.run(f"--pools {study.place}")
 

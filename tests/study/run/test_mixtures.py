@@ -45,8 +45,8 @@ def test_mixtures_are_planned_run_and_compared(pool: Path, other: Path, tmp_path
     study = mixed(tmp_path, pool, other, levels="2 GFLOP, 3 GFLOP", seeds="0, 1")
 
     said = study.says("plan")
-    assert "mixture:half: 50.0%" in said
-    assert re.search(r"25\.0% .*other \(all, 128 pairs,", said)
+    assert "mixture:half: 50.0 %" in said
+    assert re.search(r"25\.0 % .*other \(all, 128 pairs,", said)
     study.run()
     results = study.table()
     assert set(results["status"]) == {"finished"}
@@ -60,7 +60,7 @@ def test_mixtures_are_planned_run_and_compared(pool: Path, other: Path, tmp_path
     one = results[results["quality"] == "mixture:half"].iloc[0]
     explained = study.says(f"plan --explain {one['trial']}")
     share = one["samples_seen"] / 2
-    assert f"50.00% of the samples from 256 pairs of other (all): {share / 256:.3f} epochs" in explained
+    assert f"50.00 % of the samples from 256 pairs of other (all): {share / 256:.3f} epochs" in explained
     assert "all    12" in study.says("status")
     study.says("report")
     assert "mixture half" in (study.folder / "report" / "report.html").read_text(encoding="utf-8")

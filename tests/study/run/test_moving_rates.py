@@ -72,7 +72,7 @@ def test_rates_are_tuned_carried_on_checked_and_reported(
     said = tiny.says("plan")
     assert ("clip: exponent -0.5" in said) is carried
     assert ("the tuned rate 0.0009" in said or "the tuned rate 0.001" in said) is carried
-    assert ("lr_peak 0.001 (60.0%)" in said) is not carried
+    assert ("lr_peak 0.001 (60.0 %)" in said) is not carried
 
     level = format_flops(booked_of(tiny, near(tiny))["spent"])
     assert f" at 20 GFLOP: 3 trials, {level}; 1 TFLOP of the " in said

@@ -166,7 +166,7 @@ def test_a_trial_that_fails_by_itself_is_reported_and_the_others_finish(tiny: Ti
     output = tiny.run(code=1)
 
     assert "FAILED" in output
-    assert "tolerated 0.10%" in output
+    assert "tolerated 0.10 %" in output
     assert tiny.table()["status"].tolist() == ["finished", "finished", "failed"]
     assert not tiny.reserved()
 

@@ -107,7 +107,7 @@ training: {batch_size: 16, lr_peak: {mini-ViT-XXS-8: 2e-3}}
     content = bytearray((pool.path / row["shard"]).read_bytes())
     content[row["offset"] + row["length"] // 2] ^= 1
     (pool.path / row["shard"]).write_bytes(content)
-    with pytest.raises(ValueError, match=rf"1 of 120 pairs are damaged, .* 0\.10% .*{row['key']} of shard"):
+    with pytest.raises(ValueError, match=rf"1 of 120 pairs are damaged, .* 0\.10 % .*{row['key']} of shard"):
         run_trial(replace(job, folder=owner / "strict"))
     borne = run_trial(replace(job, folder=owner / "borne", damage_tolerance=0.01))
     assert borne.row["samples_seen"] == trial.samples_seen
