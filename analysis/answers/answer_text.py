@@ -23,9 +23,14 @@ def answer_line(at: str, leader: str, row: Mapping[str, Any], unit: "ErrorUnit",
         unit: Unit of the errors.
         tied: Number of configurations that are tied, if that is the verdict.
     """
-    value = f"{unit.named(row['error'])} {unit.interval(row['low'], row['high'])}".rstrip()
     verdict = f"tie of {tied}" if row["verdict"] == "tie" else _VERDICTS.get(row["verdict"], row["verdict"])
-    return f"{at}: {leader}: {'' if row['runs'] else 'predicted '}{value}, {verdict}"
+    return f"{at}: {leader}: {error_text(row, unit, predicted=not row['runs'])}, {verdict}"
+
+
+def error_text(row: Mapping[str, Any], unit: "ErrorUnit", *, predicted: bool) -> str:
+    """Return the ``error`` of a row with its interval, if it has one."""
+    value = f"{unit.named(row['error'])} {unit.interval(row['low'], row['high'])}".rstrip()
+    return f"predicted {value}" if predicted else value
 
 
 def parts_of(line: str) -> tuple[str, str, str]:

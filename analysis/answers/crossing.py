@@ -89,10 +89,8 @@ def cross(ahead_by: Floats, at: Floats) -> Crossing:
         if crossings > 1:
             reason += f"; they cross {crossings} times, and this is the last crossing"
     elif steady >= CLEAR:
-        verdict, reason = (
-            "none within the data",
-            f"one is ahead throughout in {format_share(steady)} of the draws",
-        )
+        verdict = "none within the data"
+        reason = f"one is ahead throughout in {format_share(steady)} of the draws"
     else:
         reason += f", and in {format_share(steady)} one is ahead throughout"
     return Crossing(verdict=verdict, reason=reason, crossings=crossings, x=x, x_low=ends[0], x_high=ends[1])

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from math import isinf
 from typing import Any
 
-from analysis.answers.answer_text import answer_line
+from analysis.answers.answer_text import answer_line, error_text
 from analysis.answers.recommendation import Recommendation, times_text
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import records
@@ -39,13 +39,11 @@ def recommendation_lines(  # noqa: PLR0913 - the answer, what was asked, and in 
     if found.cheaper and not (why and found.cheaper in verdict.reason):
         lines.append(f"  cheaper: {found.cheaper}")
     for other in others[:_MOST_LISTED]:
-        odds = (
-            f", lowest in {format_share(other['probability'])} of the draws"
-            if other["probability"] >= _ODDS
-            else ""
-        )
+        chance = other["probability"]
+        odds = f", lowest in {format_share(chance)} of the draws" if chance >= _ODDS else ""
+        error = error_text(other, unit, predicted=not other["measured"])
         rests = f"; {_source_text(other)}" if why else ""
-        lines.append(f"  or {other['name']}: {_error_text(other, unit)}{odds}{rests}")
+        lines.append(f"  or {other['name']}: {error}{odds}{rests}")
     if len(others) > _MOST_LISTED:
         lines.append(f"  or {plural(len(others) - _MOST_LISTED, 'other configuration')}")
     lines.append(f"  from {source}, for a pool of {pairs:,.0f} pairs")
@@ -99,8 +97,3 @@ def _source_text(row: Mapping[Any, Any]) -> str:
         return f"{sizes}never run"
     where = f"{format_number(row['factor'], '.3g')} times beyond" if row["beyond"] else "within"
     return f"{sizes}{'' if here or row['uses_up'] else less + ', '}{where} the measured budgets"
-
-
-def _error_text(row: Mapping[Any, Any], unit: ErrorUnit) -> str:
-    value = f"{unit.named(row['error'])} {unit.interval(row['low'], row['high'])}".rstrip()
-    return value if row["measured"] else f"predicted {value}"

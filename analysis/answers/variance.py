@@ -29,14 +29,14 @@ def variance_shares(draws: CellDraws) -> pd.DataFrame:
         errors, a fraction), ``part`` (a column of ``CONFIGURATION``, or ``TOGETHER``), ``share`` of the
         variance (median of the draws), ``low`` and ``high``, NaN without draws. What parts do together is NaN
         where the additive model has as many effects as there are cells. Budgets whose cells differ in fewer
-        than two parts have no rows.
+        than two parts, or have equal errors, have no rows.
     """
     errors = draws.draws if draws.known else draws.column("error")[None, :]
     rows = []
     for (regime, budget), places in draws.groups(["regime", "budget"]):
         here = draws.cells.iloc[places]
         parts = [name for name in CONFIGURATION if len(here[name].unique()) > 1]
-        if len(parts) < 2:  # noqa: PLR2004 (shares are shared by two)
+        if len(parts) < 2 or not np.ptp(errors[:, places], axis=1).any():  # noqa: PLR2004 (shares are shared by two)
             continue
         codes = np.array([pd.factorize(here[name])[0] for name in parts])
         found = shares(errors[:, places], codes)

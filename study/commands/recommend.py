@@ -62,12 +62,12 @@ def run(options: Namespace) -> int:
     from study.state.study import Study
 
     study = finished_study(options)
-    flops = amount(options, "flops", parse_flops)
-    pairs = _pairs(options, study)
     if (study is None) == (options.prior is None):
         raise ValueError("give either a study or --prior MAP, not both or neither")
     if options.prior is None and options.table is not None:
         raise ValueError("--table needs --prior MAP")
+    flops = amount(options, "flops", parse_flops)
+    pairs = _pairs(options, study)
     if isinstance(study, Study):
         study.require_run("results.parquet")
     frames = prior_frames(options.prior, options.table) if study is None else study_frames(study)

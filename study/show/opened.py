@@ -1,6 +1,7 @@
 """A finished or running study in Python, with its results and answers as frames and figures."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -251,7 +252,11 @@ def _number(name: str, value: Amount, parse: Callable[[str], int]) -> float:
 def _same(level: Amount, row: Mapping[str, Any]) -> bool:
     """Return whether a row's budget or compute is that of a level, up to the rounding to whole batches."""
     if isinstance(level, str):
-        return bool(row["at"].replace(" ", "") == level.replace(" ", ""))
+        if row["at"].replace(" ", "") == level.replace(" ", ""):
+            return True
+        with suppress(ValueError):
+            return _same(parse_flops(level), row)
+        return False
     return bool(same_cost(np.array([row["budget"], row["train_flops"]]), level).any())
 
 

@@ -10,7 +10,7 @@ from analysis.answers.variance import TOGETHER, shares, variance_shares
 from analysis.cells.table import CONFIGURATION, records
 from analysis.report.analyse import Analysis
 from tests.analysis.made_up.forty import forty_configurations, true_error
-from tests.analysis.synthetic import cells_of, study
+from tests.analysis.synthetic import METRIC, cells_of, study
 
 GRID = np.array(list(product(range(3), range(2), range(2)))).T
 FIRST, SECOND = np.array([-2.0, 0.0, 2.0]), np.array([-1.0, 1.0])
@@ -68,3 +68,7 @@ def test_interactions_are_unknown_where_one_part_varies_at_a_time(analysed: Anal
     assert (table["low"] <= table["share"]).sum() == len(table) - table["share"].isna().sum()
     single = variance_shares(cells_of(study(seeds=1).results))
     assert single[["low", "high"]].isna().all(axis=None)
+
+
+def test_equal_errors_have_no_variance_to_share() -> None:
+    assert variance_shares(cells_of(study(seeds=1).results.assign(**{METRIC: 0.02}))).empty

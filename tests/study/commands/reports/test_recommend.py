@@ -45,7 +45,7 @@ def test_the_papers_frontier_is_named(
             [*PRIOR[:-3], "--pairs", "20%", "--flops", "1e18"],
             "study: --pairs 20%: a table has no pool to take",
         ),
-        (["recommend", "--pairs", "1M", "--flops", "1e20"], "give either a study or --prior MAP"),
+        (["recommend", "--pairs", "20%", "--flops", "1e20"], "give either a study or --prior MAP"),
         (
             ["recommend", "--prior", "papre-one-epoch", "--pairs", "1M", "--flops", "1e20"],
             "did you mean 'paper-",
