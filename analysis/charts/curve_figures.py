@@ -140,22 +140,13 @@ def over_compute(measure: Measure, contrasts: pd.DataFrame, *, axis: str) -> Fig
     rest = [place for place in np.flatnonzero(same).tolist() if place not in shown]
     others = cell_marks(draws, rest, x="train_flops", mark="other", series="other configurations")
     # Elsewhere cells of one budget differ in compute, so none is the best at it.
-    compute = held["regime"] == "fixed-compute"
-    stars = [
-        mark
-        for row in (verdicts if compute else ())
-        for mark in cell_marks(
-            draws,
-            [
-                place
-                for place in positions.tolist()
-                if (draws.column("budget")[place], axis_text(axis, values[place]))
-                == (row["budget"], row["best"])
-            ],
-            x="train_flops", series=row["best"],
-            mark="best" if row["verdict"] == "clear" else "best, not clear",
-        )
-    ]  # fmt: skip
+    compute, stars = held["regime"] == "fixed-compute", list[dict[str, Any]]()
+    leaders = {(row["budget"], row["best"]): row for row in verdicts if compute}
+    for place in positions.tolist():
+        series = axis_text(axis, values[place])
+        if row := leaders.get((draws.column("budget")[place], series)):
+            mark = "best" if row["verdict"] == "clear" else "best, not clear"
+            stars += cell_marks(draws, [place], x="train_flops", series=series, mark=mark)
     return _figure(
         [panel], axis=axis, name="quality" if axis == "quality" else f"error-compute-{axis}", title=title,
         finding=said if compute or not said else f"{capital(regime_text(str(held['regime'])))}: {said}",

@@ -61,21 +61,15 @@ def test_error_during_training_ends_at_the_result(drawn: dict[str, FigureData], 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "plan"])
 def test_what_is_drawn_is_what_the_csv_holds(name: str, drawn: dict[str, FigureData], tmp_path: Path) -> None:
     save(drawn[name], tmp_path)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".png", ".svg", ".pdf", ".csv", ".txt"}
+    assert b"/FontFile2" in (tmp_path / f"{name}.pdf").read_bytes()
+    assert drawn[name].caption in (tmp_path / f"{name}.txt").read_text(encoding="utf-8")
     written = pd.read_csv(tmp_path / f"{name}.csv")
     np.testing.assert_allclose(written[["x", "y"]], drawn[name].frame[["x", "y"]], rtol=1e-5)
     held = dodged(drawn[name])[["x", "y"]].to_numpy()
     lines = [line for axes in draw(drawn[name]).axes for line in axes.get_lines()]
     seen = np.concatenate([np.column_stack(line.get_data()).astype(float) for line in lines])
     assert {tuple(point) for point in seen.round(9)} == {tuple(point) for point in held.round(9)}
-
-
-def test_a_figure_is_saved_in_three_formats_with_data_and_caption(
-    drawn: dict[str, FigureData], tmp_path: Path
-) -> None:
-    save(drawn["quality"], tmp_path)
-    assert {path.suffix for path in tmp_path.iterdir()} == {".png", ".svg", ".pdf", ".csv", ".txt"}
-    assert b"/FontFile2" in (tmp_path / "quality.pdf").read_bytes()
-    assert drawn["quality"].caption in (tmp_path / "quality.txt").read_text(encoding="utf-8")
 
 
 def test_one_seed_draws_hollow_stars_without_intervals() -> None:
