@@ -41,7 +41,7 @@ def _figure(tuned: Tuned, field: str) -> FigureData:
     )
     winners = [*tuned.winners, *(each["winner"] for each in tuned.checks if each["winner"])]
     rows: list[dict[str, Any]] = []
-    said, lost = [], 0
+    said, lost, order = [], 0, dict[str, float]()
     for (architecture, strategy, level), group in tried.groupby(
         ["architecture", "strategy", "level_flops"], sort=False, dropna=False
     ):
@@ -49,6 +49,9 @@ def _figure(tuned: Tuned, field: str) -> FigureData:
         several = len(pair["level_flops"].unique()) > 1
         name = _series(tried, str(architecture), str(strategy))
         name += f" at {format_flops(float(str(level)))}" if several else ""
+        if name != axis_text("strategy", strategy):
+            size = float(group["train_flops_per_sample"].median())
+            order[name] = size * float(str(level)) if several else size
         won = next(
             (
                 won for won in winners
@@ -82,6 +85,7 @@ def _figure(tuned: Tuned, field: str) -> FigureData:
         caption=f"{capital(metric_text(tuned.metric))} of each value tried{others} "
         f"({plural(len(tried), 'trial')}); hollow: the runner-up ties{diverged}.",
         alt=f"{title}. Winners: {'; '.join(said)}.",
+        order=order,
         x_scale="log" if values and min(values) > 0 and max(values) / min(values) > _WIDE else "linear",
     )
 

@@ -116,6 +116,7 @@ def test_rates_that_move_have_a_curve_at_each_level_and_tables_of_lines_and_chec
     stars = found.frame[found.frame["mark"].str.startswith("best")]
     assert stars["x"].to_list() == [4e-3, 1e-3]
     assert stars["series"].to_list() == ["ViT-X at 1 GFLOP", "ViT-X at 4 GFLOP"]
+    assert found.order["ViT-X at 1 GFLOP"] < found.order["ViT-X at 4 GFLOP"]
     assert carried.frame.iloc[0].tolist()[2:] == [
         "16 GFLOP", "0.00025", "[0.0001, 0.0006]", "no", "-1.00", "[-1.50, -0.50]"
     ]  # fmt: skip
