@@ -181,12 +181,12 @@ def test_a_filter_and_a_search_narrow_the_trials(opened: Opened) -> None:
 def test_a_column_sorts_by_its_numbers_both_ways_by_the_keyboard(opened: Opened) -> None:
     page = opened.page
     page.locator("#all-trials > summary").click()
-    head = page.get_by_role("columnheader", name="FLOPs")
+    head = page.get_by_role("columnheader", name="Budget")
     page.get_by_role("button", name="Error (%)").focus()
     page.keyboard.press("Enter")
     errors = [float(text) for text in column(page, "Error (%)")]
     assert errors == sorted(errors)
-    page.get_by_role("button", name="FLOPs").focus()
+    page.get_by_role("button", name="Budget").focus()
     page.keyboard.press("Enter")
     assert head.get_attribute("aria-sort") == "ascending"
     page.keyboard.press("Space")
