@@ -180,18 +180,19 @@ def test_a_filter_and_a_search_narrow_the_trials(opened: Opened) -> None:
 
 def test_a_column_sorts_by_its_numbers_both_ways_by_the_keyboard(opened: Opened) -> None:
     page = opened.page
-    page.locator("#all-trials > summary").click()
-    head = page.get_by_role("columnheader", name="Budget")
-    page.get_by_role("button", name="Error (%)").focus()
+    trials = page.locator("#all-trials")
+    trials.locator("> summary").click()
+    head = trials.get_by_role("columnheader", name="Budget")
+    trials.get_by_role("button", name="Error (%)").focus()
     page.keyboard.press("Enter")
     errors = [float(text) for text in column(page, "Error (%)")]
     assert errors == sorted(errors)
-    page.get_by_role("button", name="Budget").focus()
+    trials.get_by_role("button", name="Budget").focus()
     page.keyboard.press("Enter")
     assert head.get_attribute("aria-sort") == "ascending"
     page.keyboard.press("Space")
     assert head.get_attribute("aria-sort") == "descending"
-    assert page.locator("th[aria-sort=ascending]").count() == 0
+    assert trials.locator("th[aria-sort=ascending]").count() == 0
     assert column(page, "Budget")[0] == "3.6 TFLOP"
     assert column(page, "Budget")[-1] == "200 GFLOP"
 
