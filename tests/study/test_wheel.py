@@ -128,4 +128,4 @@ def test_a_study_goes_from_new_to_recommend(installed: Installed, pool: Path, tm
     prior = installed("recommend", "--prior", "paper-one-epoch", "--flops", "4e19", "--pairs", "3.4B")
     assert "ViT-B/32, CLIP, 1.16B pairs" in prior
     prior = installed("recommend", "--prior", "open-clip-scaling", "--flops", "1e21", "--pairs", "1B")
-    assert "train ViT-L-14, MaMMUT, 1B pairs" in prior
+    assert "1 ZFLOP: ViT-L-14, MaMMUT, 1B pairs" in prior
