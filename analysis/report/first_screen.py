@@ -12,7 +12,7 @@ from analysis.cells.table import CELL, records
 from analysis.labels import axis_text, capital, configuration_text, count_text, epochs_text
 from analysis.report.analyse import Analysis, TrialCounts
 from analysis.report.summary import answer_lines
-from analysis.report.tables import duration_text, share_text
+from analysis.report.tables import duration_text, probability_text
 from budgets.planning.scoring import score_flops, score_words
 from budgets.quantity import format_flops, format_number, format_share, plural
 
@@ -79,7 +79,7 @@ def _caveats(found: Analysis, study: StudyFrames) -> Iterator[str]:
 def _budget(
     row: Mapping[str, Any], found: Analysis, hours: Mapping[str, float], price_per_hour: float | None
 ) -> BudgetRow:
-    unit, share = found.draws.error_unit, share_text(float(row["probability"]))
+    unit, share = found.draws.error_unit, probability_text(float(row["probability"]))
     data = f"{axis_text('subset_size', row['subset_size'])}, {axis_text('quality', row['quality'])}"
     runs = plural(int(row["runs"]), "run")
     why = [f"{row['reason']}{': ' if row['tied'] else ''}{row['tied']}", str(row["scope"])]

@@ -14,8 +14,7 @@ from analysis.belief.verdict import clear_text
 from analysis.cells.intervals import QUANTILE
 from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import records, repeated
-from analysis.charts.answer_figures import part_text
-from analysis.charts.answer_figures import share_text as shares_text
+from analysis.charts.answer_figures import part_text, share_text
 from analysis.error_unit import PERCENT, ErrorUnit, is_loss
 from analysis.labels import axis_text, budget_text, capital, count_text, held_text, interval_text, metric_text
 from analysis.laws.holdout import ORIGINS
@@ -36,7 +35,7 @@ from analysis.report.tables import (
     errors,
     interval,
     number,
-    share_text,
+    probability_text,
 )  # fmt: skip
 from analysis.report.tuning_tables import choices_table, sweep_table, tuning_tables
 from budgets.planning.scoring import score_charges
@@ -70,7 +69,7 @@ def best_table(found: Analysis, best: pd.DataFrame) -> Table:
         f"{capital(metric_text(found.trials.metric))}. {clear_text(found.draws.confidence)}",
         best, [
             column("Budget", "at"), *PARTS, EPOCHS, *errors(unit),
-            column("P(best)", "probability", share_text), column("Runner-up", "runner_up"),
+            column("P(best)", "probability", probability_text), column("Runner-up", "runner_up"),
             column(f"Its {unit.heading.lower()}", "runner_up_error", unit.number), VERDICT,
             TextColumn("Run here", lambda row: f"{row['measured']} of {row['configurations']}"),
             column("Its score cost", "score_flops", lambda flops: score_text(flops, found.cost)),
@@ -101,7 +100,7 @@ def _answers(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
         f"Shares of the variance of {unit.word} between the cells of a budget: of each part by itself, the "
         "mean over all orders in which the parts can enter a linear model, and of the parts together",
         pd.DataFrame([
-            {**group.iloc[0], **{row["part"]: shares_text(row) for row in records(group)}}
+            {**group.iloc[0], **{row["part"]: share_text(row) for row in records(group)}}
             for _, group in found.shares.groupby(["regime", "budget"])
         ]),
         [
@@ -116,7 +115,7 @@ def _answers(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
         found.contrasts, [
             axis, BUDGET, column("Fixed", "held"), column("Compared", "values"),
             column(f"Lowest {unit.word}", "best"), error, ahead, gap_ends,
-            column("P(best)", "probability", share_text), VERDICT, column("Lacking", "lacking"),
+            column("P(best)", "probability", probability_text), VERDICT, column("Lacking", "lacking"),
         ],
     )  # fmt: skip
     pairs = found.comparisons
@@ -136,7 +135,7 @@ def _answers(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
     yield Table.of(
         "pareto", "Pareto frontier over compute", "Cells that no other cell beats at equal or lower cost",
         found.pareto,
-        [FLOPS, NAMED, error, column("P(on the frontier)", "probability", share_text)],
+        [FLOPS, NAMED, error, column("P(on the frontier)", "probability", probability_text)],
     )  # fmt: skip
     yield Table.of(
         "quality-trade", "How much to filter",

@@ -95,7 +95,7 @@ def number(form: str) -> Callable[[float], str]:
     return lambda value: format_number(value, form)
 
 
-def share_text(probability: float) -> str:
+def probability_text(probability: float) -> str:
     """Return a probability with two digits; near 0 and 1, beyond the precision of the draws, as a bound."""
     if isnan(probability):
         return EMPTY

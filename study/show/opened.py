@@ -22,7 +22,7 @@ from analysis.report.answer_frames import answer_frame, curve_points
 from analysis.report.figures import report_figures
 from analysis.report.report_tables import best_table, report_tables
 from analysis.report.summary import answer_lines, summary_lines
-from analysis.report.tables import Table, TextColumn, column, errors, share_text
+from analysis.report.tables import Table, TextColumn, column, errors, probability_text
 from budgets.declaration.sections import FARTHEST
 from budgets.names import unknown
 from budgets.quantity import parse_count, parse_flops
@@ -136,7 +136,8 @@ class OpenedStudy:
         )  # fmt: skip
         rows = advice.recommendation.candidates
         columns = [
-            column("Configuration", "name"), *errors(unit), column("P(best)", "probability", share_text),
+            column("Configuration", "name"), *errors(unit),
+            column("P(best)", "probability", probability_text),
             TextColumn("Run there", lambda row: "yes" if row["measured"] else "no"),
         ]  # fmt: skip
         table = Table.of("recommendation", "What to train", "", rows, columns)

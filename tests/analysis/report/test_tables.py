@@ -10,7 +10,7 @@ import pytest
 from analysis.answers.cost import by_level, run_time, score_costs, totals, trial_hours
 from analysis.cells.study_frames import StudyFrames
 from analysis.report.table_files import latex, markdown, save
-from analysis.report.tables import Table, column, duration_text, number, share_text
+from analysis.report.tables import Table, column, duration_text, number, probability_text
 from tests.analysis.synthetic import paid
 
 ODD = Table(
@@ -163,7 +163,7 @@ def test_a_column_that_says_nothing_goes_and_one_that_is_alike_in_all_rows_into_
     [(0.004, "<.01"), (0.005, "0.01"), (0.545, "0.55"), (0.9949, "0.99"), (0.995, ">.99"), (np.nan, "–")],
 )
 def test_a_share_near_0_or_1_is_a_bound(probability: float, text: str) -> None:
-    assert share_text(probability) == text
+    assert probability_text(probability) == text
 
 
 @pytest.mark.parametrize(
