@@ -200,7 +200,8 @@ def test_a_study_that_is_run_in_parts_is_shown_and_reported_with_what_is_missing
     assert said.startswith("6 of 12 trials")
     assert "  best of 2 configurations, 1 of them run here" in said
     missing = (report / "tables" / "missing.md").read_text()
-    assert "| 3 GFLOP | mini-ConvNeXt, CLIP, 512 pairs, top 50 % | 0, 1 | not run yet |" in missing
+    assert "In all rows: Seeds 0, 1; Reason not run yet" in missing
+    assert "| mini-ConvNeXt, CLIP, 512 pairs, top 50 % | 3 GFLOP |" in missing
 
     tiny.run()
     shown = tiny.says("status")
