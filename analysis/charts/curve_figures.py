@@ -45,7 +45,7 @@ _PANELS, _CURVES = 3, 8
 _ONCE = 0.04  # half the height, as a share of the range of errors, of the dash where repetition begins
 
 
-class _Over(NamedTuple):
+class _Axis(NamedTuple):
     """A column for x: in titles, on its axis and in captions, and what varies with it in each regime."""
 
     title: str
@@ -55,15 +55,15 @@ class _Over(NamedTuple):
 
 
 OVER = {
-    "train_flops": _Over(
+    "train_flops": _Axis(
         "compute", "training compute of one trial (FLOPs)", "training compute of one trial",
         dict.fromkeys(REGIMES, (("budget",),)),
     ),
-    "subset_size": _Over(
+    "subset_size": _Axis(
         "data size", "unique image-text pairs", "the number of unique pairs",
         {"equal-samples": (("subset_size",), ("subset_size", "budget")), "one-epoch": (("budget",),)},
     ),
-    "epochs": _Over(
+    "epochs": _Axis(
         "epochs", "epochs", "epochs over the same pairs",
         dict.fromkeys(("fixed-compute", "equal-samples"), (("budget",),)),
     ),

@@ -44,7 +44,7 @@ class Advice:
             self.recommendation, flops=self.flops, pairs=self.pairs, source=self.source, metric=self.metric,
             why=why,
         )  # fmt: skip
-        apart = outlier_lines(self.outliers, ErrorUnit.of(self.metric)) if why else ()
+        apart = outlier_lines(self.outliers, ErrorUnit.of(self.metric))
         return (*said, *(f"  {line}" for line in apart))
 
 

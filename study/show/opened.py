@@ -36,7 +36,7 @@ Amount = float | str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class StudyAnswer:
     """An answer of a study; printed it is sentences, and a notebook shows its table as well.
 
     Attributes:
@@ -107,7 +107,7 @@ class OpenedStudy:
         """The analysis that the report shows."""
         return analyse(self._frames)
 
-    def best(self, level: Amount | None = None) -> Answer:
+    def best(self, level: Amount | None = None) -> StudyAnswer:
         """Return the best configuration at each budget, or at that of a level, such as ``"5.4 TFLOP"``.
 
         Raises:
@@ -119,9 +119,11 @@ class OpenedStudy:
             if rows.empty:
                 raise ValueError(unknown("budget", str(level), found.best["at"]))
         lines, why = (tuple(answer_lines(rows, found, why=asked)) for asked in (False, True))
-        return Answer(lines=lines, why=why, frame=answer_frame("best", rows), table=best_table(found, rows))
+        return StudyAnswer(
+            lines=lines, why=why, frame=answer_frame("best", rows), table=best_table(found, rows)
+        )
 
-    def recommend(self, *, flops: Amount, pairs: Amount, limit: float = FARTHEST) -> Answer:
+    def recommend(self, *, flops: Amount, pairs: Amount, limit: float = FARTHEST) -> StudyAnswer:
         """Recommend what to train with the training FLOPs of one trial and the pairs of a pool, unfiltered.
 
         Measured budgets may end up to ``limit`` times below.
@@ -141,12 +143,12 @@ class OpenedStudy:
             TextColumn("Run there", lambda row: "yes" if row["measured"] else "no"),
         ]  # fmt: skip
         table = Table.of("recommendation", "What to train", "", rows, columns)
-        return Answer(
+        return StudyAnswer(
             lines=advice.lines(), why=advice.lines(why=True), table=table,
             frame=answer_frame("recommend", rows),
         )  # fmt: skip
 
-    def forecast(self, *, flops: Amount) -> Answer:
+    def forecast(self, *, flops: Amount) -> StudyAnswer:
         """Return what to expect of the best configuration at a compute, with the data of the largest pool.
 
         Raises:
