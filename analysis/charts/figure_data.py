@@ -48,7 +48,7 @@ class FigureData:
         x_label: Label of the x axis, with unit.
         y_label: Label of the y axis, with unit.
         frame: One row per mark, with columns ``COLUMNS``: everything that is drawn, and nothing else;
-            ``text`` describes the mark in words.
+            ``text`` describes the mark in words; in ``curves`` the ``label`` of a star is written beside it.
         finding: What the figure shows, in one sentence; a page has it in bold.
         caption: What is drawn, in one sentence; what all figures share is said once, on the page.
         alt: Text for readers who cannot see the figure.

@@ -46,9 +46,10 @@ def _curves(data: FigureData) -> Figure:
     lay_out(figure)
     for axes, rows in by_panel:
         set_ticks(axes.xaxis, data, data.frame.loc[rows.index])  # not moved apart
-    if data.name == "hero":
+    if data.frame.loc[data.frame["mark"].str.startswith("best"), "label"].any():
         lay_out(figure)
-        label_points(*by_panel[0])
+        for axes, rows in by_panel:
+            label_points(axes, rows)
     return figure
 
 
