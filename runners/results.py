@@ -52,7 +52,14 @@ VERSION = "strategy_version"
 LABEL = "strategy_label"
 """Column beside `VERSION` with the label that the file gives the strategy."""
 
-_OPTIONAL = {RESIZED: "float64", VERSION: "str", LABEL: "str"}
+PHASE, TRUNK = "phase", "trunk"
+"""Column of results and plans that is ``trunk`` for trials that end at their milestone, at constant rate, and
+empty for all others; only where a study evaluates its trunks."""
+
+AVERAGE = "_average"
+"""End of the name of a metric of the weight average: trials of the phase `TRUNK` have both."""
+
+_OPTIONAL = {RESIZED: "float64", VERSION: "str", LABEL: "str", PHASE: "str"}
 _CURVE_POINTS = 200
 _BEGINNING = b'{"time": '  # of an event, also of one that a crash has torn
 _DIGEST, _SOURCE = b"digest", b"source"
@@ -263,7 +270,7 @@ def score_rows(plan: Plan) -> Iterator[dict[str, object]]:
 def to_frame(rows: Iterable[Mapping[str, object]], columns: Mapping[str, str]) -> pd.DataFrame:
     """Build a table with exactly the schema's columns and types, followed by the metric columns by name.
 
-    The columns `RESIZED`, `VERSION` and `LABEL` are among these if a row has them.
+    The columns `RESIZED`, `VERSION`, `LABEL` and `PHASE` are among these if a row has them.
 
     Raises:
         ValueError: A row lacks a column of the schema.
@@ -275,7 +282,7 @@ def to_frame(rows: Iterable[Mapping[str, object]], columns: Mapping[str, str]) -
         if missing:
             raise ValueError(f"row {row.get('trial', row)} lacks {', '.join(missing)}")
     frame = pd.DataFrame(listed, columns=[*columns, *metrics])
-    texts = [name for name in (VERSION, LABEL) if name in frame]
+    texts = [name for name in (VERSION, LABEL, PHASE) if name in frame]
     frame[texts] = frame[texts].fillna("")
     return frame.astype({**columns, **{name: _OPTIONAL.get(name, "float64") for name in metrics}})
 

@@ -13,7 +13,7 @@ from analysis.error_unit import is_loss
 from budgets.cost.architecture import Architecture, family_of
 from budgets.declaration.sections import Regime
 from budgets.names import unknown
-from runners.results import VERSION
+from runners.results import AVERAGE, PHASE, TRUNK, VERSION
 
 CONFIGURATION = ("subset_size", "quality", "architecture", "strategy")
 """Columns of a configuration: the choices that a budget is spent on."""
@@ -55,12 +55,16 @@ class Trials:
         excluded: ``trial``, ``status`` and ``reason`` of each row of the results that is not in ``frame``.
         lost: Of those, the runs that were lost, with the columns of ``frame``: they diverged or gave no
             number. Runs that failed otherwise are missing, not lost.
+        trunks: Finished trials of trunks, evaluated at constant rate where the run of their cell and seed
+            cools down, with the columns of ``frame``. ``error`` is that of the weight average where it was
+            measured.
     """
 
     frame: pd.DataFrame
     metric: str
     excluded: pd.DataFrame
     lost: pd.DataFrame
+    trunks: pd.DataFrame
 
     @property
     def sound(self) -> pd.DataFrame:
@@ -83,12 +87,15 @@ def tidy(
         texts = {*TEXT, "family", "trunk"}
         nothing = pd.DataFrame({name: pd.Series(dtype=object if name in texts else float) for name in KEPT})
         excluded = pd.DataFrame(columns=["trial", "status", "reason"], dtype=object)
-        return Trials(frame=nothing, metric=metric, excluded=excluded, lost=nothing)
+        return Trials(frame=nothing, metric=metric, excluded=excluded, lost=nothing, trunks=nothing)
     if metric not in results and "status" in results and not (results["status"] == "finished").any():
         results = results.assign(**{metric: np.nan})  # all trials failed
     _check_columns(results, metric)
     finished = (results["status"] == "finished").to_numpy(bool)
-    value = _numbers(results, metric)
+    constant, value = of_trunks(results), _numbers(results, metric)
+    if metric + AVERAGE in results:
+        averaged = _numbers(results, metric + AVERAGE)
+        value = np.where(constant & np.isfinite(averaged), averaged, value)
     measured = finished & np.isfinite(value)
     if not is_loss(metric):
         _check_fraction(results, metric, value, measured)
@@ -101,7 +108,7 @@ def tidy(
         for status, reason in zip(excluded["status"], excluded["reason"], strict=True)
     ]
     count, reading = (f"{metric.rpartition('/')[0]}/{last}" for last in ("count", READING_ERROR))
-    lost = (results["status"] == "diverged").to_numpy(bool) | (finished & ~measured)
+    lost = ((results["status"] == "diverged").to_numpy(bool) | (finished & ~measured)) & ~constant
     cells = results.assign(budget=budgets(results), lost=lost.astype(np.float64))
     if lost.any():
         cells["lost"] = cells.groupby(list(CELL), dropna=False)["lost"].transform("sum")
@@ -112,16 +119,33 @@ def tidy(
         reading_error=np.nan_to_num(_numbers(results, reading)) if reading in results else 0.0,
         trunk=results["trunk"].fillna("") if "trunk" in results else "",
     )[[*KEPT]]
-    frame = cells[measured]
-    _check_cells(frame)
-    cell = group_numbers(frame, CELL)
-    _check_seeds(frame, cell, results.get("line", results["trial"])[measured])
+    place = results.get("line", results["trial"])
+    frame, trunks = (
+        _ordered(cells[rows], place[rows]) for rows in (measured & ~constant, measured & constant)
+    )
     return Trials(
-        frame=frame.iloc[np.lexsort((frame["seed"], cell))].reset_index(drop=True),
-        metric=metric,
+        frame=frame, trunks=trunks, metric=metric,
         excluded=excluded.assign(reason=reasons).reset_index(drop=True),
         lost=cells[lost].assign(error=np.nan).reset_index(drop=True),
-    )
+    )  # fmt: skip
+
+
+def _ordered(frame: pd.DataFrame, places: "pd.Series[str]") -> pd.DataFrame:
+    """Return checked trials, whose places in the table are given, by cell and seed."""
+    _check_cells(frame)
+    cell = group_numbers(frame, CELL)
+    _check_seeds(frame, cell, places)
+    return frame.iloc[np.lexsort((frame["seed"], cell))].reset_index(drop=True)
+
+
+def of_trunks(table: pd.DataFrame) -> Mask:
+    """Return which rows of results or a plan are trials of trunks, evaluated without a cooldown."""
+    return np.asarray(table[PHASE] == TRUNK) if PHASE in table else np.zeros(len(table), dtype=bool)
+
+
+def cooled(table: pd.DataFrame) -> pd.DataFrame:
+    """Return results or a plan without the trials of trunks: one row for each cell and seed."""
+    return table[~of_trunks(table)] if PHASE in table else table
 
 
 def repeated(results: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
@@ -254,9 +278,9 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def metrics(results: pd.DataFrame) -> tuple[str, ...]:
     """Return the names of a results table's metric columns, ``<evaluation set>/<metric>``.
 
-    Image counts, standard errors and reading errors are not metrics.
+    Image counts, standard errors, reading errors and metrics of weight averages are not among them.
     """
-    beside = ("/count", "_se", f"/{READING_ERROR}")
+    beside = ("/count", "_se", AVERAGE, f"/{READING_ERROR}")
     return tuple(name for name in map(str, results.columns) if "/" in name and not name.endswith(beside))
 
 
