@@ -8,7 +8,7 @@ from math import isnan
 import numpy as np
 import pandas as pd
 
-from analysis.cells.table import budgets, records
+from analysis.cells.table import budgets, of_trunks, records
 from analysis.labels import budget_text, with_regime
 from budgets.planning.facts import ScoreCost
 from budgets.planning.plan import AGAIN
@@ -121,15 +121,17 @@ def trial_hours(events: pd.DataFrame) -> dict[str, float]:
 def run_hours(results: pd.DataFrame, events: pd.DataFrame) -> dict[str, float]:
     """Return the device hours that each trial takes as a run of its own.
 
-    A branch continues its trunk from the milestone of the next shorter trial. The part of the trunk up to
-    there is added, as long as it took the trials that trained it.
+    A branch continues its trunk from a milestone. The part of the trunk up to there is added, as long as it
+    took the trials that trained it: the next shorter branches, or trials that end at the milestones.
     """
     own = trial_hours(events)
     if not own or "trunk" not in results:
         return own
     hours = dict(own)
-    branches = results[results["trunk"].fillna("") != ""]
-    for _, trunk in branches.sort_values("train_flops").groupby("trunk"):
+    branches = results[(results["trunk"].fillna("") != "") & (results["train_flops"] > 0)]
+    starts = branches["train_flops"] - branches["paid_flops"]
+    branches = branches.assign(start=starts, longer=of_trunks(branches)).sort_values(["start", "longer"])
+    for _, trunk in branches.groupby("trunk"):
         shared = start = per_flop = 0.0
         for trial, flops, paid in trunk[["trial", "train_flops", "paid_flops"]].itertuples(index=False):
             shared += (flops - paid - start) * per_flop

@@ -130,7 +130,7 @@ def cell_draws(
 
 def study_draws(study: StudyFrames) -> CellDraws:
     """Return the cells of a study's finished trials with the draws of all of its grid."""
-    grid = pd.concat([study.plan, study.not_chosen])
+    grid = pd.concat([study.every("plan"), study.every("not_chosen")])
     return cell_draws(study.trials, grid, confidence=study.confidence)
 
 

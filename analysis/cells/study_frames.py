@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from analysis.cells.table import CONFIGURATION, Trials, tidy, used_attempts
+from analysis.cells.table import CONFIGURATION, Trials, cooled, of_trunks, tidy, used_attempts
 from budgets.cost.architecture import Architecture
 from runners.results import SPENT_COLUMNS, to_frame
 
@@ -112,6 +112,8 @@ class StudyFrames:
         midway: Metrics of trials at shares of their steps, one row an evaluation.
         plan: One row per planned trial; in an adaptive study only those that the design chose.
         not_chosen: The other trials of an adaptive study's grid; empty otherwise.
+        trunks: Rows of trunks, evaluated at constant rate, that ``results``, ``plan`` and ``not_chosen`` are
+            without, by these names; empty if the study evaluates none. See `by_phase` and `every`.
         left_out: Cells left out of the plan, with ``reason``.
         unread: For an imported study, the rows of its table that were not read, with ``reason``.
         sweeps: For an imported study, what was tried in each cell, see `sweeps.choose`; empty without.
@@ -140,6 +142,7 @@ class StudyFrames:
     midway: pd.DataFrame = field(default_factory=pd.DataFrame)
     plan: pd.DataFrame = field(default_factory=pd.DataFrame)
     not_chosen: pd.DataFrame = field(default_factory=pd.DataFrame)
+    trunks: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     left_out: pd.DataFrame = field(default_factory=pd.DataFrame)
     unread: pd.DataFrame = field(default_factory=pd.DataFrame)
     sweeps: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -155,7 +158,13 @@ class StudyFrames:
     @property
     def trials(self) -> Trials:
         """The finished trials, and those that ended without a result, in their planned cells."""
-        return tidy(as_planned(self.results, self.plan), metric=self.metric, own=self.architectures)
+        results, plan = self.every("results"), self.every("plan")
+        return tidy(as_planned(results, plan), metric=self.metric, own=self.architectures)
+
+    def every(self, table: Literal["results", "plan", "not_chosen"]) -> pd.DataFrame:
+        """Return a table with the rows of trunks, which have the cells and seeds of cooled ones."""
+        rows: pd.DataFrame = getattr(self, table)
+        return pd.concat([rows, self.trunks.get(table)]) if self.trunks else rows
 
     @property
     def tuned_rates(self) -> dict[tuple[str, str], float] | None:
@@ -163,6 +172,13 @@ class StudyFrames:
         if self.imported:
             return None
         return {} if self.tuned is None else self.tuned.rates
+
+
+def by_phase(**tables: pd.DataFrame) -> dict[str, Any]:
+    """Return tables of both phases as arguments of `StudyFrames`: those of cooled trials, and ``trunks``."""
+    trunks = {name: table[of_trunks(table)] for name, table in tables.items()}
+    kept: dict[str, Any] = {name: cooled(table) for name, table in tables.items()}
+    return kept | ({"trunks": trunks} if any(map(len, trunks.values())) else {})
 
 
 def as_planned(results: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
@@ -192,16 +208,20 @@ def missing(plan: pd.DataFrame, trials: Trials, begun: Mapping[str, str]) -> pd.
 
     Returns:
         One row per cell and reason, in the order of the plan: ``regime``, ``budget``, the columns of
-        ``CONFIGURATION``, ``seeds`` (texts joined by ", "), ``trials`` and ``reason``.
+        ``CONFIGURATION``, ``seeds`` (texts joined by ", ", those of trunks are named so), ``trials`` and
+        ``reason``.
     """
     columns = ["regime", "budget", *CONFIGURATION, "seeds", "trials", "reason"]
     if plan.empty:
         return pd.DataFrame(columns=columns)
     reasons = dict(begun) | dict(zip(trials.excluded["trial"], trials.excluded["reason"], strict=True))
-    lacking = plan[~plan["trial"].isin(trials.frame["trial"])]
+    lacking = plan[~plan["trial"].isin(pd.concat([trials.frame, trials.trunks])["trial"])]
     worded = lacking.assign(
         reason=[reasons.get(trial, WAITING) for trial in lacking["trial"]],
-        seeds=lacking["seed"].map("{:.0f}".format),
+        seeds=[
+            f"{seed:.0f}{' (trunk)' if trunk else ''}"
+            for seed, trunk in zip(lacking["seed"], of_trunks(lacking), strict=True)
+        ],
     )
     cell = ["regime", "budget", *CONFIGURATION, "reason"]
     grouped = worded.groupby(cell, sort=False)["seeds"].agg([", ".join, "size"]).reset_index()

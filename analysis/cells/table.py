@@ -220,7 +220,7 @@ def with_budgets(plan: pd.DataFrame, trials: Trials) -> pd.DataFrame:
     measured = trials.frame.set_index("trial")["budget"].reindex(plan["trial"]).to_numpy(np.float64)
     known = np.isfinite(measured)
     same = dict(zip(budget[known], measured[known], strict=True))
-    ended = {*trials.frame["trial"], *trials.lost["trial"]}
+    ended = {*trials.frame["trial"], *trials.lost["trial"], *trials.trunks["trial"]}
     return plan.assign(
         budget=[same.get(value, value) for value in budget], ended=[trial in ended for trial in plan["trial"]]
     )

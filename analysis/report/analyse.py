@@ -85,10 +85,9 @@ class Analysis:
 
 def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
     """Compute everything that a report says of a study, and report progress after each long step."""
-    results, plan = study.results, study.plan
-    trials = study.trials
+    every, trials = study.every("plan"), study.trials
     draws = study_draws(study)
-    planned = with_budgets(plan, trials)
+    planned, all_planned = with_budgets(study.plan, trials), with_budgets(every, trials)
     best = with_scope(
         best_at_budgets(draws), draws, plan=planned, left_out=study.left_out, rates=study.tuned_rates,
         own=study.architectures,
@@ -111,13 +110,13 @@ def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
         draws=draws,
         outliers=outliers(draws.families, trials),
         progress=TrialCounts(
-            planned=max(len(planned), len(results)),
-            finished=len(trials.frame),
+            planned=max(len(all_planned), len(study.every("results"))),
+            finished=len(trials.frame) + len(trials.trunks),
             excluded=len(trials.excluded),
             begun=len(study.begun),
-            not_chosen=len(study.not_chosen),
+            not_chosen=len(study.every("not_chosen")),
         ),
-        missing=missing(planned, trials, study.begun),
+        missing=missing(all_planned, trials, study.begun),
         best=best,
         contrasts=table,
         laws=fitted,
@@ -130,15 +129,15 @@ def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
         pareto=pareto(draws),
         shares=variance_shares(draws),
         quality_trades=quality_trades(draws),
-        robustness=robustness(results, metric=trials.metric),
+        robustness=robustness(study.results, metric=trials.metric),
         cost=totals(
-            plan,
+            every,
             study.spent,
             study.events,
             budget_flops=study.budget_flops,
             price_per_hour=study.price_per_hour,
         ),
-        levels=by_level(plan, study.spent, study.events),
+        levels=by_level(every, study.spent, study.events),
         scores=study.scores,
         imported=study.imported,
     )

@@ -51,7 +51,7 @@ class FirstScreen:
 def first_screen(found: Analysis, study: StudyFrames) -> FirstScreen:
     """Return the texts of the first screen."""
     shown, more = turns(found.best)
-    hours = run_hours(study.results, study.events)
+    hours = run_hours(study.every("results"), study.events)
     return FirstScreen(
         answer="".join(f"At {line}" for line in answer_lines(shown.tail(1), found)),
         caveats=tuple(_caveats(found, study)),

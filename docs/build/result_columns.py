@@ -36,7 +36,8 @@ This page is generated from `runners/results.py` and `analysis/report/answer_fra
 _IN_PYTHON = """## In Python
 
 [`Study`](python.md) has the tables above as `study.results`, `study.curves` and `study.plan`, of which the
-last two are empty for an imported study, and the answers of the report as frames with the columns below.
+last two are empty for an imported study; rows of trunks are apart, as `study.trunks`. It has the answers of
+the report as frames with the columns below.
 Errors are fractions from 0 to 1, or values of a loss. Intervals are 90 %; NaN means unknown. Under
 `fixed-compute`, `study.best().frame` has a row per `budget`. In the other regimes it has a row per compute,
 `train_flops`, and `budget` is the samples of that row's trial, so it may repeat."""

@@ -73,9 +73,10 @@ class OpenedStudy:
     Attributes:
         name: Its name.
         metric: Metric that it compares.
-        results: One row per trial that ended, as in ``results.parquet``.
+        results: One row per trial that ended, as in ``results.parquet`` without the rows of trunks.
+        trunks: The rows of trunks, evaluated at constant rate, of which there may be none.
         curves: Training curves, as in ``curves.parquet``.
-        plan: Planned trials, as in ``plan.parquet``.
+        plan: Planned trials, as in ``plan.parquet`` without those of trunks.
 
     Raises:
         ValueError: There is no such study, or it has not been run.
@@ -93,6 +94,7 @@ class OpenedStudy:
         self._frames = study_frames(study)
         self.name, self.metric = self._frames.name, self._frames.metric
         self.results, self.curves, self.plan = self._frames.results, self._frames.curves, self._frames.plan
+        self.trunks = self._frames.trunks.get("results", self.results.head(0))
 
     def __repr__(self) -> str:
         """Return the study's name and size."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.cells.study_frames import StudyFrames, Tuned
+from analysis.cells.study_frames import StudyFrames, Tuned, by_phase
 from analysis.cells.table import first_attempts, used_attempts
 from analysis.labels import call_strategies
 from analysis.report.analyse import OnProgress, no_progress
@@ -149,12 +149,10 @@ def study_frames(study: Study | Imported) -> StudyFrames:
         settings=_settings(study.declaration, results),
         target_flops=study.declaration.design.forecast,
         confidence=declared_confidence(study.declaration),
-        results=results,
+        **by_phase(results=results, plan=plan, not_chosen=planned[apart]),
         again=attempts(every, study.declaration.metric),
         curves=used_attempts(_table_or_empty(study, "curves.parquet", CURVE_COLUMNS), every),
         midway=used_attempts(_table_or_empty(study, MIDWAY, MIDWAY_COLUMNS), every),
-        plan=plan,
-        not_chosen=planned[apart],
         left_out=study.read_table("left-out.parquet"),
         scores=_table_or_empty(study, "scores.parquet", SCORE_COLUMNS),
         spent=spent,

@@ -112,7 +112,7 @@ class Study:
 
     @property
     def plan_tables(self) -> dict[str, str]:
-        """Phase of the study by table of its planned trials: ``tuning`` if one is declared, then ``grid``."""
+        """Part of the study by table of its planned trials: ``tuning`` if one is declared, then ``grid``."""
         # An earlier declaration may have had a tuning, whose table stays.
         tuning = {} if self.declaration.tuning is None else {"tuning-plan.parquet": "tuning"}
         return tuning | {"plan.parquet": "grid"}

@@ -103,7 +103,7 @@ def read_status(study: Study, *, why: bool = False) -> StudyStatus:
     folder = study.folder
     planned = planned_trials(study)
     events = read_events(folder / "events.jsonl")
-    apart = (planned["phase"] == "grid") & not_chosen(study.declaration, folder, planned)
+    apart = (planned["part"] == "grid") & not_chosen(study.declaration, folder, planned)
     plan = planned[~apart].reset_index(drop=True)
     holder = active_run(folder)
     book = read_book(study, planned_rows(plan))
@@ -146,7 +146,7 @@ def read_status(study: Study, *, why: bool = False) -> StudyStatus:
         slots_busy=busy,
         left_s=forecast(
             left_of(ahead, states, running, start_s=start)
-            + ([] if (planned["phase"] == "grid").any() else _later(folder, start)),
+            + ([] if (planned["part"] == "grid").any() else _later(folder, start)),
             _measured_speeds(rows, events, running),
             slots=slots or 1,
         ),
@@ -172,25 +172,25 @@ def _design(
     """Return the answers of an adaptive design in words; none of another study."""
     if not study.declaration.design.adaptive:
         return ()
-    found = answers(study, planned[planned["phase"] == "grid"])
+    found = answers(study, planned[planned["part"] == "grid"])
     unit = ErrorUnit.of(study.declaration.metric)
     return (*answer_lines(found, unit, why=why), *design_lines(events, planned[apart]))
 
 
 def _outliers(study: Study, planned: pd.DataFrame) -> tuple[str, ...]:
     """Return the results so far that stand out, in words."""
-    grid = first_attempts(planned[planned["phase"] == "grid"])
+    grid = first_attempts(planned[planned["part"] == "grid"])
     if (trials := trials_so_far(study, grid)) is None:
         return ()
     return outlier_lines(outliers(families(trials, grid), trials), ErrorUnit.of(trials.metric))
 
 
 def planned_trials(study: Study) -> pd.DataFrame:
-    """Return the planned trials, tuning first; the column ``phase`` is ``tuning`` or ``grid``."""
+    """Return the planned trials, tuning first; the column ``part`` is ``tuning`` or ``grid``."""
     tables = study.plan_tables
     study.require_run(*tables)
     written = [name for name in tables if study.has([name])]
-    parts = [study.read_table(name).assign(phase=tables[name]) for name in written]
+    parts = [study.read_table(name).assign(part=tables[name]) for name in written]
     plan = pd.concat(parts, ignore_index=True).drop_duplicates("trial", keep="last", ignore_index=True)
     call_strategies(plan)
     return plan
@@ -198,7 +198,7 @@ def planned_trials(study: Study) -> pd.DataFrame:
 
 def _decided_tuning(folder: Path, rows: Mapping[str, dict[str, Any]]) -> dict[str, TrialState]:
     """Return the states of a tuning's trials if all have results: no run needs their folders."""
-    tuned = [trial for trial, row in rows.items() if row["phase"] == "tuning"]
+    tuned = [trial for trial, row in rows.items() if row["part"] == "tuning"]
     states = table_states(folder / "tuning.parquet", tuned)
     return states if all(state.column == "done" for state in states.values()) else {}
 
@@ -215,7 +215,7 @@ def _without_room(
         return set()
     room = cap - book.spent_flops - book.reserved_flops
     near = {*read_winners(study.folder / "tuning.json").get("neighbours", ())}
-    tuned = {trial for trial, row in rows.items() if row["phase"] == "tuning"} - near
+    tuned = {trial for trial, row in rows.items() if row["part"] == "tuning"} - near
     rooms = dict.fromkeys(rows, room)
     for trials, share in zip((tuned, near), tuning_reserves(study.declaration), strict=True):
         rooms |= dict.fromkeys(trials, min(room, share - sum(book.of(trial).taken_flops for trial in trials)))
@@ -231,7 +231,7 @@ def _without_room(
 
 def _ordered_levels(plan: pd.DataFrame, states: Mapping[str, TrialState]) -> list[Level]:
     """Return the counts of trials by level and state, tuning first, then levels in ascending order."""
-    tuning = plan["phase"] == "tuning"
+    tuning = plan["part"] == "tuning"
     names = plan["level_flops"].map(lambda flops: "no level" if pd.isna(flops) else format_flops(flops))
     order = plan["level_flops"].fillna(float("inf")).mask(tuning, -1.0)
     return count_levels(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.belief.cell_draws import CellDraws, cell_draws
-from analysis.cells.study_frames import StudyFrames
+from analysis.cells.study_frames import StudyFrames, by_phase
 from analysis.cells.table import tidy
 from analysis.charts.figure_data import FigureData, Missing
 
@@ -126,7 +126,7 @@ def frames_around(results: pd.DataFrame) -> StudyFrames:
         for over in (4, 2)
     )  # fmt: skip
     return StudyFrames(
-        name="made-up", metric="held-out/top1", results=results, midway=midway,
-        curves=pd.concat(curves, ignore_index=True), plan=plan, left_out=left_out,
+        name="made-up", metric="held-out/top1", midway=midway, **by_phase(results=results, plan=plan),
+        curves=pd.concat(curves, ignore_index=True), left_out=left_out,
         spent=pd.DataFrame(book), events=pd.DataFrame(events),
     )  # fmt: skip

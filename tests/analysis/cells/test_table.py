@@ -1,13 +1,15 @@
 """Validation of results tables: rows used, rows excluded, planned cells of lost runs, and errors."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.cells.study_frames import StudyFrames, as_planned
-from analysis.cells.table import CELL, levels, repeated, tidy, used_attempts
+from analysis.cells.study_frames import StudyFrames, as_planned, by_phase, missing
+from analysis.cells.table import CELL, levels, repeated, tidy, used_attempts, with_budgets
 from tests.analysis.synthetic import METRIC, study
 
 
@@ -71,6 +73,24 @@ def test_of_several_attempts_the_newest_with_a_result_has_the_place_of_the_first
     assert len(trials.frame) + len(trials.excluded) == len(first)
     assert used_attempts(first, first) is first
     assert used_attempts(imported := first.drop(columns="attempt"), imported) is imported
+
+
+def test_rows_of_trunks_are_apart_from_those_of_their_cells_and_count_in_costs(frames: StudyFrames) -> None:
+    states = [f"{trial}-trunk" for trial in frames.results["trial"]]
+    own: dict[str, Any] = {"phase": "trunk", "train_flops": frames.results["train_flops"] * 0.8}
+    trunks = frames.results.assign(trial=states, **{METRIC: frames.results[METRIC] * 0.9}, **own)
+    results = pd.concat([frames.results.assign(phase=""), trunks], ignore_index=True)
+    planned = pd.concat([frames.plan.assign(phase=""), frames.plan.assign(trial=states, **own)])
+
+    both = replace(frames, **by_phase(results=results.iloc[:-2], plan=planned))
+    assert both.results["trial"].tolist() == frames.results["trial"].tolist()
+    assert len(both.every("plan")) == 2 * len(both.plan) == 2 * len(frames.plan)
+    trials = both.trials
+    pd.testing.assert_frame_equal(trials.frame, frames.trials.frame)
+    assert trials.trunks["trial"].isin(states[:-2]).sum() == len(states) - 2
+    lacking = missing(with_budgets(both.every("plan"), trials), trials, {})
+    assert lacking["seeds"].tolist() == ["1 (trunk), 2 (trunk)"]
+    assert by_phase(results=frames.results) == {"results": frames.results}
 
 
 def test_a_study_whose_trials_all_failed_has_reasons_and_no_metric(frames: StudyFrames) -> None:
