@@ -3,12 +3,15 @@
 Run ``python benchmarks/design.py`` from the root of the checkout; ``--repeats 4 --studies 20`` is a quick
 version, and ``--only PART`` runs one part. Its parts:
 
-* ``small-full``: the embedded study's grid, in random orders of its seeds. The verdict at each level must be
-  that of the full grid; a tie must contain the full grid's leader, and its own leader must belong to the full
-  grid's tie. It is priced by training FLOPs, then by trunks: a run also pays for the lower levels of its
-  seed, whose constant part is paid once. The share is that of the full grid's training FLOPs in both.
-* ``made-up``: simulated grids with known answers (``tests/analysis/made_up/designs.py`` and
-  ``coverage.py`` beside it): clear verdicts that are wrong, and intervals of the leaders that hold the truth.
+* ``orders``: the embedded study's grid, in random orders of its seeds. The verdict at each level must be that
+  of the full grid; a tie must contain the full grid's leader, and its own leader must belong to the full
+  grid's tie. ``trunk``: trunks are evaluated at their milestones; ``branch``: only branches are, a run pays
+  for the lower levels of its seed, whose constant part is paid once. The share is that of the training FLOPs
+  of all cooled runs in both. The decision accuracy at some shares is printed (``decision_accuracy.py``).
+* ``made-up``: simulated grids with known answers (``designs.py`` and ``studies.py`` in
+  ``tests/analysis/made_up``): clear verdicts that are wrong, intervals of the leaders that hold the truth,
+  the regret at the highest level beside that of successive halving at equal FLOPs, and the decision accuracy
+  of the first ``--repeats`` grids of many configurations.
 * ``paper``: the paper's digitised one-epoch curves, with single runs: FLOPs until the leaders of the full
   curves are named, or others within a point of them.
 * ``cost``: processor time of a decision over 100, 2,000 and 20,000 trials.
@@ -22,8 +25,7 @@ import argparse
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +34,15 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis.answers.best import best_at_budgets
-from analysis.belief.cell_draws import cell_draws
-from analysis.cells.table import CONFIGURATION, budgets, curve_numbers, records, tidy
+from analysis.arrays import Floats
+from analysis.cells.table import CONFIGURATION, budgets, cooled, curve_numbers, of_trunks, records, tidy
 from analysis.design.adaptive import Decision, decide
-from analysis.design.questions import Ask
+from analysis.design.questions import Answer, Ask, answers_to
 from analysis.labels import configuration_text
-from benchmarks.measured import ROOT, Result, at_least, at_most, reported, verdict
-from tests.analysis.made_up.designs import grid
+from benchmarks.decision_accuracy import SHARES, KnownGrid, part_of, score, share_for
+from benchmarks.measured import ROOT, Result, at_least, at_most, between, reported, verdict
+from tests.analysis.made_up import valleys
+from tests.analysis.made_up.designs import Kind, grid
 from tests.analysis.made_up.studies import study
 from tests.analysis.paper_curves import families
 
@@ -47,8 +50,13 @@ METRIC = "held-out/top1"
 COOLDOWN = 0.2
 SLOTS = 2
 POINT = 0.01
-SHARED = {"trunks": 0.5, "near-trunks": 0.9, "apart-trunks": 0.0}
-"""Simulated grids by trunks, with the correlation of a trunk's levels."""
+GRID = next(name for name in ("small-trunk", "small-full") if (ROOT / "results" / name).exists())
+GRIDS: dict[str, tuple[float, Kind]] = {
+    "designs": (0.0, "designs"), "trunks": (0.5, "designs"), "near-trunks": (0.9, "designs"),
+    "chance": (0.0, "chance"), "late": (0.5, "late"),
+}  # fmt: skip
+"""Simulated grids: the correlation of a trunk's levels, 0 without trunks, and their kind."""
+CURVES: dict[str, valleys.Kind] = {kind: kind for kind in valleys.KINDS}
 
 Truth = Callable[[Mapping[str, Any], float], float]
 
@@ -57,12 +65,12 @@ def main() -> int:
     """Run the benchmark and return the exit code."""
     parser = argparse.ArgumentParser(description="Measure what adaptive designs save and how right they are.")
     parser.add_argument("--repeats", type=int, default=20, help="orders of seeds of the embedded study (20)")
-    parser.add_argument("--studies", type=int, default=200, help="simulated grids of each kind (200)")
-    parser.add_argument("--only", choices=["small-full", "made-up", "paper", "cost"], help="run one part")
+    parser.add_argument("--studies", type=int, default=100, help="simulated grids of each kind (100)")
+    parser.add_argument("--only", choices=["orders", "made-up", "paper", "cost"], help="run one part")
     options = parser.parse_args()
     parts: dict[str, Callable[[], list[Result]]] = {
-        "small-full": lambda: _small_full(options.repeats),
-        "made-up": lambda: _made_up(options.studies),
+        "orders": lambda: _orders(options.repeats),
+        "made-up": lambda: _made_up(options.studies, options.repeats),
         "paper": _paper,
         "cost": _cost,
     }
@@ -81,18 +89,17 @@ def replay(
     """Run a design on a grid whose results are known.
 
     Returns:
-        Its last decision, the share of the grid's FLOPs that it spent, and the results that it saw.
+        Its last decision, its paid FLOPs as a share of the training FLOPs of all cooled runs, and the results
+        that it saw, in the order in which they were chosen.
     """
     done: list[str] = []
     spent = 0.0
     everything = tidy(results, metric=metric)
-    frame = everything.frame
     while True:
-        seen = replace(everything, frame=frame[frame["trial"].isin(done)].reset_index(drop=True))
-        decision = decide(seen, results, ask=ask, slots=slots)
+        decision = decide(part_of(everything, done), results, ask=ask, slots=slots)
         if decision.stop:
-            share = spent / float(results["train_flops"].sum())
-            return decision, share, results[results["trial"].isin(done)]
+            share = spent / float(cooled(results)["train_flops"].sum())
+            return decision, share, results.set_index("trial").loc[done].reset_index()
         done += [pick.trial for pick in decision.picks]
         spent += sum(pick.cost_flops for pick in decision.picks)
 
@@ -106,26 +113,56 @@ def with_trunks(results: pd.DataFrame) -> pd.DataFrame:
     return results.assign(trunk=trunk, paid_flops=flops - (1 - COOLDOWN) * shorter)
 
 
-def _small_full(repeats: int) -> list[Result]:
-    results = pd.read_parquet(ROOT / "results" / "small-full" / "results.parquet")
-    full = records(best_at_budgets(cell_draws(tidy(results, metric=METRIC), results)))
+def _orders(repeats: int) -> list[Result]:
+    """Replay the embedded study's grid in random orders of its seeds: with trunks evaluated, and without."""
+    results = pd.read_parquet(ROOT / "results" / GRID / "results.parquet")
     lines = []
-    for name, target in (("plain", 0.5), ("trunks", 0.35)):
-        shares, agreed = [], []
+    for name in ("trunk", "branch") if of_trunks(results).any() else ("branch",):
+        grid = results if name == "trunk" else cooled(results)
+        full = answers_to(tidy(grid, metric=METRIC), grid, Ask())
+        found, scores = defaultdict[str, list[float]](list), []
         for repeat in range(repeats):
-            shuffled = _shuffled(results, np.random.default_rng(repeat))
-            offered = with_trunks(shuffled) if name == "trunks" else shuffled
-            decision, share, _ = replay(offered, metric=METRIC, ask=Ask())
-            shares.append(share)
+            generator = np.random.default_rng(repeat)
+            offered = _shuffled(grid, generator)
+            offered = offered if name == "trunk" else with_trunks(offered)
+            decision, share, chosen = replay(offered, metric=METRIC, ask=Ask())
             same = [_same(row, decision) for row in full]
-            agreed.append(all(same))
+            found["share"].append(share)
+            found["same"].append(all(same))
+            known = KnownGrid(results=offered, metric=METRIC)
+            scores.append(accuracy(known, known.full[0], chosen, generator))
             print(f"  {name} {repeat}: {share:.0%} of the FLOPs, same verdicts {same}", flush=True)
+        share, agree = float(np.mean(found["share"])), float(np.mean(found["same"]))
         lines += [
-            at_most(f"full_{name}_share", float(np.mean(shares)), target),
-            reported(f"full_{name}_largest_share", max(shares)),
-            at_least(f"full_{name}_same_verdicts", float(np.mean(agreed)), 1),
+            at_most(f"{name}_share", share, 0.2 if name == "trunk" else 0.35),
+            reported(f"{name}_largest_share", max(found["share"])),
+            at_least(f"{name}_verdicts_agree", agree, 0.9),
+            *_curve(name, scores),
         ]
     return lines
+
+
+def accuracy(
+    known: KnownGrid, reference: Floats, chosen: pd.DataFrame, generator: np.random.Generator
+) -> dict[str, list[tuple[float, float]]]:
+    """Return the scores of each way at ``SHARES``; of the design those of its chosen trials."""
+    ranks = known.ranks(chosen["trial"].tolist(), generator)
+    return {way: [score(one, reference) for one in of_way] for way, of_way in ranks.items()}
+
+
+def _curve(name: str, scores: Sequence[Mapping[str, Sequence[tuple[float, float]]]]) -> list[Result]:
+    """Print the mean scores of each way, and return lines of the design's."""
+    print(
+        f"\n  {name}: pairs right in %, regret in points\n  share     "
+        + "".join(f"{x:11.0%}" for x in SHARES)
+    )
+    mean = {way: np.mean([one[way] for one in scores], axis=0) for way in scores[0]}
+    for way, values in mean.items():
+        print(f"  {way:10}" + "".join(f"{100 * pairs:6.0f} {100 * lost:4.1f}" for pairs, lost in values))
+    print(flush=True)
+    right = [float(pairs) for pairs in mean["design"][:, 0]]
+    lines = [reported(f"pairs_right_at_{x:g}_{name}", right[SHARES.index(x)]) for x in (0.05, 0.1, 0.2)]
+    return [*lines, reported(f"pairs_right_in_90_percent_share_{name}", share_for(right, 0.9))]
 
 
 def _shuffled(results: pd.DataFrame, generator: np.random.Generator) -> pd.DataFrame:
@@ -137,47 +174,59 @@ def _shuffled(results: pd.DataFrame, generator: np.random.Generator) -> pd.DataF
     return ordered.drop(columns="curve").reset_index(drop=True)
 
 
-def _same(row: Mapping[str, Any], decision: Decision) -> bool:
+def _same(full: Answer, decision: Decision) -> bool:
     """Return whether a design agrees with the full grid's verdict at a level."""
-    answer = next(one for one in decision.answers if one.flops == row["flops"])
-    leader = configuration_text(row)
-    if row["verdict"] == "clear":
-        return answer.verdict == "clear" and answer.leader == leader
-    return answer.verdict == "tie" and leader in answer.tied and answer.leader in str(row["tied"]).split("; ")
+    answer = next(one for one in decision.answers if one.flops == full.flops)
+    if full.verdict == "clear":
+        return answer.verdict == "clear" and answer.leader == full.leader
+    return answer.verdict == "tie" and full.leader in answer.tied and answer.leader in full.tied
 
 
-def _made_up(studies: int) -> list[Result]:
+def _made_up(studies: int, repeats: int) -> list[Result]:
     lines = []
-    for kind in ("designs", "floor", "broken", "shifted", *SHARED):
-        found = defaultdict[str, list[float]](list)
+    for kind in (*CURVES, *GRIDS):
+        found, scores = defaultdict[str, list[float]](list), []
         for number in range(studies):
             results, truth = _simulated(kind, number)
-            decision, share, _ = replay(results, metric=METRIC, ask=Ask())
+            decision, share, chosen = replay(results, metric=METRIC, ask=Ask())
             found["share"].append(share)
             _judge(results, truth, decision, found)
-            _forecast(results, truth, found)
-        mean = {what: float(np.mean(found[what] or [0.0])) for what in ("wrong", "held", "forecast")}
+            _forecast(cooled(results), truth, found)
+            known = KnownGrid(results=results, metric=METRIC)
+            top = float(results["level_flops"].max())
+            errors = [truth(row, top) for row in records(known.full[1].configurations)]
+            reference = np.where(np.isfinite(known.full[0]), errors, np.inf)
+            ours = np.where([name == decision.answers[-1].leader for name in known.full[1].names], 0.0, 1.0)
+            found["ours"].append(score(ours, reference)[1])
+            found["halving"].append(score(known.halving(share), reference)[1])
+            if number < repeats and kind in GRIDS:
+                scores.append(accuracy(known, reference, chosen, np.random.default_rng(number)))
+        mean = {what: float(np.mean(values)) for what, values in found.items()}
         print(
-            f"  {kind}: {np.mean(found['share']):.0%} of the FLOPs, {np.mean(found['clear']):.0%} clear, "
-            f"the best is among the tied in {np.mean(found['tied']):.1%}, its distance to the leader is at "
-            f"most {max(found['regret']):.3f}, the best was dropped in {np.mean(found['dropped']):.1%}",
+            f"  {kind}: {mean['share']:.0%} of the FLOPs, {mean['clear']:.0%} clear, the best is among the "
+            f"tied in {mean['tied']:.1%}, its distance to the leader is at most {max(found['regret']):.3f}, "
+            f"the best was dropped in {mean['dropped']:.1%}",
             flush=True,
         )
         lines += [
-            at_most(f"clear_but_wrong_{kind}", mean["wrong"], 0.10),
-            at_least(f"interval_{kind}", mean["held"], 0.85),
+            at_most(f"clear_but_wrong_{kind}", mean.get("wrong", 0.0), 0.05),
+            between(f"interval_{kind}", mean["held"], 0.85, 0.97),
             at_least(f"forecast_{kind}", mean["forecast"], 0.85),
+            at_most(f"regret_{kind}", mean["ours"], mean["halving"]),
         ]
+        if scores:
+            lines += _curve(kind, scores)
     return lines
 
 
 def _simulated(kind: str, number: int) -> tuple[pd.DataFrame, Truth]:
-    if kind == "designs" or kind in SHARED:
-        made = grid(number, shared=SHARED.get(kind, 0.0))
-        results = with_trunks(made.results) if kind in SHARED else made.results
-        return results, lambda row, flops: made.truth[str(row["architecture"])](flops)
-    curves = study(kind, number)  # type: ignore[arg-type]
-    return curves.results, lambda row, flops: float(curves.at(row, np.array([flops]))[0])
+    if kind in CURVES:
+        curves = study(CURVES[kind], number)
+        return curves.results, lambda row, flops: float(curves.at(row, np.array([flops]))[0])
+    shared, made_of = GRIDS[kind]
+    made = grid(number, shared=shared, kind=made_of)
+    results = with_trunks(made.results) if shared else made.results
+    return results, lambda row, flops: made.truth[str(row["architecture"])](flops)
 
 
 def _judge(results: pd.DataFrame, truth: Truth, decision: Decision, found: dict[str, list[float]]) -> None:

@@ -30,6 +30,11 @@ def at_least(name: str, value: float, target: float) -> Result:
     return Result(name, value, f"{target:g}", value >= target)
 
 
+def between(name: str, value: float, low: float, high: float) -> Result:
+    """Return the line of a value that must lie in a range."""
+    return Result(name, value, f"{low:g}..{high:g}", low <= value <= high)
+
+
 def reported(name: str, value: float) -> Result:
     """Return the line of a value without a target."""
     return Result(name, value, "none", good=True)
