@@ -219,21 +219,15 @@ def declared_study(options: Namespace) -> "Study":
     """Return the declared study that the options name.
 
     Raises:
-        ValueError: There is no such study, its declaration is wrong, or it was imported.
+        ValueError: As `open_study`, or the study was imported.
     """
-    from study.declare.load import find_declaration, load_declaration
-    from study.state.study import find_imported, find_study, known_studies
+    from study.state.study import Imported, open_study
 
-    results = Path(options.results or "results")
-    if (imported := find_imported(options.study, results)) is not None:
-        raise ValueError(
-            f"{imported.folder} is an imported study: only the commands report and recommend can read it"
+    study = open_study(options.study, results=options.results, pools=options.pools)
+    if isinstance(study, Imported):
+        raise ValueError(  # noqa: TRY004 - a mistake of the user
+            f"{study.folder} is an imported study: only the commands report and recommend can read it"
         )
-    source = find_declaration(options.study, known_studies(results))
-    declaration = load_declaration(source)
-    study = find_study(declaration, results=options.results, pools=options.pools, source=source)
-    if find_imported(declaration.name, study.folder.parent) is not None:
-        raise ValueError(f"{study.folder} is an imported study; change the declaration's name (study:)")
     return study
 
 

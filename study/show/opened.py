@@ -26,10 +26,9 @@ from analysis.report.tables import Table, TextColumn, column, errors, probabilit
 from budgets.declaration.sections import FARTHEST
 from budgets.names import unknown
 from budgets.quantity import parse_count, parse_flops
-from study.declare.load import find_declaration, load_declaration
 from study.show.advice import advise
 from study.show.study_report import study_frames
-from study.state.study import Imported, Study, find_imported, find_study, known_studies
+from study.state.study import Study, open_study
 
 Amount = float | str
 """A number, or its text with a unit: ``5.4e12`` or ``"5.4 TFLOP"``."""
@@ -65,9 +64,8 @@ class StudyAnswer:
 class OpenedStudy:
     """A study with its results and answers, opened by its name or by the file of its declaration.
 
-    ``from study import Study`` names this class. By default a name is looked up in ``results`` below the
-    working directory; a file's study is in the folder that the commands use, which is below its ``storage:``
-    if it declares one. The answers are computed once, when they are first needed. docs/results.md lists the
+    ``from study import Study`` names this class. A name or file opens the study that the commands find by it,
+    see `open_study`. The answers are computed once, when they are first needed. docs/results.md lists the
     columns of every frame with unit and meaning.
 
     Attributes:
@@ -86,7 +84,7 @@ class OpenedStudy:
         """Read the frames of a study from a folder of studies."""
         place = None if results is None else str(results)
         try:
-            study = _find(name, place)
+            study = open_study(name, results=place)
             if isinstance(study, Study):
                 study.require_run("plan.parquet")
         except ValueError as error:
@@ -270,16 +268,3 @@ def _html(lines: Iterable[str], table: Table) -> str:
     said = "".join(f"<div>{escape(line.strip())}</div>" for line in lines)
     note = f"<small>{escape(table.note)}</small>" if table.note else ""
     return f"{said}{table.shown.to_html(index=False, border=0, max_rows=12)}{note}"
-
-
-def _find(name: str, results: str | None) -> Study | Imported:
-    """Return a study by the file of its declaration, or by its name in a folder of studies."""
-    if name.endswith((".yaml", ".yml")):
-        source = find_declaration(name)
-        return find_study(load_declaration(source), results=results, pools=None, source=source)
-    folder = Path(results or "results")
-    if (imported := find_imported(name, folder)) is not None:
-        return imported
-    known = known_studies(folder)
-    path = known[name] if name in known else find_declaration(name, known)
-    return find_study(load_declaration(path), results=str(folder), pools=None)

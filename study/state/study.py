@@ -29,6 +29,7 @@ from runners.trials.trial_files import read_failure, read_outcome
 from runners.trials.trial_job import TrialJob
 from study.declare import DECLARATIONS
 from study.declare.dump import dump_declaration
+from study.declare.load import find_declaration, load_declaration
 from study.storage.bucket_storage import BucketStorage
 from study.storage.folder_storage import FolderStorage
 from study.storage.lock import active_run
@@ -284,6 +285,26 @@ def find_imported(name: str, results: Path) -> Imported | None:
     if any(type(facts.get(fact)) is not kind for fact, kind in _FACTS.items()):
         raise ValueError(f"{record} is damaged; import the table again")
     return Imported(name=name, folder=record.parent, record=facts)
+
+
+def open_study(name: str, *, results: str | None = None, pools: str | None = None) -> Study | Imported:
+    """Return a study by its declaration's file, or by its name: imported, shipped or run before.
+
+    Names are looked up in the folder of studies ``results``, see `find_study`.
+
+    Raises:
+        ValueError: There is no such study, its declaration is wrong or has the name of an imported study, or
+            the record of an imported one is damaged.
+    """
+    folder = Path(results or "results")
+    if (imported := find_imported(name, folder)) is not None:
+        return imported
+    source = find_declaration(name, known_studies(folder))
+    declaration = load_declaration(source)
+    study = find_study(declaration, results=results, pools=pools, source=source)
+    if find_imported(declaration.name, study.folder.parent) is not None:
+        raise ValueError(f"{study.folder} is an imported study; change the declaration's name (study:)")
+    return study
 
 
 def known_studies(results: Path) -> dict[str, Path]:
