@@ -26,6 +26,7 @@ from analysis.belief.verdict import CLEAR, Verdict, judge, ranked, shares
 from analysis.cells.intervals import column_intervals
 from analysis.cells.pareto import SAME_COST, same_cost
 from analysis.cells.table import CONFIGURATION, records
+from analysis.error_unit import ErrorUnit
 from analysis.labels import configuration_text, quality_fraction, with_regime
 from budgets.declaration.sections import FARTHEST
 from budgets.quantity import format_flops, format_number, format_share, plural
@@ -58,6 +59,9 @@ class Recommendation:
         cheaper: Which measured cell is lower at a lower cost; empty without one.
         experiment: The run that would decide or confirm the choice.
         explanation: Source of the intervals.
+        flops: Training FLOPs of one trial, as asked.
+        pairs: Pairs of the pool before filtering, as asked.
+        error_unit: Unit of the errors.
     """
 
     candidates: pd.DataFrame
@@ -68,6 +72,9 @@ class Recommendation:
     cheaper: str
     experiment: str
     explanation: str
+    flops: float
+    pairs: float
+    error_unit: ErrorUnit
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,8 +109,11 @@ def recommend(draws: CellDraws, *, flops: float, pairs: float, limit: float = FA
         limit: Largest factor of extrapolation beyond the measured compute of a regime.
 
     Raises:
-        ValueError: No configuration can be read at the budget.
+        ValueError: A number is below 1, or no configuration can be read at the budget.
     """
+    for name, value in (("flops", flops), ("pairs", pairs), ("limit", limit)):
+        if not value >= 1:
+            raise ValueError(f"{name} must be at least 1; found {value:g}")
     found, flops, pairs = _Candidates(), float(flops), float(pairs)  # NumPy has no integers beyond 9e18
     for family in draws.families.values():
         _read(found, draws, family, flops=flops, pool=pairs, limit=limit)
@@ -154,6 +164,7 @@ def recommend(draws: CellDraws, *, flops: float, pairs: float, limit: float = FA
         candidates=candidates, verdict=verdict, experiment=experiment, explanation=draws.explanation,
         left_out=pd.DataFrame(found.left_out, columns=["curve", "reason"]),
         pool=float(held.max()), better=_better(found.too_large, float(middle[0])), cheaper=cheaper,
+        flops=flops, pairs=pairs, error_unit=draws.error_unit,
     )  # fmt: skip
 
 

@@ -4,29 +4,33 @@ from collections.abc import Mapping
 from math import isinf
 from typing import Any
 
+import pandas as pd
+
 from analysis.answers.answer_text import answer_line, error_text
+from analysis.answers.outliers import outlier_lines
 from analysis.answers.recommendation import Recommendation, times_text
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import records
-from analysis.error_unit import ErrorUnit
 from analysis.labels import configuration_text
 from budgets.quantity import format_flops, format_number, format_share, plural
 
 _MOST_LISTED, _ODDS = 3, 0.005
 
 
-def recommendation_lines(  # noqa: PLR0913 - the answer, what was asked, and in which words
-    found: Recommendation, *, flops: float, pairs: float, source: str, metric: str, why: bool = False
+def recommendation_lines(
+    found: Recommendation, *, source: str, apart: pd.DataFrame | None = None, why: bool = False
 ) -> tuple[str, ...]:
     """Return what to train and its expected error in a line, what to run next, and what else fits.
 
-    With ``why``, also what the answer rests on, and the configurations that could not be read.
+    ``source`` says where the results are from. Of the runs ``apart`` that stand out (`outliers.outliers`)
+    those of the leaders' architecture, strategy and quality are listed. With ``why``, also what the answer
+    rests on, and the configurations that could not be read.
     """
-    unit = ErrorUnit.of(metric)
+    unit, pairs = found.error_unit, found.pairs
     first, *others = records(found.candidates)
     verdict = found.verdict
     row = first | {"runs": first["measured"], "verdict": verdict.kind}
-    lines = [answer_line(format_flops(flops), first["name"], row, unit, tied=len(verdict.members))]
+    lines = [answer_line(format_flops(found.flops), first["name"], row, unit, tied=len(verdict.members))]
     if first["uses_up"]:
         lines.append(
             f"  its data are used up at {format_number(100 * first['share'], '.2g')} % of the budget"
@@ -35,7 +39,7 @@ def recommendation_lines(  # noqa: PLR0913 - the answer, what was asked, and in 
         lines.append(f"  {_source_text(first)}")
     lines += [f"  {verdict.reason}"] if why else []
     lines.append(f"  {'next' if verdict.kind == 'clear' else 'to decide'}: {found.experiment}")
-    lines += _data_lines(found, pairs, unit)
+    lines += _data_lines(found)
     if found.cheaper and not (why and found.cheaper in verdict.reason):
         lines.append(f"  cheaper: {found.cheaper}")
     for other in others[:_MOST_LISTED]:
@@ -53,12 +57,16 @@ def recommendation_lines(  # noqa: PLR0913 - the answer, what was asked, and in 
             f"  not read ({plural(int(count), 'configuration')}): {reason}"
             for reason, count in found.left_out["reason"].value_counts().items()
         ]
+    if apart is not None:
+        leaders = found.candidates.iloc[[*verdict.members]][["architecture", "strategy", "quality"]]
+        mine = apart.merge(leaders.drop_duplicates())
+        lines += [f"  {line}" for line in outlier_lines(mine, unit)]
     return tuple(lines)
 
 
-def _data_lines(found: Recommendation, pairs: float, unit: ErrorUnit) -> list[str]:
+def _data_lines(found: Recommendation) -> list[str]:
     """Return lines that compare the pool and its epochs with those that were measured."""
-    lines = []
+    lines, pairs, unit = list[str](), found.pairs, found.error_unit
     first = records(found.candidates)[0]
     if first["pool"] > found.pool * SAME_COST:
         lines.append(

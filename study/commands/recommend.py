@@ -57,8 +57,11 @@ def run(options: Namespace) -> int:
     Raises:
         ValueError: A value is too small, the study has no results, or no forecast is possible.
     """
-    from study.show.advice import advise, prior_frames
-    from study.show.study_report import study_frames
+    from analysis.answers.outliers import outliers
+    from analysis.answers.recommendation import recommend
+    from analysis.answers.recommendation_text import recommendation_lines
+    from analysis.belief.cell_draws import study_draws
+    from study.show.study_report import prior_frames, study_frames
     from study.state.study import Study
 
     study = finished_study(options)
@@ -72,9 +75,10 @@ def run(options: Namespace) -> int:
         study.require_run("results.parquet")
     frames = prior_frames(options.prior, options.table) if study is None else study_frames(study)
     source = f"{frames.name}, as a prior" if study is None else str(study.folder)
-    show_all(
-        advise(frames, flops=flops, pairs=pairs, limit=options.limit, source=source).lines(why=options.why)
-    )
+    draws = study_draws(frames)
+    found = recommend(draws, flops=flops, pairs=pairs, limit=options.limit)
+    apart = outliers(draws.families, frames.trials)
+    show_all(recommendation_lines(found, source=source, apart=apart, why=options.why))
     return 0
 
 

@@ -12,7 +12,8 @@ import pandas as pd
 from markupsafe import escape
 from matplotlib.figure import Figure
 
-from analysis.answers.recommendation import smallest_pool
+from analysis.answers.recommendation import recommend, smallest_pool
+from analysis.answers.recommendation_text import recommendation_lines
 from analysis.cells.pareto import same_cost
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing
@@ -26,7 +27,6 @@ from analysis.report.tables import Table, TextColumn, column, errors, probabilit
 from budgets.declaration.sections import FARTHEST
 from budgets.names import unknown
 from budgets.quantity import parse_count, parse_flops
-from study.show.advice import advise
 from study.show.study_report import study_frames
 from study.state.study import Study, open_study
 
@@ -131,22 +131,23 @@ class OpenedStudy:
         Raises:
             ValueError: An amount can't be read or is below 1, or no configuration can be read there.
         """
-        draws, unit = self.analysis.draws, self.analysis.draws.error_unit
-        advice = advise(
-            self._frames, draws, flops=_number("flops", flops, parse_flops),
-            pairs=_number("pairs", pairs, parse_count), limit=limit,
+        draws = self.analysis.draws
+        found = recommend(
+            draws, flops=_number("flops", flops, parse_flops), pairs=_number("pairs", pairs, parse_count),
+            limit=limit,
         )  # fmt: skip
-        rows = advice.recommendation.candidates
+        rows = found.candidates
         columns = [
-            column("Configuration", "name"), *errors(unit),
+            column("Configuration", "name"), *errors(draws.error_unit),
             column("P(best)", "probability", probability_text),
             TextColumn("Run there", lambda row: "yes" if row["measured"] else "no"),
         ]  # fmt: skip
         table = Table.of("recommendation", "What to train", "", rows, columns)
-        return StudyAnswer(
-            lines=advice.lines(), why=advice.lines(why=True), table=table,
-            frame=answer_frame("recommend", rows),
-        )  # fmt: skip
+        lines, why = (
+            recommendation_lines(found, source=self.name, apart=self.analysis.outliers, why=asked)
+            for asked in (False, True)
+        )
+        return StudyAnswer(lines=lines, why=why, table=table, frame=answer_frame("recommend", rows))
 
     def forecast(self, *, flops: Amount) -> StudyAnswer:
         """Return what to expect of the best configuration at a compute, with the data of the largest pool.

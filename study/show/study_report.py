@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.cells.imported_table import import_table
 from analysis.cells.study_frames import StudyFrames, Tuned, by_phase
 from analysis.cells.table import first_attempts, used_attempts
 from analysis.labels import call_strategies
@@ -34,7 +35,7 @@ from runners.results import (
 )
 from runners.store.files import read_bytes, read_sealed
 from runners.trials.trial_files import MIDWAY
-from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map
+from study.declare.column_maps import PAPER_FIGURES, find_column_map, load_column_map, shipped_table
 from study.declare.dump import plain
 from study.state.book import planned_rows, read_book
 from study.state.design import declared_confidence, not_chosen
@@ -175,6 +176,18 @@ def _imported_frames(study: Imported) -> StudyFrames:
         imported=f"{record['rows'] - len(dropped):,} of {plural(record['rows'], 'row')} "
         f"of {record['table']}, imported",
     )
+
+
+def prior_frames(name: str, table: Path | None = None) -> StudyFrames:
+    """Return the frames of any table by the name of its column map; by default of the table beside the map.
+
+    Raises:
+        ValueError: There is no such map, or the table does not fit it.
+    """
+    path = find_column_map(name)
+    columns = load_column_map(path)
+    results = import_table(read_any_table(table or shipped_table(path)), columns)
+    return StudyFrames(name=columns.title, metric=columns.metric, results=results, imported=columns.title)
 
 
 def _provenance(study: Study | Imported, frames: StudyFrames) -> dict[str, str]:

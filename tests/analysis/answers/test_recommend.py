@@ -66,10 +66,8 @@ def recommended(
     return recommend(drawn(results), flops=flops, pairs=pairs, limit=limit)
 
 
-def lines_of(
-    found: Recommendation, flops: float, *, pairs: float = POOL, metric: str = METRIC, why: bool = True
-) -> list[str]:
-    return [*recommendation_lines(found, flops=flops, pairs=pairs, source="made up", metric=metric, why=why)]
+def lines_of(found: Recommendation, *, why: bool = True) -> list[str]:
+    return [*recommendation_lines(found, source="made up", why=why)]
 
 
 def test_the_small_model_is_recommended_early_and_the_large_one_late() -> None:
@@ -146,7 +144,7 @@ def test_a_size_that_the_pool_lacks_is_read_between_its_neighbours_or_by_the_law
 
     smaller, larger = same(found), same(recommend(draws, flops=2e11, pairs=32_768))
     assert larger[13_108.0] < smaller[5244.0] < smaller[4096.0]
-    assert any("between 4,096 and 13,108 pairs, " in line for line in lines_of(found, 2e11, pairs=13_108))
+    assert any("between 4,096 and 13,108 pairs, " in line for line in lines_of(found))
 
 
 def test_the_law_of_a_size_read_with_fewer_pairs_holds_what_was_measured_with_them() -> None:
@@ -200,7 +198,7 @@ def test_in_one_epoch_the_pairs_limit_the_compute_of_a_model() -> None:
     row = found.candidates.iloc[0]
     assert row["subset_size"] == pytest.approx(100_000)
     assert row["flops"] < 1e13
-    assert any("its data are used up at" in line for line in lines_of(found, 1e13, pairs=1e5))
+    assert any("its data are used up at" in line for line in lines_of(found))
     with pytest.raises(ValueError, match=r": all its budgets are above .+, one epoch of the pool"):
         recommended(one_epoch(), 1e13, pairs=10)
 
@@ -224,7 +222,7 @@ def test_configurations_of_two_regimes_are_compared_and_distinguished() -> None:
     assert set(found.candidates["regime"]) == {"fixed-compute", "equal-samples"}
     assert found.candidates["name"].is_unique
     assert found.candidates["probability"].sum() == pytest.approx(1)
-    said = " ".join(lines_of(found, 1e13))
+    said = " ".join(lines_of(found))
     assert "(fixed compute)" in said
     assert "(equal samples)" in said
 
@@ -271,7 +269,7 @@ def test_epochs_beyond_those_measured_are_said_and_beyond_twice_as_many_nothing_
         assert first["epochs"] == pytest.approx(flops / 72e6 / 8192)
         assert first["own_epochs"] == pytest.approx(LEVELS[-1] / 72e6 / 8192, rel=0.01)
         assert found.verdict.kind == kind
-        (said,) = [line for line in lines_of(found, flops, pairs=8192) if line.startswith("  epochs: ")]
+        (said,) = [line for line in lines_of(found) if line.startswith("  epochs: ")]
         assert said.startswith(
             f"  epochs: each pair is seen {first['epochs']:.0f} times; its runs saw theirs"
         )
@@ -307,7 +305,7 @@ def test_without_any_noise_the_measured_errors_stand_alone() -> None:
     found = recommended(results[results["level_flops"] < LEVELS[1]], LEVELS[0])
     assert (found.verdict.kind, found.candidates["architecture"][0]) == ("undecided", "ViT-X")
     assert found.candidates[["low", "high", "probability"]].isna().all(axis=None)
-    assert "[" not in lines_of(found, LEVELS[0])[0]
+    assert "[" not in lines_of(found)[0]
 
 
 def test_a_cheaper_cell_that_is_lower_is_named_and_nothing_is_clear() -> None:
@@ -340,7 +338,7 @@ def test_a_recommendation_by_loss_prints_losses_that_are_not_cut_at_one() -> Non
     results["text/loss"], results["text/count"] = 5 * (1 - crossing()[METRIC]), 1000
     found = recommend(drawn(results, metric="text/loss"), flops=8e12, pairs=POOL)
     assert found.candidates["error"].min() == pytest.approx(5 * large(8e12), abs=0.05)
-    lines = lines_of(found, 8e12, metric="text/loss")
+    lines = lines_of(found)
     assert ": predicted loss 2.0" in lines[0]
     assert "points" not in " ".join(lines)
 
@@ -371,7 +369,7 @@ def test_the_lines_name_what_to_train_the_run_that_decides_three_others_and_the_
     results = study(levels=LEVELS).results
     found = recommended(results, 1.9e13)
     first, *others = records(found.candidates)
-    lines, reasons = (lines_of(found, 1.9e13, why=why) for why in (False, True))
+    lines, reasons = (lines_of(found, why=why) for why in (False, True))
     ends = f"[{100 * first['low']:.1f}, {100 * first['high']:.1f}]"
     assert (
         lines[0] == f"19 TFLOP: {first['name']}: predicted error {100 * first['error']:.1f} % {ends}, clear"
