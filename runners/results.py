@@ -222,6 +222,7 @@ def plan_row(trial: Trial) -> dict[str, object]:
         "batch_size": trial.batch_size,
         "lr_peak": trial.lr_peak,
         "parameters": trial.parameters,
+        **({PHASE: TRUNK} if trial.of_trunk else {}),
         **({} if trial.recipe.resized_images is None else {RESIZED: trial.recipe.resized_images}),
         **({} if trial.strategy_file is None else _own_strategy(trial.cell.strategy, trial.strategy_file)),
     }

@@ -72,6 +72,9 @@ class Declaration:
     ] = ()
     """Shares of a trial's steps after which it is also evaluated. Like the last evaluation, these are not
     part of the budget."""
+    evaluate_trunk: Annotated[bool, At(name="evaluation.trunk")] = False
+    """With ``schedule: trunk``: also evaluate each trunk where a level's cooldown begins, and the mean of its
+    last weights ([trunks](declare.md#trunks))."""
     budget: Budget = field(default_factory=Budget)
     """The compute that may be spent; ``fixed-compute`` blocks need it."""
     seeds: Annotated[tuple[Annotated[int, values.positive_or_zero], ...], LISTED] = (0,)
@@ -170,6 +173,8 @@ class Declaration:
             missing = "training.lr_peak is missing: the peak learning rate of each architecture"
             yield "training.lr_peak", missing
         yield from self.design_clashes(levels)
+        if self.evaluate_trunk:
+            yield from self._trunks()
         if self.tuning is not None:
             yield from self._tuning(self.tuning)
         if self.resources.auto and self.cluster is None:
@@ -217,6 +222,18 @@ class Declaration:
             yield "training", f"training.lr_peak is missing: {rates}"
         if not tuned:
             yield "tuning", "tuning has no pair of the grid that its lists and training.rules leave to it"
+
+    def _trunks(self) -> Clashes:
+        """Yield what leaves no trunk to evaluate that the levels of a curve share."""
+        schedule = self.training.recipe.schedule
+        other = next((block.regime for block in self.grid if block.regime != "fixed-compute"), None)
+        if schedule != "trunk":
+            yield "evaluation.trunk", f"evaluation.trunk needs training.schedule: trunk, found {schedule}"
+        elif other is not None:
+            yield "evaluation.trunk", f"evaluation.trunk needs regime: fixed-compute, found {other}"
+        elif not self.shares_trunks:
+            why = "with it each level has a rate, and so a trunk, of its own"
+            yield "evaluation.trunk", f"evaluation.trunk is not allowed with tuning.levels: {why}"
 
     @property
     def shares_trunks(self) -> bool:

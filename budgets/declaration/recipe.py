@@ -49,6 +49,8 @@ class Recipe:
     their steps before the cooldown, so that each level costs only what it adds."""
     cooldown: Annotated[float, values.positive_share] = 0.2
     """Share of the steps, at the end, in which the learning rate falls to zero."""
+    cooled: Annotated[bool, NO_KEY] = True
+    """False for a trial of a trunk: it ends at its milestone, before cooldown and unmasked tail."""
     accumulation: Annotated[int, values.batch] = 1
     """Parts in which a batch is computed. The loss is that of the whole batch: features of all parts first,
     then each part once more for its gradients (Gao et al. 2021, arXiv 2101.06983). Only batch norm sees
@@ -110,7 +112,7 @@ class Recipe:
     @property
     def cools_down(self) -> bool:
         """True if the learning rate is constant and then falls to zero linearly."""
-        return self.schedule in {"constant-with-cooldown", "trunk"}
+        return self.cooled and self.schedule in {"constant-with-cooldown", "trunk"}
 
     def cooldown_steps(self, steps: int) -> int:
         """Number of last steps of a run in which the learning rate falls linearly to zero."""
@@ -130,7 +132,7 @@ class Recipe:
     def tail_steps(self, steps: int) -> int:
         """Number of last steps of a run that see all tokens; one more step of the run adds at most one."""
         assert self.unmasked_tail is not None, "the planner takes the strategy's"
-        return int(self.unmasked_tail * steps + 0.5)
+        return int(self.unmasked_tail * steps + 0.5) if self.cooled else 0
 
     def trunk_steps(self, steps: int) -> int:
         """Number of first steps of a run that longer runs share; 0 without trunks.
@@ -140,6 +142,13 @@ class Recipe:
         if self.schedule != "trunk":
             return 0
         return steps - max(self.cooldown_steps(steps), self.tail_steps(steps))
+
+    def averaged_from(self, steps: int) -> int:
+        """First step, counted from 0, whose weights the evaluated average takes in.
+
+        The mean of a trial of a trunk stands in for a cooldown: it takes in as large a share of the steps.
+        """
+        return 0 if self.ema else steps - max(1, round(self.cooldown * steps))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

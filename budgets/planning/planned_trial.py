@@ -14,6 +14,8 @@ accumulation and gradient checkpointing enter the id.
 the same for every level of a curve, up to the step at which the level's cooldown begins: its milestone. The
 trial of a level stores its state there; the next longer trial of the same seed continues from it, as if it
 had trained alone. So each trial of a trunk pays for the steps from the milestone before its own to its end.
+With ``evaluation: {trunk: true}`` each trial has one of its trunk beside it, which ends at its milestone and
+is evaluated there. These continue from one another, and each branch continues from its own.
 """
 
 import hashlib
@@ -85,11 +87,12 @@ class Trial:
         train_flops_per_sample: Training FLOPs of one pair (`budgets.cost.flops.CONVENTION`).
         tail_flops_per_sample: Training FLOPs of one pair in the unmasked tail; 0 without one.
         evaluation_flops: Forward FLOPs of all its evaluations.
-        evaluations: Evaluations: the last one, and those at shares of its steps.
+        evaluations: Evaluations: the last one, and those at shares of its steps; of a trial of a trunk,
+            that of its weights and that of their average.
         parameters: Trainable parameters, the strategy's head included.
         resources: Resources that it runs on; they do not change its result.
-        previous: Id of the next shorter trial of its trunk, whose
-            milestone it continues from; empty without one. It does not change the result.
+        previous: Id of the trial of its trunk whose milestone it continues from: the next shorter one, or of
+            a branch its own; empty without one. It does not change the result.
         shared_samples: Samples up to that milestone, which the shorter trials pay for.
         columns: Columns of the index that its strategy reads → hashes of their values in its pools.
         strategy_file: The user's file that has its strategy; None for a shipped or installed one.
@@ -131,8 +134,9 @@ class Trial:
 
     @property
     def seed_words(self) -> str:
-        """The seed and a further attempt in words, such as ``seed 0, attempt 2``."""
-        return f"seed {self.seed}" + (f", attempt {self.attempt}" if self.attempt > 1 else "")
+        """The seed, a trunk and a further attempt in words, such as ``seed 0, trunk, attempt 2``."""
+        words = [f"seed {self.seed}", *(["trunk"] if self.of_trunk else [])]
+        return ", ".join([*words, *([f"attempt {self.attempt}"] if self.attempt > 1 else [])])
 
     @property
     def flops_per_evaluation(self) -> int:
@@ -173,9 +177,19 @@ class Trial:
         return (samples - unmasked) * self.train_flops_per_sample + unmasked * self.tail_flops_per_sample
 
     @property
+    def of_trunk(self) -> bool:
+        """True if it ends at its milestone, at constant rate."""
+        return not self.recipe.cooled
+
+    @property
     def milestone_step(self) -> int:
         """Steps after which its branch leaves its trunk; 0 without a trunk."""
         return self.recipe.trunk_steps(self.steps)
+
+    @property
+    def keeps_milestone(self) -> bool:
+        """True if longer trials may continue from its milestone; not of a branch that begins there."""
+        return self.milestone_step * self.batch_size > self.shared_samples
 
     @property
     def paid_flops(self) -> int:
@@ -209,6 +223,8 @@ def trial_id(trial: Trial) -> str:
 def trunk_id(trial: Trial) -> str:
     """Derive the id of a trial's trunk: the same for trials that differ only in how long they train."""
     cell = trial.cell
+    if trial.of_trunk:
+        trial = replace(trial, recipe=replace(trial.recipe, cooled=True))
     subset = (
         f"[{cell.subset_size},{_text(_quality(trial))},{_text(cell.architecture)},{_text(cell.strategy)}]"
     )
@@ -278,9 +294,22 @@ def _json(content: object) -> str:
 _text = cache(_json)
 
 
-def share_trunks(trials: Sequence[Trial]) -> tuple[Trial, ...]:
-    """Return the trials in the given order, each with the next shorter one of its trunk as ``previous``.
+def with_trunks(trials: Iterable[Trial]) -> Iterator[Trial]:
+    """Yield trials, and before each that has a milestone and a branch the trial of its trunk up to there."""
+    for trial in trials:
+        if 0 < trial.milestone_step < trial.steps:
+            yield replace(
+                trial, recipe=replace(trial.recipe, cooled=False), tail_flops_per_sample=0, evaluations=2,
+                samples_seen=trial.milestone_step * trial.batch_size,
+                evaluation_flops=2 * trial.flops_per_evaluation,
+            )  # fmt: skip
+        yield trial
 
+
+def share_trunks(trials: Sequence[Trial]) -> tuple[Trial, ...]:
+    """Return the trials in the given order, each with the one that it continues from as ``previous``.
+
+    That is the next shorter one of its trunk; of those that end at their milestone, if the trunk has such.
     The newest of the further attempts of trials share a trunk of their own; older ones stay as they are.
     """
     trunks: dict[tuple[str, bool], dict[str, Trial]] = defaultdict(dict)
@@ -292,10 +321,16 @@ def share_trunks(trials: Sequence[Trial]) -> tuple[Trial, ...]:
     linked: dict[str, Trial] = {}
     for trunk in trunks.values():
         shorter: Trial | None = None
-        for trial in sorted(trunk.values(), key=lambda member: (member.samples_seen, member.trial_id)):
+        evaluated = any(trial.of_trunk for trial in trunk.values())
+        for trial in sorted(trunk.values(), key=_along_trunk):
             linked[trial.trial_id] = continued_from(trial, shorter)
-            shorter = trial
+            if trial.of_trunk or not evaluated:
+                shorter = trial
     return tuple(linked.get(trial.trial_id, trial) for trial in trials)
+
+
+def _along_trunk(trial: Trial) -> tuple[int, bool, int, str]:
+    return trial.milestone_step, not trial.of_trunk, trial.samples_seen, trial.trial_id
 
 
 def continued_from(trial: Trial, shorter: Trial | None) -> Trial:

@@ -7,6 +7,7 @@ Planning is a pure function: the same declaration gives the same plan, in the sa
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from types import MappingProxyType
 
 from budgets.cost.strategy import Strategy
@@ -20,7 +21,7 @@ from budgets.planning.feasibility import reason_against
 from budgets.planning.grid import Grid
 from budgets.planning.ladder import choose_levels, unspent_note
 from budgets.planning.plan import Charge, LeftOut, Plan
-from budgets.planning.planned_trial import Cell, Trial, share_trunks
+from budgets.planning.planned_trial import Cell, Trial, share_trunks, with_trunks
 from budgets.planning.price import UNMEASURED, Speeds
 from budgets.planning.sanity import LEAST_LEVEL, plan_warnings, unit_warning
 from budgets.planning.trim import Trimmed, paid_flops_of, trim_trials, without_copies
@@ -115,6 +116,8 @@ def make_plan(  # noqa: PLR0913 - each argument is a fact that the plan depends 
         tuning=tuning,
     )
     plan = allocate(plan, grid, own_speeds)
+    if declaration.evaluate_trunk:
+        plan = _with_trunks(plan, grid)
     # Link the trunks again: resources enter the ids of trials with batch norm.
     plan = replace(plan, trials=_linked(plan.trials, declaration))
     return replace(plan, warnings=(*plan.warnings, *_cores(plan)))
@@ -195,6 +198,26 @@ def _trials(grid: Grid, levels: tuple[int, ...]) -> tuple[tuple[Trial, ...], tup
 
 def _linked(trials: Sequence[Trial], declaration: Declaration) -> tuple[Trial, ...]:
     return share_trunks(trials) if declaration.shares_trunks else tuple(trials)
+
+
+def _with_trunks(plan: Plan, grid: Grid) -> Plan:
+    """Return a plan with the trials of its trunks; together a trunk and its branches cost the same.
+
+    Raises:
+        ValueError: A strategy trains on smaller images until the tail, at whose size a model is evaluated.
+    """
+    for trial in plan.trials:
+        if grid.setup(*trial.cell.combination, trial.cell.level_flops).strategy.image_fraction < 1:
+            raise DeclaredKeyError(
+                "evaluation.trunk",
+                f"evaluation.trunk is not allowed with {trial.cell.strategy}: before its tail it trains on "
+                "smaller images than those of the evaluation",
+            )
+    trials = tuple(with_trunks(plan.trials))
+    # The trial of a trunk precedes its branch, and runs on the same resources.
+    pairs = ((trial.trial_id, branch.trial_id) for trial, branch in pairwise(trials) if trial.of_trunk)
+    chosen = {trunk: plan.chosen[branch] for trunk, branch in pairs if branch in plan.chosen}
+    return replace(plan, trials=trials, chosen={**plan.chosen, **chosen})
 
 
 def _check_schedule(trials: tuple[Trial, ...]) -> None:

@@ -8,7 +8,7 @@ the others take hardly longer than it does; to keep them for each trial costs mo
 
 A trial that continues from the milestone of another trial waits until the milestone exists, and then runs
 beside the other trial. Its length is added to that of the other, so that trunks start first. If a trial ends
-without a milestone, the one that waits for it is replaced: it continues from another trial, or from none.
+without a milestone, those that wait for it are replaced: they continue from another trial, or from none.
 
 A trial whose worker died is retried before all others, until its retries are used up. If crashes lost so much
 that the study budget is exceeded, and no running trial can leave room, the shortest trial with a reservation
@@ -21,7 +21,7 @@ disappeared from the cluster's list of nodes. A node that fails out of proportio
 """
 
 from bisect import insort
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from heapq import heapify, heappop, heappush
@@ -60,7 +60,7 @@ class Schedule:
 
     def __init__(self, tasks: Iterable[ScheduledTrial], *, retries: int, backoff_s: float = 0.0) -> None:
         self.now_s = 0.0
-        self._next: dict[str, str] = {}  # trial → the one that waits for its milestone
+        self._next = defaultdict[str, set[str]](set)  # trial → those that wait for its milestone
         self._records: dict[str, Record] = {}
         self._retries, self._backoff_s = retries, backoff_s
         # Queues by need: if the first trial of a queue does not fit, none of the queue does.
@@ -74,7 +74,8 @@ class Schedule:
     def add(self, tasks: Iterable[ScheduledTrial]) -> None:
         """Add trials to those that wait."""
         added = {task.trial: task for task in tasks}
-        self._next |= {task.after: task.trial for task in added.values() if task.after}
+        for task in added.values():
+            self._wait_for(task)
         for task in added.values():
             assert task.trial not in self._records, "a trial is scheduled once"
             state = State.BLOCKED if task.after else State.WAITING
@@ -91,7 +92,7 @@ class Schedule:
     def finish(self, trial: str, *, milestone: bool = True) -> None:
         """Record that a running trial has its result; ``milestone`` is False if it diverged too early.
 
-        Then the trial that waits for its milestone is to be replaced, as after `GiveUp`.
+        Then the trials that wait for its milestone are to be replaced, as after `GiveUp`.
         """
         record = self._running(trial)
         self._health.finished(self._nodes.uses[trial], self.now_s)
@@ -101,19 +102,18 @@ class Schedule:
 
     def milestone(self, trial: str) -> None:
         """Record that a trial's milestone exists; may be repeated."""
-        record = self._records.get(self._next.get(trial, ""))
-        if record is not None and record.state is State.BLOCKED:
-            record.move(State.WAITING, "its milestone is there")
-            self._queue(record)
+        for record in (self._records[each] for each in sorted(self._next[trial])):
+            if record.state is State.BLOCKED:
+                record.move(State.WAITING, "its milestone is there")
+                self._queue(record)
 
     def replace(self, task: ScheduledTrial) -> None:
         """Replace a trial whose milestone will not come by the same one with another ``after`` or none."""
         record = self._record(task.trial, State.BLOCKED)
-        del self._next[record.task.after]
+        self._next[record.task.after].remove(task.trial)
         record.task = task
-        if task.after:
-            self._next[task.after] = task.trial
-        else:
+        self._wait_for(task)
+        if not task.after:
             record.move(State.WAITING, "continues without that milestone")
             self._queue(record)
 
@@ -371,9 +371,13 @@ class Schedule:
                     self._pending.append(GiveUp(trial=branch, cause=cause))
 
     def _following(self, trial: str) -> Iterator[str]:
-        while trial in self._next:
-            trial = self._next[trial]
-            yield trial
+        for branch in sorted(self._next[trial]):
+            yield branch
+            yield from self._following(branch)
+
+    def _wait_for(self, task: ScheduledTrial) -> None:
+        if task.after:
+            self._next[task.after].add(task.trial)
 
     def _queue(self, record: Record) -> None:
         insort(self._waiting.setdefault(record.queue, []), record.order)

@@ -43,13 +43,14 @@ class Learner:
     scaler: GradScaler | None  # the loss scale of fp16
     across: DistributedDataParallel | None
     average: AveragedModel | None  # of the model's weights
+    cooled: bool  # unlike a trial of a trunk
     by_pair: PairState | None  # of a strategy that keeps numbers by pair
     losses: Tensor
 
     @property
     def evaluated(self) -> open_clip.CLIP:
-        """Model whose weights are the run's result."""
-        return self.model if self.average is None else self.average.module
+        """Model whose weights are the run's result; a trial of a trunk has its average beside it."""
+        return self.model if self.average is None or not self.cooled else self.average.module
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -112,6 +113,8 @@ def make_learner(  # noqa: PLR0913 - the parts of a run
     average = None
     if recipe.ema:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))
+    elif not recipe.cooled:
+        average = AveragedModel(model)  # their mean
     if recipe.gradient_checkpointing:
         model.set_grad_checkpointing()
     if recipe.compile:
@@ -138,6 +141,7 @@ def make_learner(  # noqa: PLR0913 - the parts of a run
         scaler=GradScaler(device.type) if precision == "fp16" else None,
         across=across,
         average=average,
+        cooled=recipe.cooled,
         by_pair=PairState(initial, pairs, device) if initial else None,
         losses=torch.full((steps,), float("nan"), device=device),
     )

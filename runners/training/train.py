@@ -103,7 +103,7 @@ def train(  # noqa: PLR0913 - the parts of a run
         if by_pair is not None and values is not None:
             by_pair.update(ids, values.after)
         del views
-        _update(learner, recipe.gradient_clip)
+        _update(learner, recipe.gradient_clip, average=step >= recipe.averaged_from(steps))
         done = step + 1
         position.at(Phase.BETWEEN, done)
         if done % _STEPS_BETWEEN_CHECKS == 0 or done == steps:
@@ -120,8 +120,8 @@ def to_float(images: Tensor) -> Tensor:
     return images.float().div_(127.5).sub_(1)
 
 
-def _update(learner: Learner, clip: float | None) -> None:
-    """Take an optimiser step, then clamp the temperature and update the moving average."""
+def _update(learner: Learner, clip: float | None, *, average: bool) -> None:
+    """Take an optimiser step, then clamp the temperature and update the average of the weights."""
     optimizer, scaler = learner.optimizer, learner.scaler
     if scaler is not None:
         # Clipping needs the true gradients.
@@ -134,7 +134,7 @@ def _update(learner: Learner, clip: float | None) -> None:
         scaler.step(optimizer)  # skips a step whose gradients are not finite
         scaler.update()
     clamp_logit_scale(learner.model)
-    if learner.average is not None:
+    if learner.average is not None and average:
         learner.average.update_parameters(learner.model)
 
 

@@ -128,6 +128,8 @@ def restore_state(learner: Learner, start: SavedState | None) -> int:
     if start is None:
         return 0
     learner.load_state_dict(start.state)
+    if not start.own and learner.average is not None and learner.average.multi_avg_fn is None:
+        learner.average.n_averaged.zero_()  # it was the mean of a shorter trial's last steps
     learner.losses[: start.step] = start.state["losses"]
     return start.step
 

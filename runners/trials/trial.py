@@ -255,7 +255,8 @@ class Watch:
             self._sync_meter()
             self._checkpoints.write(self._trial.steps)
             self._checkpoints.settle()
-        self._meter.add(evaluation_flops=self._trial.flops_per_evaluation)
+        times = 2 if self._trial.of_trunk else 1
+        self._meter.add(evaluation_flops=times * self._trial.flops_per_evaluation)
 
     def settle(self) -> None:
         """Wait until no checkpoint is being written; call it when training has ended."""
@@ -263,7 +264,7 @@ class Watch:
         self._checkpoints.settle()
 
     def _keep_milestone(self, done: int) -> None:
-        if done == 0 or done != self._trial.milestone_step:
+        if done != self._trial.milestone_step or not self._trial.keeps_milestone:
             return
         self._sync_meter()
         with suppress(OSError):  # a longer trial then computes the shared steps again

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from open_clip import CLIP
 
 from budgets.planning.planned_trial import evaluated_steps
 from runners.data.evaluation.set_reader import SetReader
@@ -19,6 +20,7 @@ from runners.host.watchdog import position
 from runners.models.load_model import Encoder
 from runners.models.model import compute_context
 from runners.results import (
+    AVERAGE,
     EVALUATION_PRECISION,
     MIDWAY_COLUMNS,
     read_table,
@@ -36,6 +38,7 @@ from runners.trials.trial_setup import RankTraining, architecture_of
 
 _THREADS_EACH = 8  # decoding threads of a process: more of them wait for Python's lock
 _LOWEST_PRIORITY = 19
+_ERROR = "_se"  # end of the names of standard errors
 
 
 class EvaluationData:
@@ -104,22 +107,33 @@ def _fill(todo: Sequence[tuple[SetReader, str]], *, beside: bool = False) -> Non
 def evaluate_trial(job: TrialJob, setup: RankTraining, sets: EvaluationData) -> dict[str, float]:
     """Return the metrics of the model as trained so far; NotFiniteError if its features are not finite.
 
+    Those of a trial of a trunk are followed by those of its weight average, with `AVERAGE` in their names.
     Every rank takes part, and has the metrics.
     """
     learner = setup.learner
     device = learner.losses.device
-    encoder = Encoder(
-        model=learner.evaluated.eval(),
-        tokenize=setup.tokenize,
-        normalise=to_float,
-        device=device,
-        context=partial(compute_context, EVALUATION_PRECISION, device),
-    )
+
+    def measured(model: CLIP) -> dict[str, float]:
+        encoder = Encoder(
+            model=model.eval(),
+            tokenize=setup.tokenize,
+            normalise=to_float,
+            device=device,
+            context=partial(compute_context, EVALUATION_PRECISION, device),
+        )
+        return evaluate(encoder, sets.readers, job.probes)
+
     try:
         # Evaluation has batches of many sizes, for which compiling does not pay off.
         eager = torch.compiler.set_stance("force_eager") if job.trial.recipe.compile else nullcontext()
         with eager, position.evaluating():
-            return evaluate(encoder, sets.readers, job.probes)
+            metrics = measured(learner.evaluated)
+            if learner.cooled or learner.average is None:
+                return metrics
+            for name, value in measured(learner.average.module).items():
+                of, error = (name[: -len(_ERROR)], _ERROR) if name.endswith(_ERROR) else (name, "")
+                metrics.setdefault(name if name.endswith("/count") else f"{of}{AVERAGE}{error}", value)
+            return metrics
     finally:
         learner.model.train()
 

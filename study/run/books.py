@@ -129,13 +129,23 @@ class Books(ABC):
         self._book(trial, outcome)
         folder = self.study.trial_folder(trial.trial_id)
         self.site.with_storage(self.loggers.finish, outcome.row, folder / "curve.parquet")
-        # Longer trials continue from this one, or from the one that has made its milestone needless.
-        if trial.previous and (
-            self.site.with_storage(milestone, folder) is not None
-            or any(self.trials[longer].previous == trial.trial_id for longer in self.outcomes)
-        ):
+        if trial.previous and self._is_needless(trial.previous):
             self.site.with_storage(drop_milestone, self.study.trial_folder(trial.previous))
             self.publish(trial.previous)
+
+    def _is_needless(self, previous: str) -> bool:
+        """Return whether neither a branch nor a longer trial will continue from a trial's milestone."""
+        of_trunk = self.trials[previous].of_trunk
+        continuing = [trial for trial in self.trials.values() if trial.previous == previous]
+        if any(trial.trial_id not in self.outcomes for trial in continuing):
+            return False
+        longer = [trial.trial_id for trial in continuing if trial.of_trunk == of_trunk]
+        # Longer ones continue from these, or from those that have made their milestones needless.
+        return bool(longer) and all(
+            self.site.with_storage(milestone, self.study.trial_folder(trial)) is not None
+            or any(self.trials[other].previous == trial for other in self.outcomes)
+            for trial in longer
+        )
 
     def book_lost(self, trial: Trial) -> None:
         """Book what a trial has lost since its last sound checkpoint."""

@@ -153,7 +153,7 @@ class Execution(Books):
     def _link_again(self, ended: Trial) -> None:
         """Have longer trials of a trunk go on without a trial that ended, if it left no milestone."""
         folder, look = self.study.trial_folder(ended.trial_id), self.site.with_storage
-        if not ended.milestone_step or look(milestone, folder) is not None:
+        if not ended.keeps_milestone or look(milestone, folder) is not None:
             return
         look(self.link)
         for task in self._schedule.blocked():
@@ -375,7 +375,7 @@ class Execution(Books):
         """Return the trials whose milestones are still missing; report those that exist to the schedule."""
         awaited = []
         for trial_id in trials:
-            if self.trials[trial_id].milestone_step:
+            if self.trials[trial_id].keeps_milestone:
                 if self.site.with_storage(milestone, self.study.trial_folder(trial_id)) is None:
                     awaited.append(trial_id)
                 else:

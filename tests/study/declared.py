@@ -70,7 +70,8 @@ grid:
   - {architectures: [mini-ViT-XS-8]}
 exclude:
   - {mixtures: [union], architectures: [mini-ViT-XS-8]}
-training: {lr_peak: {mini-ViT-XXS-8: 2e-3, mini-ViT-XS-8: 1e-3}}
+training: {lr_peak: {mini-ViT-XXS-8: 2e-3, mini-ViT-XS-8: 1e-3}, schedule: trunk, warmup: 10k samples}
+evaluation: {trunk: true}
 """
 
 SPREAD = """

@@ -100,5 +100,5 @@ def test_settings_that_ids_leave_out_keep_their_values() -> None:
         "gradient_clip": 1.0, "precision": "auto", "optimizer": "adamw", "schedule": "cosine",
         "cooldown": 0.2, "accumulation": 1, "ema": 0.0, "unmasked_tail": 0.0, "embedding_decay": True,
         "randaugment": 1.0, "slip_views": "small", "gradient_checkpointing": False, "compile": False,
-        "resized_images": None, "diverged_after": 0.5,
+        "resized_images": None, "diverged_after": 0.5, "cooled": True,
     }  # fmt: skip

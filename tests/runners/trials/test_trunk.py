@@ -10,15 +10,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from open_clip import CLIP
 
 from budgets.declaration.recipe import Recipe
 from budgets.machine_cache import CACHE
-from budgets.planning.planned_trial import Trial, share_trunks
+from budgets.planning.planned_trial import Trial, share_trunks, with_trunks
 from runners.host import faults
 from runners.host.process import FreshProcess
+from runners.models.load_model import Encoder
+from runners.models.model import clamp_logit_scale
 from runners.results import read_table
 from runners.store.location import Location
+from runners.training import train
 from runners.training.ranks import rank, run_ranks
+from runners.trials import trial_evaluation
 from runners.trials.trial import run_trial, take_part
 from runners.trials.trial_evaluation import Midway
 from runners.trials.trial_files import MIDWAY, Outcome, drop_milestone, milestone
@@ -83,6 +88,74 @@ def test_each_trial_of_a_trunk_equals_the_trial_run_alone(
     assert expected.row["paid_flops"] == third.train_flops == outcome.row["train_flops"]
     assert outcome.row["paid_flops"] == third.train_flops - second.milestone_step * STEP
     assert counted_flops(shared / third.trial_id) == third.paid_flops
+
+
+@pytest.mark.parametrize(
+    ("recipe", "strategy", "ranks"),
+    [
+        (PLAIN, "clip", 1),
+        (replace(PLAIN, ema=0.9, optimizer="adafactor", unmasked_tail=0.3), "flip-50", 1),
+        (PLAIN, "clip-randaugment", 2),
+    ],
+    ids=["plain", "EMA and tail", "two ranks"],
+)
+def test_a_branch_of_an_evaluated_trunk_equals_the_trial_run_alone(
+    pool: Path, tmp_path: Path, recipe: Recipe, strategy: str, ranks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, trial, _ = trunk_of(recipe, strategy)
+    first, _, second, branch, *_ = share_trunks(list(with_trunks(trunk_of(recipe, strategy))))
+    assert first.of_trunk
+    assert (second.previous, branch.previous) == (first.trial_id, second.trial_id)
+    shared, alone = tmp_path / "shared", tmp_path / "alone"
+    run(first, pool, shared, ranks=ranks)
+    if ranks == 1:  # among the steps whose mean is taken
+        assert recipe.averaged_from(second.steps) < second.steps - 2 > first.steps
+        stop_at(monkeypatch, partial(run, second, pool, shared, first), second.steps - 2)
+    at_milestone = run(second, pool, shared, second, first, ranks=ranks)
+
+    outcome = run(branch, pool, shared, second, first, ranks=ranks)
+    expected = run(replace(trial, previous="", shared_samples=0), pool, alone, ranks=ranks)
+
+    assert same(shared, alone, branch)
+    assert metrics_of(outcome) == metrics_of(expected)
+    assert (
+        counted_flops(shared / branch.trial_id) == branch.paid_flops == trial.train_flops - second.train_flops
+    )
+    restarted = run(replace(second, previous="", shared_samples=0), pool, alone, ranks=ranks)
+    assert metrics_of(restarted) == metrics_of(at_milestone)
+    evaluated = {name for name in metrics_of(expected) if not name.endswith(("/count", "train_loss"))}
+    assert {"held-out/top1", "held-out/top1_average", "held-out/top1_average_se"} < at_milestone.row.keys()
+    assert metrics_of(at_milestone).keys() == metrics_of(expected).keys() | set(map(of_average, evaluated))
+
+
+def of_average(name: str) -> str:
+    return f"{name.removesuffix('_se')}_average{'_se' if name.endswith('_se') else ''}"
+
+
+def test_a_trunk_is_evaluated_at_its_last_weights_and_at_the_mean_of_its_last_fifth(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = next(with_trunks(trunk_of()[-1:]))
+    assert (trial.steps, trial.recipe.averaged_from(trial.steps)) == (32, 26)
+    weights, measured = [], []
+
+    def evaluated(encoder: Encoder, *_: object) -> dict[str, float]:
+        measured.append(encoder.model.visual.proj.detach().clone())
+        return {}
+
+    def stepped(model: CLIP) -> None:
+        clamp_logit_scale(model)
+        weights.append(model.visual.proj.detach().clone())
+
+    monkeypatch.setattr(trial_evaluation, "evaluate", evaluated)
+    monkeypatch.setattr(train, "clamp_logit_scale", stepped)
+    run(trial, pool, tmp_path)
+
+    last, mean = measured
+    assert torch.equal(last, weights[-1])
+    torch.testing.assert_close(mean, torch.stack(weights[26:]).mean(0))
+    stored = torch.load(tmp_path / trial.trial_id / "weights.pt")
+    assert torch.equal(stored["visual.proj"], last)
 
 
 def test_a_trial_leaves_one_milestone_and_takes_the_longest_sound_one(pool: Path, tmp_path: Path) -> None:

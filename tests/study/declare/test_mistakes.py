@@ -65,6 +65,8 @@ RESOURCES = "{cpus: 2, gpus: 1, retries: 1, checkpoint: 2 min}"
          "40: tuning.fields.warmup: '200 samples': unknown unit"),
         ("precision: bf16", "precision: bf16\n  schedule: trunk",
          "6: evaluation.at is not allowed with training.schedule: trunk: a trial that continues"),
+        ("{at: [25%, 50%],", "{trunk: true,",
+         "6: evaluation.trunk needs training.schedule: trunk, found cosine"),
         ("beta2: [0.95, 98%]", "beta3: [0.95, 98%]",
          "40: tuning.fields: unknown field 'beta3'; did you mean"),
         ("beta2: [0.95, 98%]", "beta2: [0.95]", "40: tuning.fields.beta2 needs at least two values"),

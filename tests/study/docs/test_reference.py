@@ -99,7 +99,7 @@ def paths(prefix: str, content: object) -> Iterator[str]:
         if isinstance(entry, dict):
             yield from paths(f"{prefix}[]", entry)
     for key, value in content.items() if isinstance(content, dict) else []:
-        name = key if f"{prefix}.{key}" == "evaluation.at" else NAMED.get(prefix, key)
+        name = key if f"{prefix}.{key}" in {"evaluation.at", "evaluation.trunk"} else NAMED.get(prefix, key)
         path = f"{prefix}.{name}".lstrip(".")
         yield path
         if path not in VALUES:

@@ -8,7 +8,8 @@ import pytest
 
 from analysis.answers.cost import totals
 from budgets.quantity import format_flops
-from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
+from runners.results import AVERAGE, CURVE_COLUMNS, PHASE, plan_row, to_frame, write_table
+from runners.results import TRUNK as TRUNK_PHASE
 from runners.store.files import write_json
 from runners.trials.meter import read_meter
 from runners.trials.trial_files import Outcome, drop_milestone, milestone, write_outcome
@@ -20,6 +21,7 @@ from tests.study.tiny_study import TRUNK, TinyStudy
 
 pytestmark = pytest.mark.slow
 
+EVALUATED = "evaluation: {trunk: true}\n"
 LEVELS = "5 GFLOP, 7 GFLOP, 10 GFLOP"
 
 
@@ -96,6 +98,34 @@ def test_a_study_with_trunks_has_the_results_of_its_levels_run_alone_and_pays_le
     (tiny.folder / "spent.parquet").unlink()
     tiny.run()
     assert tiny.settled() == book
+
+
+def test_an_evaluated_trunk_leaves_the_results_of_its_branches_as_they_are_and_costs_no_more(
+    tiny: TinyStudy, alone: pd.DataFrame
+) -> None:
+    tiny.run()
+    paid = tiny.settled()
+    evaluated = TinyStudy(tiny.place, tiny.pool, "evaluated", levels=LEVELS, training=TRUNK, more=EVALUATED)
+    evaluated.run()
+
+    results = evaluated.table()
+    of_trunk = results[PHASE] == TRUNK_PHASE
+    pd.testing.assert_frame_equal(evaluated.table("plan")[["trial", PHASE]], results[["trial", PHASE]])
+    branches = results[~of_trunk].set_index("trial")
+    assert branches[PHASE].eq("").all()
+    pd.testing.assert_frame_equal(
+        branches[alone.columns].drop(columns="paid_flops"),
+        alone.loc[branches.index].drop(columns="paid_flops"),
+    )
+    assert evaluated.settled() == paid
+    trunks = results[of_trunk].set_index("level_flops")
+    assert trunks["steps"].to_list() == [planned.milestone_step for planned in tiny.plan.trials]
+    assert len(set(results["trunk"])) == 1
+    averages = trunks[f"{evaluated.study.declaration.metric}{AVERAGE}"]
+    assert averages.between(0, 1).all()
+    # As without trials of the trunk, only the top level keeps its milestone.
+    kept = [milestone(evaluated.folder / "trials" / trial) is not None for trial in results["trial"]]
+    assert kept == [False] * 4 + [True, False]
 
 
 def test_a_milestone_goes_when_a_longer_trial_ended_before_the_next_one(
