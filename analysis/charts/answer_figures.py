@@ -81,7 +81,6 @@ def hero(
         finding=finding(said, unit),
         caption=f"Grey: {plural(len(mine), 'trial')}; stars: the best at each budget, hollow unless clear"
         f"{line}.",
-        alt=f"{title}: " + "; ".join(mark["text"] for mark in marks if mark["mark"].startswith("best")) + ".",
         by="strategy",
     )
 
@@ -161,7 +160,6 @@ def matters(shares: pd.DataFrame, *, word: str) -> FigureData | Missing:
         caption=f"Shares of the variance of {word} between the cells of a budget that each part explains by "
         "itself, and that they explain only together"
         f"{'' if same else '; the budgets have different cells'}.",
-        alt=f"{title}: {said}.",
     )
 
 
@@ -222,7 +220,6 @@ def cells_against(cells: pd.DataFrame, *, metric: str) -> FigureData | Missing:
         f"{'lower' if mean < 0 else 'higher'}.",
         caption=f"{capital(metric_text(metric))} of each shared cell, with the interval of the difference; "
         "hollow points differ by no more than it from the dashed line of equality.",
-        alt=f"{title}: {said}.",
         by="strategy",
     )
 
@@ -247,7 +244,6 @@ def forecasts(found: Holdout, *, metric: str) -> FigureData | Missing:
         finding=f"Mean absolute miss of the forecasts: {said}.",
         caption=f"{capital(metric_text(metric))} of {plural(len(points), 'cell')} of the largest levels, "
         "each forecast from the levels below it, against the measured value; dashed: equality.",
-        alt=f"{title}: mean absolute miss: {said}.",
     )
 
 

@@ -258,7 +258,6 @@ def _figure(  # noqa: PLR0913 (what is drawn, and its words)
         families=architecture_families(every) if sized else {},
         frame=mark_frame([*marks, *after]),
         caption=f"{capital('; '.join([said, *also]))}.",
-        alt=f"{title}: {_ends(marks)}.",
     )  # fmt: skip
 
 
@@ -292,16 +291,3 @@ def _law(draws: CellDraws, law: Law, x: str) -> list[dict[str, Any]]:
     ratio = float((cells[x] / cells[X_COLUMNS[law.along]]).mean())
     factor = pd.Series(dict.fromkeys(("y", "low", "high"), draws.error_unit.factor) | {"x": ratio})
     return [{"mark": "law"} | point for point in records(law.band[list(factor.index)] * factor)]
-
-
-def _ends(marks: Iterable[Mapping[str, Any]]) -> str:
-    """Return the first and last point of each curve in words."""
-    ends: dict[tuple[str, str], list[str]] = {}
-    for mark in marks:
-        if mark["mark"] == "point":
-            text = str(mark["text"]).rpartition(": ")[2]
-            ends.setdefault((mark["panel"], mark["series"]), []).append(text)
-    return "; ".join(
-        f"{panel and f'{panel}, '}{series} from {texts[0]} to {texts[-1]}"
-        for (panel, series), texts in ends.items()
-    )

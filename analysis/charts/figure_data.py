@@ -1,4 +1,4 @@
-"""The data of a figure before it is drawn: marks, axis labels, caption and alternative text."""
+"""The data of a figure before it is drawn: marks, axis labels and caption."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -51,7 +51,6 @@ class FigureData:
             ``text`` describes the mark in words; in ``curves`` the ``label`` of a star is written beside it.
         finding: What the figure shows, in one sentence; a page has it in bold.
         caption: What is drawn, in one sentence; what all figures share is said once, on the page.
-        alt: Text for readers who cannot see the figure.
         kind: Kind of drawing: ``curves`` (points whose ``line`` is ``JOINED`` are joined by a thin line);
             ``grid`` (cells in rows named by ``label`` and columns named by ``line``).
         x_scale: Scale of x in ``curves``; ``logit`` is for percentages.
@@ -69,7 +68,6 @@ class FigureData:
     y_label: str
     frame: pd.DataFrame
     caption: str
-    alt: str
     kind: Literal["curves", "grid"] = "curves"
     x_scale: Literal["log", "linear", "logit"] = "log"
     y_scale: Literal["log", "linear", "logit"] = "linear"
@@ -77,6 +75,11 @@ class FigureData:
     by: str = ""
     order: Mapping[str, float] = field(default_factory=dict)
     families: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def alt(self) -> str:
+        """Text for readers who cannot see the figure; each mark has its own text beside it."""
+        return f"{self.title}. {self.finding or self.caption}"
 
     @property
     def wide(self) -> bool:

@@ -103,7 +103,6 @@ def _lines(  # noqa: PLR0913 (what is drawn, and its words)
         frame=mark_frame(rows), caption=caption, by="architecture",
         order=architecture_order(trials), families=architecture_families(trials),
         finding=f"Lowest at its end: {where}, {text(lowest['y'])}.",
-        alt=f"{title} over compute for {plural(len(ends), 'trial')}.",
     )  # fmt: skip
 
 
@@ -165,7 +164,6 @@ def plan_grid(plan: pd.DataFrame, left_out: pd.DataFrame, results: pd.DataFrame)
         frame=mark_frame(rows),
         finding=f"{done}.",
         caption="Finished of planned trials by configuration and budget.",
-        alt=f"{title}: {len(names)} rows by {len(levels)} budgets; {done}.",
     )
 
 
@@ -241,7 +239,6 @@ def design_course(events: pd.DataFrame) -> tuple[FigureData, ...]:
             finding=f"{plural(len(made), 'decision')}; configurations dropped: {dropped}.{ended}",
             caption="Probability that a configuration is the best, by joint draws of all, while it is among "
             "the likeliest; lines: those that led at some time; crosses: some were dropped.",
-            alt=f"Course of the adaptive design over {plural(len(made), 'decision')}.{ended}",
             x_scale="linear",
         ),
     )

@@ -54,7 +54,6 @@ def isoflop(draws: CellDraws, profiles: Sequence[Profile], *, metric: str) -> Fi
         caption=f"{capital(metric_text(metric))} against model size ({fixed['family']} family, "
         f"{held_text(fixed)}, up to {format_number(epochs, '.2g')} epochs); a curve with its minimum where "
         "at least 90 % of the draws have one between the sizes near the lowest.",
-        alt=f"{title}: {'; '.join(said) or 'no minimum'}.",
         by="budget",
         order={_budget(one): float(one.identity["budget"]) for one in group},
     )
@@ -145,5 +144,4 @@ def scaling_figure(
         caption=f"The model size of lowest error at each compute by the joint law of {one.count} sizes, for "
         "data of which no pair is seen twice; dashed: beyond the sizes or computes that were tried; points: "
         "minima of IsoFLOP profiles.",
-        alt=f"{title}: {formula}.",
     )  # fmt: skip

@@ -84,7 +84,6 @@ def _figure(tuned: Tuned, field: str) -> FigureData:
         finding=f"Won: {'; '.join(said)}.",
         caption=f"{capital(metric_text(tuned.metric))} of each value tried{others} "
         f"({plural(len(tried), 'trial')}); hollow: the runner-up ties{diverged}.",
-        alt=f"{title}. Winners: {'; '.join(said)}.",
         order=order,
         x_scale="log" if values and min(values) > 0 and max(values) / min(values) > _WIDE else "linear",
     )

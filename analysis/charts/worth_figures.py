@@ -55,7 +55,6 @@ def equivalence(table: pd.DataFrame, *, along: str) -> FigureData | Missing:
         finding=finding,
         caption=f"The {along} that plain CLIP needs for the error that a strategy has at x, as a multiple of "
         f"x ({panel}); hollow: undecided which has the lower error at x.",
-        alt=f"{title}: " + "; ".join(point["text"] for point in points) + ".",
         by="strategy",
     )
 
@@ -112,7 +111,6 @@ def shift(results: pd.DataFrame, *, metric: str) -> FigureData | Missing:
         finding=_line_finding(cells[cells["shifted_set"] == names[0]]),
         caption=f"Zero-shot top-1 of {plural(len(cells), 'cell')} on shifted images against that on {plain}, "
         "plain CLIP by architecture, others by strategy; dashed: the line through plain CLIP, and equality.",
-        alt=f"{title}: {', '.join(names[:_PANELS])}, {plural(len(cells), 'cell')}.",
         by="strategy",
         order=architecture_order(results),
     )

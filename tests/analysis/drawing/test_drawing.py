@@ -28,7 +28,7 @@ FLOPS = "training compute of one trial (FLOPs)"
 def figure(*marks: dict[str, Any], x_label: str = "") -> FigureData:
     """Return a figure of marks without any text around them."""
     return FigureData(
-        name="hero", title="", x_label=x_label, y_label="", caption="", alt="", frame=mark_frame(marks)
+        name="hero", title="", x_label=x_label, y_label="", caption="", frame=mark_frame(marks)
     )
 
 
