@@ -106,21 +106,10 @@ def import_sweeps(table: pd.DataFrame, how: ColumnMap) -> tuple[pd.DataFrame, pd
         The results, and what was tried in each cell; empty if the map has no sweep.
 
     Raises:
-        ValueError: The map lacks a column or names an unknown one; the table lacks a column that the map
-            reads; a value cannot be read; or no row is selected.
+        ValueError: The table lacks a column that the map reads, a value cannot be read, or no row is
+            selected.
     """
     table = table.reset_index(drop=True) if is_integer_dtype(table.index) else table
-    for name in REQUIRED:
-        if name not in how.columns:
-            raise ValueError(
-                f"{how.at('columns')}the column map lacks '{name}'; needed: {', '.join(REQUIRED)}"
-            )
-    for name in how.columns:
-        if name not in (*REQUIRED, *OPTIONAL):
-            raise ValueError(
-                how.at(f"columns.{name}")
-                + unknown("column of the results schema", name, (*REQUIRED, *OPTIONAL))
-            )
     selected = (_unselected(table, how) == "").to_numpy()
     kept = table[selected]
     frame = pd.DataFrame(index=kept.index)

@@ -55,10 +55,10 @@ class Analysis:
     The function of a frame's name describes it (``missing``: `study_frames.missing`; ``best``:
     `best_at_budgets` and `with_scope`, with the cost of its scores; ``levels``: cost by budget level;
     ``shares``: `variance_shares`).
-    ``laws`` run along compute, then along data. ``scores``: what the study's quality scores cost.
-    ``imported`` says what was read of an imported study's table.
+    ``laws`` run along compute, then along data.
     """
 
+    study: StudyFrames
     trials: Trials
     draws: CellDraws
     outliers: pd.DataFrame
@@ -79,8 +79,6 @@ class Analysis:
     robustness: pd.DataFrame
     cost: Cost
     levels: pd.DataFrame
-    scores: pd.DataFrame
-    imported: str
 
 
 def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
@@ -106,6 +104,7 @@ def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
     grown = growths(draws)
     progress("analysis", 4, _STEPS)
     found = Analysis(
+        study=study,
         trials=trials,
         draws=draws,
         outliers=outliers(draws.families, trials),
@@ -138,8 +137,6 @@ def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
             price_per_hour=study.price_per_hour,
         ),
         levels=by_level(every, study.spent, study.events),
-        scores=study.scores,
-        imported=study.imported,
     )
     progress("analysis", _STEPS, _STEPS)
     return found

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pandas as pd
 
 from analysis.belief.curves import X_COLUMNS
-from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import first_attempts, metrics
 from analysis.charts import (
     answer_figures,
@@ -27,9 +26,10 @@ _OTHER_METRICS = (
 _PANELS = 3
 
 
-def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Missing, ...]:
+def report_figures(found: Analysis) -> tuple[FigureData | Missing, ...]:
     """Return the figures of a report in their order, as data; those unsupported as ``Missing`` with why."""
-    metric, draws, midway, tuned = found.trials.metric, found.draws, study.midway, study.tuned
+    study, metric, draws = found.study, found.trials.metric, found.draws
+    midway, tuned = study.midway, study.tuned
     measured, contrasts = Measure(metric=metric, draws=draws, laws=found.laws), found.contrasts
     course: tuple[FigureData | Missing, ...] = (
         run_figures.training_loss(found.trials, draws, study.curves, found.outliers["trial"].tolist()),
@@ -37,7 +37,7 @@ def report_figures(found: Analysis, study: StudyFrames) -> tuple[FigureData | Mi
         run_figures.plan_grid(first_attempts(study.plan), study.left_out, study.results),
         *run_figures.design_course(study.events),
     )
-    if found.imported:
+    if study.imported:
         why = "the study was imported from a table, which does not record how it was run"
         course = tuple(Missing(title=each.title, reason=why) for each in course)
     by = curve_figures.over_compute

@@ -7,7 +7,6 @@ from typing import Any
 
 from analysis.answers.best import turns
 from analysis.answers.cost import Cost, run_hours, score_costs, score_text
-from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import CELL, records
 from analysis.labels import axis_text, capital, configuration_text, count_text, epochs_text
 from analysis.report.analyse import Analysis, TrialCounts
@@ -48,20 +47,22 @@ class FirstScreen:
     unfinished: str
 
 
-def first_screen(found: Analysis, study: StudyFrames) -> FirstScreen:
+def first_screen(found: Analysis) -> FirstScreen:
     """Return the texts of the first screen."""
+    study = found.study
     shown, more = turns(found.best)
     hours = run_hours(study.every("results"), study.events)
     return FirstScreen(
         answer="".join(f"At {line}" for line in answer_lines(shown.tail(1), found)),
-        caveats=tuple(_caveats(found, study)),
+        caveats=tuple(_caveats(found)),
         rows=tuple(_budget(row, found, hours, study.price_per_hour) for row in records(shown)),
         more=more,
         unfinished=_unfinished(found.progress),
     )
 
 
-def _caveats(found: Analysis, study: StudyFrames) -> Iterator[str]:
+def _caveats(found: Analysis) -> Iterator[str]:
+    study = found.study
     if not found.draws.known and len(found.draws.cells):
         yield f"{capital(found.draws.explanation)}."
     if study.tuned_rates is not None and not study.tuned_rates and len(found.draws.cells):
@@ -128,8 +129,8 @@ def cost_texts(found: Analysis) -> dict[str, str]:
     ]  # fmt: skip
     said = {"Trials finished": "; ".join([f"{progress.finished} of {progress.planned}", *notes])}
     said["Compute spent"] = _spent_text(cost)
-    if costs := score_costs(found.scores):
-        budget = "part of it" if found.scores["counted"].any() else "outside the study budget"
+    if costs := score_costs(found.study.scores):
+        budget = "part of it" if found.study.scores["counted"].any() else "outside the study budget"
         said["Quality scores"] = (
             f"{score_text(score_flops(costs), cost)}, {budget}: {'; '.join(score_words(costs))}"
         )

@@ -10,7 +10,6 @@ from markupsafe import Markup, escape
 
 from analysis.answers.best import unranked
 from analysis.belief.verdict import clear_text
-from analysis.cells.study_frames import StudyFrames
 from analysis.charts.figure_data import FigureData, Missing
 from analysis.labels import capital, metric_text
 from analysis.laws.best_size import undecided
@@ -59,7 +58,6 @@ _TERMS = {term.lower(): term for term in GLOSSARY}
 def render(  # noqa: PLR0913 (a page shows as many things)
     found: Analysis,
     *,
-    study: StudyFrames,
     declaration_text: str,
     figures: Sequence[FigureData | Missing],
     svgs: Mapping[str, str],
@@ -73,16 +71,16 @@ def render(  # noqa: PLR0913 (a page shows as many things)
     main = [tables[name] for name in MAIN_TABLES if name in tables][:_OPEN_TABLES]
     context = {
         "found": found,
-        "name": study.name,
+        "name": found.study.name,
         "metric": metric_text(found.trials.metric),
-        "first": first_screen(found, study),
+        "first": first_screen(found),
         "hero": views.get(FIRST_FIGURE),
         "main_figures": [views[name] for name in MAIN_FIGURES if name in views],
         "more_figures": [views[name] for name in views if name not in (FIRST_FIGURE, *MAIN_FIGURES)],
         "main_tables": main,
         "more_tables": [one for one in tables.values() if one not in main and one.name != "trials"],
         "trials": tables["trials"],
-        "cost": found.imported or cost_texts(found),
+        "cost": found.study.imported or cost_texts(found),
         "open_questions": open_questions(found, figures),
         "clear": clear_text(found.draws.confidence),
         "declaration_text": escape(printable(declaration_text)),

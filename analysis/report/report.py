@@ -42,7 +42,7 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
     """
     with helpers(processes) as pool:
         found = analyse(study, progress)
-        figures, shown = report_figures(found, study), report_tables(found, study)
+        figures, shown = report_figures(found), report_tables(found)
         with replacing(folder) as new:
             (new / "figures").mkdir()
             (new / "tables").mkdir()
@@ -51,9 +51,8 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
             for table in shown:
                 save_table(table, new / "tables")
             text = page.render(
-                found, study=study, declaration_text=declaration_text, figures=figures, svgs=svgs,
-                tables={table.name: table for table in shown}, provenance=provenance,
-                reload_s=reload_s,
+                found, declaration_text=declaration_text, figures=figures, svgs=svgs,
+                tables={table.name: table for table in shown}, provenance=provenance, reload_s=reload_s,
             )  # fmt: skip
             (new / "report.html").write_text(text, encoding="utf-8")
     return summary_lines(found, why=why)

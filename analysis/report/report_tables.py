@@ -12,7 +12,6 @@ from analysis.answers.cost import score_costs, score_text
 from analysis.answers.crossing import PAIR
 from analysis.belief.verdict import clear_text
 from analysis.cells.intervals import QUANTILE
-from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import records, repeated
 from analysis.charts.answer_figures import part_text, share_text
 from analysis.error_unit import PERCENT, ErrorUnit, is_loss
@@ -47,13 +46,13 @@ _PARAMETERS = {
 }  # fmt: skip
 
 
-def report_tables(found: Analysis, study: StudyFrames) -> tuple[Table, ...]:
+def report_tables(found: Analysis) -> tuple[Table, ...]:
     """Return the tables of a report that have a row, and that of the trials."""
-    unit, tuned = found.draws.error_unit, study.tuned
+    unit, study, tuned = found.draws.error_unit, found.study, found.study.tuned
     tables = chain(
         _answers(found, unit),
         _laws(found, unit),
-        _what_was_run(found, study, unit),
+        _what_was_run(found, unit),
         [] if study.sweeps.empty else [sweep_table(study.sweeps, unit)],
         [] if tuned is None or tuned.tried.empty else tuning_tables(tuned),
         [choices_table(study.events)],
@@ -263,8 +262,9 @@ def _laws(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
     )  # fmt: skip
 
 
-def _what_was_run(found: Analysis, study: StudyFrames, unit: ErrorUnit) -> Iterator[Table]:
-    if not found.imported:
+def _what_was_run(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
+    study = found.study
+    if not study.imported:
         yield _cost(found)
     ended, settings = found.trials.frame, ["lr_peak", "batch_size"]
     results = study.results.reindex(columns=["trial", *settings]).set_index("trial")
@@ -281,7 +281,7 @@ def _what_was_run(found: Analysis, study: StudyFrames, unit: ErrorUnit) -> Itera
             column("Attempts", "again"),
         ],
     )  # fmt: skip
-    if found.imported:
+    if study.imported:
         counts = study.unread["reason"].value_counts().reset_index() if len(study.unread) else study.unread
         yield Table.of(
             "left-out", "Table rows that were not read", "dropped.parquet beside the report lists each",
@@ -303,7 +303,7 @@ def _what_was_run(found: Analysis, study: StudyFrames, unit: ErrorUnit) -> Itera
 
 def _cost(found: Analysis) -> Table:
     """Return FLOPs and device hours by budget level and in total, then scores outside the budget."""
-    levels, totals, scores = found.levels, found.cost, found.scores
+    levels, totals, scores = found.levels, found.cost, found.study.scores
     total = {
         "level": "all", "trials": int(levels["trials"].sum()), "planned": totals.planned_flops,
         "spent": totals.spent_flops, "wasted": totals.wasted_flops, "evaluation": totals.evaluation_flops,

@@ -32,7 +32,7 @@ def summary_lines(found: Analysis, *, why: bool = False) -> tuple[str, ...]:
     spent = format_flops(found.cost.spent_flops)
     left = f", {progress.not_chosen} more not chosen" if progress.not_chosen else ""
     ran = f"{progress.finished} of {progress.planned} trials finished{unfinished}{left}; {spent} spent"
-    lines = [found.imported or ran]
+    lines = [found.study.imported or ran]
     shown, more = turns(found.best)
     lines += answer_lines(shown, found, why=why)
     lines += [f"{more}: tables/best.md"] if more else []

@@ -81,11 +81,6 @@ class Plan:
         alone = (continued_from(trial, None) for trial in further)
         return replace(self, trials=share_trunks((*self.trials, *alone)) if further else self.trials)
 
-    def on_nodes(self, cpus_per_gpu: int) -> "Plan":
-        """Return the plan with the nodes' cores of each GPU for trials whose cores were assumed."""
-        placed = (replace(each, resources=each.resources.on_nodes(cpus_per_gpu)) for each in self.trials)
-        return replace(self, trials=tuple(placed))
-
     @property
     def all_trials(self) -> tuple[Trial, ...]:
         """Trials of the tuning and its check, then the others; a trial that is both appears once.

@@ -70,7 +70,8 @@ def preflight(
         if assumed and share is not None:
             found = f"{share} a GPU, the nodes' share; the plan assumes {CPUS_PER_GPU}"
             yield PreflightCheck(node="all", what="cores", verdict="ok", found=found)
-            plan = plan.on_nodes(share)
+            placed = (replace(each, resources=each.resources.on_nodes(share)) for each in plan.trials)
+            plan = replace(plan, trials=tuple(placed))
         ensure_pools(study, lambda _line: None)
         study.folder.mkdir(parents=True, exist_ok=True)
         for line in amplification_lines(study, plan):

@@ -204,7 +204,7 @@ class OpenedStudy:
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
         """The report's tables by name; their cells are texts."""
-        return {table.name: table.frame for table in report_tables(self.analysis, self._frames)}
+        return {table.name: table.frame for table in report_tables(self.analysis)}
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -229,7 +229,7 @@ class OpenedStudy:
 
     @cached_property
     def _all_figures(self) -> tuple[FigureData | Missing, ...]:
-        return report_figures(self.analysis, self._frames)
+        return report_figures(self.analysis)
 
     @cached_property
     def _drawn(self) -> dict[str, FigureData]:

@@ -139,9 +139,8 @@ def test_report_lists_the_run_and_draws_its_training_curve(frames: StudyFrames) 
     results = frames.results.copy()
     trial = str(results["trial"][40])
     results.loc[40, METRIC] = 1 - CHANCE
-    spoilt = replace(frames, results=results)
-    found = analyse(spoilt)
-    (listed,) = (table for table in report_tables(found, spoilt) if table.name == "outliers")
+    found = analyse(replace(frames, results=results))
+    (listed,) = (table for table in report_tables(found) if table.name == "outliers")
     assert list(listed.frame["Trial"]) == [trial]
     assert any(line.startswith(f"{trial} stands out") for line in summary_lines(found))
     course = figure_of(training_loss(found.trials, found.draws, frames.curves, [trial]))

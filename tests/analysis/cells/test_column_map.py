@@ -94,8 +94,6 @@ def test_two_different_values_of_one_cell_and_seed_are_refused() -> None:
     [
         (replace(HOW, metric_column=Column(source="accuracy")), "column 'accuracy'; did you mean 'acc'"),
         (replace(HOW, rows={"task": ("imagenet1k",)}), "no row has task imagenet1k; found: cifar, imagenet"),
-        (with_columns(sead=Column(value="0")), "did you mean 'seed'"),
-        (replace(HOW, columns={}), "the column map lacks 'regime'"),
         (with_columns(samples_seen=Column(source="net")), "'net' must hold numbers for samples_seen"),
         (with_columns(architecture=Column(source="net", names={"B/32": "b"})),
          "unknown architecture of the map 'L/14'"),

@@ -26,7 +26,7 @@ NAMES = [
 
 
 def figures_of(frames: StudyFrames) -> tuple[FigureData | Missing, ...]:
-    return report_figures(analyse(frames), frames)
+    return report_figures(analyse(frames))
 
 
 def supported(figures: Iterable[FigureData | Missing]) -> dict[str, FigureData]:
@@ -35,8 +35,8 @@ def supported(figures: Iterable[FigureData | Missing]) -> dict[str, FigureData]:
 
 
 @pytest.fixture(scope="module")
-def drawn(frames: StudyFrames, analysed: Analysis) -> dict[str, FigureData]:
-    return supported(report_figures(analysed, frames))
+def drawn(analysed: Analysis) -> dict[str, FigureData]:
+    return supported(report_figures(analysed))
 
 
 def test_a_full_study_supports_every_figure(drawn: dict[str, FigureData]) -> None:
@@ -100,7 +100,8 @@ def test_what_is_not_supported_is_missing_with_a_reason(frames: StudyFrames) -> 
 
 
 def test_the_plan_is_drawn_only_if_the_run_differed_from_it(frames: StudyFrames, analysed: Analysis) -> None:
-    names = set(supported(report_figures(analysed, replace(frames, left_out=frames.left_out[:0]))))
+    whole = replace(analysed, study=replace(frames, left_out=frames.left_out[:0]))
+    names = set(supported(report_figures(whole)))
     assert "plan" not in names
 
 

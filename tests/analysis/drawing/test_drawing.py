@@ -27,9 +27,7 @@ FLOPS = "training compute of one trial (FLOPs)"
 
 def figure(*marks: dict[str, Any], x_label: str = "") -> FigureData:
     """Return a figure of marks without any text around them."""
-    return FigureData(
-        name="hero", title="", x_label=x_label, y_label="", caption="", frame=mark_frame(marks)
-    )
+    return FigureData(name="hero", title="", x_label=x_label, y_label="", caption="", frame=mark_frame(marks))
 
 
 def lines(names: Sequence[str], x: Sequence[float] = (1e17, 1e20)) -> FigureData:

@@ -220,9 +220,9 @@ def test_levels_of_trunks_and_rates_that_were_not_tuned_are_told_with_the_answer
     frames: StudyFrames, analysed: Analysis
 ) -> None:
     trials = replace(analysed.trials, frame=analysed.trials.frame.assign(trunk="t"))
-    study = replace(frames, left_out=pd.DataFrame())
-    assert first_screen(analysed, study).caveats == ("Learning rates were not tuned.",)
-    assert first_screen(replace(analysed, trials=trials), study).caveats[1:] == (
+    whole = replace(analysed, study=replace(frames, left_out=pd.DataFrame()))
+    assert first_screen(whole).caveats == ("Learning rates were not tuned.",)
+    assert first_screen(replace(whole, trials=trials)).caveats[1:] == (
         "Levels are branches of a trunk, not runs of their own.",
     )
 

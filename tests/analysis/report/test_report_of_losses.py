@@ -39,8 +39,8 @@ def found(by_loss: StudyFrames) -> Analysis:
     return analyse(by_loss)
 
 
-def test_every_table_of_a_loss_shows_the_measured_losses(found: Analysis, by_loss: StudyFrames) -> None:
-    tables = {table.name: table for table in report_tables(found, by_loss)}
+def test_every_table_of_a_loss_shows_the_measured_losses(found: Analysis) -> None:
+    tables = {table.name: table for table in report_tables(found)}
 
     trials = tables["trials"].frame
     assert trials["Loss"].tolist() == [f"{loss:.4g}" for loss in found.trials.frame["error"]]
@@ -57,8 +57,8 @@ def test_every_table_of_a_loss_shows_the_measured_losses(found: Analysis, by_los
         assert "(%)" not in said, table.name
 
 
-def test_every_figure_of_a_loss_is_drawn_in_losses(found: Analysis, by_loss: StudyFrames) -> None:
-    figures = [each for each in report_figures(found, by_loss) if isinstance(each, FigureData)]
+def test_every_figure_of_a_loss_is_drawn_in_losses(found: Analysis) -> None:
+    figures = [each for each in report_figures(found) if isinstance(each, FigureData)]
     figures = [each for each in figures if each.name != "matters"]  # shares of variance, in percent
     losses = found.trials.frame["error"]
     drawn = {figure.name: figure for figure in figures}
@@ -76,20 +76,18 @@ def test_every_figure_of_a_loss_is_drawn_in_losses(found: Analysis, by_loss: Stu
     assert set(np.round(best["y"], 9)) <= set(np.round(found.draws.cells["error"], 9))
 
 
-def test_answers_by_a_loss_name_losses(found: Analysis, by_loss: StudyFrames) -> None:
+def test_answers_by_a_loss_name_losses(found: Analysis) -> None:
     lines = summary_lines(found)
     row = found.best.iloc[-1]
     answer = next(line for line in lines if line.startswith(f"{row['at']}: {row['architecture']}"))
     assert f"{count_text(row['subset_size'])} pairs" in answer
     assert f": loss {row['error']:.4g} [{row['low']:.4g}, {row['high']:.4g}], " in answer
-    said = " ".join([*lines, *open_questions(found, report_figures(found, by_loss))])
+    said = " ".join([*lines, *open_questions(found, report_figures(found))])
     assert " points" not in said.replace("their points", "")
 
 
-def test_the_page_of_a_loss_names_losses(found: Analysis, by_loss: StudyFrames) -> None:
-    tables = {table.name: table for table in report_tables(found, by_loss)}
-    page = render(
-        found, study=by_loss, declaration_text="", figures=(), svgs={}, tables=tables, provenance={}
-    )
+def test_the_page_of_a_loss_names_losses(found: Analysis) -> None:
+    tables = {table.name: table for table in report_tables(found)}
+    page = render(found, declaration_text="", figures=(), svgs={}, tables=tables, provenance={})
     assert f"loss {found.best['error'].iloc[-1]:.4g}" in html.unescape(page)
     assert "A winner's loss is biased low" in html.unescape(page)

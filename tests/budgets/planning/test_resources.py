@@ -293,11 +293,11 @@ def test_cores_are_assumed_until_nodes_tell_them_and_a_plan_says_so() -> None:
         plan = plan_of(declared(resources=Resources(gpus=8), cluster=cluster), pairs=10_000_000)
         assert {trial.resources.cpus for trial in plan.trials} == {48}
         assert any(note.startswith("6 cores a GPU are assumed") for note in plan.warnings)
-        on_nodes = plan.on_nodes(24)
-        assert {trial.resources.cpus for trial in on_nodes.trials} == {192}
-        assert [trial.trial_id for trial in on_nodes.trials] == [trial.trial_id for trial in plan.trials]
+        on_nodes = [replace(each, resources=each.resources.on_nodes(24)) for each in plan.trials]
+        assert {trial.resources.cpus for trial in on_nodes} == {192}
+        assert [trial.trial_id for trial in on_nodes] == [trial.trial_id for trial in plan.trials]
     known = plan_of(declared(resources=Resources(gpus=8)), pairs=10_000_000)
-    assert {trial.resources.cpus for trial in known.on_nodes(24).trials} == {128}
+    assert {trial.resources.on_nodes(24).cpus for trial in known.trials} == {128}
     assert not any("assumed" in note for note in known.warnings)
 
 

@@ -204,6 +204,7 @@ def test_a_damaged_table_is_refused_with_the_reason(
         ("1.28B", "1.28X", "mine.yaml:9: columns.subset_size.value: '1.28X'"),
         ("equal-samples", "equal-sample", "mine.yaml:5: table.csv:2: "),
         ("  quality:", "  qualty:", "mine.yaml:8: columns: unknown column of the results schema 'qualty'"),
+        ("  quality: {from: filtered}\n", "", "columns lack 'quality'; needed: "),
     ],
 )
 def test_a_mistake_names_its_place_and_what_is_allowed(
