@@ -277,7 +277,8 @@ def to_frame(rows: Iterable[Mapping[str, object]], columns: Mapping[str, str]) -
         ValueError: A row lacks a column of the schema.
     """
     listed = list(rows)
-    metrics = sorted({name for row in listed for name in row if "/" in name or name in _OPTIONAL})
+    further = {name for row in listed for name in row if "/" in name or name in _OPTIONAL}
+    metrics = sorted(further - {*columns})
     for row in listed:
         missing = [name for name in columns if name not in row]
         if missing:

@@ -19,7 +19,8 @@ def answer_line(at: str, leader: str, row: Mapping[str, Any], unit: "ErrorUnit",
     Args:
         at: The budget in words.
         leader: The configuration in words.
-        row: Its ``error`` with ``low`` and ``high``, ``runs`` at the budget, and the ``verdict``.
+        row: Its ``error`` with ``low`` and ``high``, ``runs`` at the budget, ``by_trunk`` if these are trunk
+            states alone, and the ``verdict``.
         unit: Unit of the errors.
         tied: Number of configurations that are tied, if that is the verdict.
     """
@@ -28,8 +29,10 @@ def answer_line(at: str, leader: str, row: Mapping[str, Any], unit: "ErrorUnit",
 
 
 def error_text(row: Mapping[str, Any], unit: "ErrorUnit", *, predicted: bool) -> str:
-    """Return the ``error`` of a row with its interval, if it has one."""
+    """Return the ``error`` of a row with its interval, if it has one, and what it is read from."""
     value = f"{unit.named(row['error'])} {unit.interval(row['low'], row['high'])}".rstrip()
+    if row.get("by_trunk"):
+        return f"{value} by its trunk"
     return f"predicted {value}" if predicted else value
 
 

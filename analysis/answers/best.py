@@ -31,11 +31,11 @@ def best_at_budgets(draws: CellDraws) -> pd.DataFrame:
         leader's) and ``at`` (the same as text); ``configurations`` (number compared) and ``measured`` (number
         of those run there); ``leaders`` (the configurations of the leader and of those tied with it, as
         mappings); the leader's ``budget``, ``subset_size``, ``quality``, ``architecture``, ``strategy``,
-        ``runs``, ``train_flops``, ``parameters``, ``samples_seen``, ``epochs``, ``error`` with ``low`` and
-        ``high``; ``probability``; ``runner_up`` (text), ``runner_up_error``, ``runner_up_probability``;
-        ``gap`` with ``gap_low`` and ``gap_high``; ``verdict`` (of ``belief.verdict``, or ``beaten``: a
-        cheaper trial is lower), ``tied`` (texts of the members, joined by "; "), ``reason``. Errors are
-        fractions.
+        ``runs``, ``by_trunk`` (whether these are trunk states alone), ``train_flops``, ``parameters``,
+        ``samples_seen``, ``epochs``, ``error`` with ``low`` and ``high``; ``probability``; ``runner_up``
+        (text), ``runner_up_error``, ``runner_up_probability``; ``gap`` with ``gap_low`` and ``gap_high``;
+        ``verdict`` (of ``belief.verdict``, or ``beaten``: a cheaper trial is lower), ``tied`` (texts of the
+        members, joined by "; "), ``reason``. Errors are fractions.
     """
     cost = costs(draws.cells)
     rows = []
@@ -148,6 +148,7 @@ class Choice:
             ),
             **self.configuration(found.leader),
             "runs": int(runs[found.leader]),
+            "by_trunk": bool(self.family.by_trunk(self.place)[self.options[found.leader]]),
             **found.columns(self.names),
         }  # fmt: skip
 

@@ -46,11 +46,12 @@ class Recommendation:
         candidates: One row per configuration that fits, the most probable one first: ``name`` (in words),
             ``regime``, the columns of ``CONFIGURATION``, ``flops`` (spent), ``error`` (median of the draws)
             with ``low`` and ``high``, ``probability`` of being the best, ``measured`` (whether it was run
-            there), ``sizes`` (those that it was read from, in words, if not its own), ``pool``
-            (pairs that its pool must have), ``factor`` (compute over its largest measured compute, infinite
-            if it was never run), ``beyond`` (whether that is an extrapolation), ``share`` (of the budget that
-            it spends), ``uses_up`` (whether one epoch of the data ends before the budget does), ``epochs``,
-            ``own_epochs`` (most of its own runs) and ``most_epochs`` (of all runs of its regime).
+            there), ``by_trunk`` (whether it is read from its trunk state there), ``sizes`` (those that it was
+            read from, in words, if not its own), ``pool`` (pairs that its pool must have), ``factor``
+            (compute over its largest measured compute, infinite if it was never run), ``beyond`` (whether
+            that is an extrapolation), ``share`` (of the budget that it spends), ``uses_up`` (whether one
+            epoch of the data ends before the budget does), ``epochs``, ``own_epochs`` (most of its own runs)
+            and ``most_epochs`` (of all runs of its regime).
         verdict: Verdict on the candidates, by their places.
         left_out: Configurations that take no part: ``curve``, ``reason``.
         pool: Pairs of the largest measured pool.
@@ -235,7 +236,7 @@ def _fewer(
             source, runs = "", first["runs"]
     return {
         **last, "subset_size": allowed, "pool": smallest_pool(allowed, last["quality"]), "measured": False,
-        "sizes": source, "runs": runs, "mean": np.nan, "epochs": epochs,
+        "by_trunk": False, "sizes": source, "runs": runs, "mean": np.nan, "epochs": epochs,
         **{name: max(first[name], last[name]) for name in ("factor", "beyond", "noise", "own_epochs")},
     }, error  # fmt: skip
 
@@ -261,7 +262,7 @@ def _rows(
     return records(
         family.configurations.assign(
             regime=family.regime, subset_size=sizes, flops=spent, share=spent / flops,
-            sizes="", measured=own["error"].notna().to_numpy(),
+            sizes="", measured=own["error"].notna().to_numpy(), by_trunk=family.by_trunk(place),
             mean=own["error"].to_numpy(np.float64), lost=family.apart(spent, place),
             runs=np.where(asked, family.runs(place), family.measured.runs.sum(axis=1)),
             factor=factor, beyond=factor > SAME_COST, least_flops=x[:, 0], most_flops=most.max(),

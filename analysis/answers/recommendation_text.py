@@ -98,8 +98,8 @@ def _source_text(row: Mapping[Any, Any]) -> str:
     here = row["share"] >= 1 / SAME_COST
     share = format_number(100 * row["share"], ".2g")
     less = f"at {format_flops(row['flops'])}, which costs only {share} % of the budget"
-    if row["measured"]:
-        return f"measured {'here' if here else less}"
+    if row["measured"] or row["by_trunk"]:
+        return f"{'measured' if row['measured'] else 'read from its trunk state'} {'here' if here else less}"
     sizes = f"{row['sizes']}, " if row["sizes"] else ""
     if isinf(row["factor"]):
         return f"{sizes}never run"

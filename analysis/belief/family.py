@@ -166,6 +166,11 @@ class Family:
             if each == curve and (lost == point or self._last[curve] < self.x[curve, lost] <= flops)
         ), "")  # fmt: skip
 
+    def by_trunk(self, place: Indices) -> Mask:
+        """Return which curves are known at a point by a trunk state alone, which counts as a run there."""
+        cooled = self.measured.runs[np.arange(len(place)), np.maximum(place, 0)]
+        return np.asarray((self.runs(place) > 0) & (cooled == 0))
+
     def apart(self, flops: float | Floats, place: Indices) -> list[str]:
         """Return what each curve lost, see `lost_at`, where `at` reads them at one compute."""
         asked = np.broadcast_to(np.asarray(flops, dtype=np.float64), place.shape).tolist()

@@ -84,6 +84,8 @@ def _budget(
     data = f"{axis_text('subset_size', row['subset_size'])}, {axis_text('quality', row['quality'])}"
     runs = plural(int(row["runs"]), "run")
     why = [f"{row['reason']}{': ' if row['tied'] else ''}{row['tied']}", str(row["scope"])]
+    if row["by_trunk"]:
+        why.append("read from its trunk, which was not cooled down here")
     if row["runner_up"] and not row["tied"]:
         why.append(f"runner-up: {row['runner_up']}, {unit.text(row['runner_up_error'])}")
     why.append(f"{count_text(row['samples_seen'])} samples, {epochs_text(row['epochs'])} epochs; {runs}")
@@ -95,7 +97,7 @@ def _budget(
         why.append(f"a run of its own takes {duration_text(3600 * mean)} of device time{price}")
     if row["score_flops"]:
         why.append(f"its quality score cost {score_text(row['score_flops'], found.cost)}")
-    sure = [] if row["runs"] else ["predicted"]
+    sure = ["by its trunk"] if row["by_trunk"] else [] if row["runs"] else ["predicted"]
     sure += [f"P(best)\u00a0{share}"] if share != "–" and row["runner_up"] else []
     return BudgetRow(
         budget=str(row["at"]),

@@ -1,6 +1,7 @@
 """Export of a plan as CSV, JSON or parquet: one row per trial and per left-out cell with its reason.
 
-A row of a table names its phase: `tuning`, `check` or `grid`, also if the tuning shares a trial of the grid.
+A row of a table names its phase: `tuning`, `check`, `grid`, also if the tuning shares a trial of the grid, or
+`trunk` for a trial that ends at its milestone.
 In JSON the trials of tuning and check have a list of their own.
 """
 
@@ -23,6 +24,7 @@ from budgets.planning.tuning_plan import TuningPlan
 from budgets.quantity import finite_or_none
 from runners.results import (
     LEFT_OUT_COLUMNS,
+    PHASE,
     PLAN_COLUMNS,
     left_out_row,
     plan_row,
@@ -103,7 +105,8 @@ def _all_rows(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[dic
     for trial in plan.all_trials:
         name = trial.trial_id
         phase = "grid" if name in grid else "tuning" if name in tuning else "check"
-        yield _trial_row(trial, declaration, own) | {"phase": phase}
+        row = _trial_row(trial, declaration, own)
+        yield row | {PHASE: row.get(PHASE) or phase}
 
 
 def _trial_row(trial: Trial, declaration: Declaration, own: Speeds) -> dict[str, object]:

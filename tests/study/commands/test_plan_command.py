@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -116,6 +117,12 @@ def test_every_trial_and_every_left_out_cell_is_written_as_csv(run: Run, tmp_pat
     assert [row["reason"] for row in left_out] == [item.reason for item in plan.left_out]
     assert not any(row["reason"] for row in trials)
     assert float(trials[0]["device_hours_low"]) < float(trials[0]["device_hours_high"])
+
+
+def test_trials_of_trunks_have_a_phase_of_their_own_in_a_table(run: Run) -> None:
+    rows = csv.DictReader(io.StringIO(run("small-trunk", "--format", "csv")))
+    counts = Counter(row["phase"] for row in rows if row["trial"])
+    assert counts["trunk"] == counts["grid"] == counts.total() / 2
 
 
 def test_json_is_exact_and_carries_convention_totals_and_price(run: Run, full: Path) -> None:
