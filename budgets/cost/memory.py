@@ -39,7 +39,7 @@ from budgets.declaration.recipe import Recipe
 
 _WEIGHT_BYTES = 4 + 4  # with their gradients
 _OPTIMIZER_BYTES = {"adamw": 8, "adafactor": 2}
-_EMA_BYTES = 4
+_AVERAGE_BYTES = 4
 _CHECKPOINTED = 2 / 34 + 1 / 12
 _CHECKPOINTED_STAGES = 0.3
 _BYTES_PER_MAC_OF_STAGES = 0.012
@@ -60,10 +60,12 @@ def memory_bytes(  # noqa: PLR0913 - one a fact that the estimate needs
     devices: int,
     pairs: int = 0,
     widths: Sequence[int] = (),
+    averaged: bool = False,
 ) -> int:
     """Estimate the bytes on each of ``devices`` that share a whole batch of ``batch_size`` pairs.
 
-    ``pairs`` are those of the subset, ``widths`` those of the strategy's columns as in `ColumnFacts`.
+    ``pairs`` are those of the subset, ``widths`` those of the strategy's columns as in `ColumnFacts`. With
+    ``averaged`` the mean of the weights is taken, as in trials of trunks.
     """
     cost = sample_cost(architecture, strategy, batch_size=batch_size)
     on_device = -(-batch_size // devices)
@@ -88,7 +90,8 @@ def memory_bytes(  # noqa: PLR0913 - one a fact that the estimate needs
         + -(-on_device // recipe.accumulation) * kept
         + _loss_bytes(architecture, strategy, batch_size=batch_size, on_device=on_device)
     )
-    per_parameter = _WEIGHT_BYTES + _OPTIMIZER_BYTES[recipe.optimizer] + (_EMA_BYTES if recipe.ema else 0)
+    average = _AVERAGE_BYTES if recipe.ema or averaged else 0
+    per_parameter = _WEIGHT_BYTES + _OPTIMIZER_BYTES[recipe.optimizer] + average
     return int(
         per_parameter * count_parameters(architecture, strategy).total
         + on_device * 2 * (pixels + columns)

@@ -240,6 +240,7 @@ class Grid:
         memory_of = partial(
             memory_bytes, architecture, widest, batch_size=batch_size, pairs=self._most_pairs(strategy_name),
             widths=[self.pool.widths.get(name, 0) for name in strategy.columns],
+            averaged=declaration.evaluate_trunk,
         )  # fmt: skip
         cluster, too_large = declaration.cluster, self._too_large.get((*combination, batch_size))
         chooses = declaration.resources.auto

@@ -159,7 +159,7 @@ def estimated_memory(trial: Trial) -> int:
     widest = masked.unmasked if trial.recipe.unmasked_tail else masked
     return memory_bytes(
         architecture, widest, trial.recipe, batch_size=trial.batch_size, devices=trial.resources.devices,
-        pairs=trial.cell.subset_size,
+        pairs=trial.cell.subset_size, averaged=trial.of_trunk,
     )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ def explain_lines(grid: Grid, plan: Plan, wanted: str, own: Speeds) -> Iterator[
     """
     candidate = _find(grid, plan, wanted)
     at = candidate.cell, candidate.samples
-    trials = [trial for trial in plan.trials if (trial.cell, trial.samples_seen) == at]
+    trials = [each for each in plan.trials if (each.cell, each.samples_seen) == at and not each.of_trunk]
     yield str(candidate.cell)
     yield from _left_out(grid, plan, candidate, trials)
     setup = candidate.setup
@@ -43,8 +43,12 @@ def explain_lines(grid: Grid, plan: Plan, wanted: str, own: Speeds) -> Iterator[
         yield from _trial(grid, candidate)
     if trials and grid.declaration.shares_trunks:
         yield from _trunk(trials[0])
-    for trial in trials:
-        yield f"trial {trial.trial_id}: seed {trial.seed}"
+    trunks = [each for each in plan.trials if each.cell == candidate.cell and each.of_trunk]
+    if trunks:
+        averaged = trunks[0].steps - trunks[0].recipe.averaged_from(trunks[0].steps)
+        yield f"the trunk is evaluated there, and so is the mean of its last {plural(averaged, 'state')}"
+    for trial in (*trunks, *trials):
+        yield f"trial {trial.trial_id}: {trial.seed_words}"
     if trials and (cluster := grid.declaration.cluster) is not None:
         yield from _chosen(grid, plan, trials[0], cluster, own)
         yield from _price(trials[0], cluster, own)
@@ -54,7 +58,10 @@ def _find(grid: Grid, plan: Plan, wanted: str) -> GridCell:
     cells = {(candidate.cell, candidate.samples): candidate for candidate in grid.candidates(plan.levels)}
     for trial in plan.trials:
         if trial.trial_id == wanted:
-            return cells[trial.cell, trial.samples_seen]
+            at = trial.cell, trial.samples_seen
+            return next(
+                one for where, one in cells.items() if where == at or (trial.of_trunk and where[0] == at[0])
+            )
     matches = with_words(cells.values(), wanted, _words)
     if len(matches) == 1:
         return matches[0]

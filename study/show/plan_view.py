@@ -55,8 +55,9 @@ def plan_lines(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[st
     ``own`` are the speeds measured on this machine, or with a cluster those calibrated on its device.
     """
     by_cell: dict[tuple[Cell, int], list[Trial]] = {}
-    for trial in plan.trials:
-        by_cell.setdefault((trial.cell, trial.samples_seen), []).append(trial)
+    for trial in plan.trials:  # those of a trunk beside their branches
+        samples = trial.samples_seen if trial.cell.level_flops is None else 0
+        by_cell.setdefault((trial.cell, samples), []).append(trial)
     cells = list(by_cell.values())
     several_sizes = len(cells) > _MOST_CELLS
     if several_sizes:
@@ -258,9 +259,11 @@ def _left(plan: Plan, *, adaptive: bool) -> str:
 
 
 def trials_words(plan: Plan) -> str:
-    """Return the number of a plan's trials, such as ``42 trials and 6 of the tuning``."""
+    """Return the number of a plan's trials, such as ``42 trials (21 of trunks) and 6 of the tuning``."""
+    of_trunks = sum(trial.of_trunk for trial in plan.trials)
+    words = plural(len(plan.trials), "trial") + (f" ({of_trunks:,} of trunks)" if of_trunks else "")
     of_tuning = len(plan.all_trials) - len(plan.trials)
-    return plural(len(plan.trials), "trial") + (f" and {of_tuning:,} of the tuning" if of_tuning else "")
+    return words + (f" and {of_tuning:,} of the tuning" if of_tuning else "")
 
 
 def _price(cluster: Cluster, plan: Plan, cost: Price) -> Iterator[str]:

@@ -10,6 +10,7 @@ from budgets.planning import tuning_plan
 from budgets.planning.planned_trial import Cell
 from budgets.planning.price import Ahead, Speed, planned_range
 from budgets.quantity import finite_or_none
+from runners.results import PHASE
 from study.state.trial_states import Stage, TrialState
 from study.state.tuning_table import values_of
 
@@ -111,7 +112,15 @@ def trial_words(row: Mapping[str, Any]) -> str:
         level_flops=None if math.isnan(level) else level,
     )  # fmt: skip
     return ", ".join(
-        filter(None, (str(cell), tuning_plan.values_words(values_of(row)), f"seed {row['seed']}"))
+        filter(
+            None,
+            (
+                str(cell),
+                tuning_plan.values_words(values_of(row)),
+                f"seed {row['seed']}",
+                row.get(PHASE, ""),
+            ),
+        )
     )
 
 

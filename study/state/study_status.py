@@ -17,7 +17,7 @@ from analysis.labels import call_strategies
 from budgets.planning.price import Ahead, Range, Speed, forecast, planned_range, start_s
 from budgets.planning.tuning import tuning_reserves
 from budgets.quantity import format_flops
-from runners.results import STARTS, read_events
+from runners.results import PHASE, STARTS, TRUNK, read_events
 from study.state.book import Book, planned_rows, read_book
 from study.state.design import answer_lines, answers, design_lines, not_chosen, trials_so_far
 from study.state.running import (
@@ -221,11 +221,13 @@ def _without_room(
         rooms |= dict.fromkeys(trials, min(room, share - sum(book.of(trial).taken_flops for trial in trials)))
     # By length, because a trial also has no room if a shorter one of its trunk has none.
     without, ended = set(), set()
+    evaluated = {row["trunk"] for row in rows.values() if row.get(PHASE) == TRUNK}
     for trial, row in sorted(rows.items(), key=lambda item: item[1]["train_flops"]):
         open_ = states[trial].column in {"waiting", "left_out"} and not book.of(trial).reserved_flops
         if open_ and (row["paid_flops"] > rooms[trial] or row["trunk"] in ended):
             without.add(trial)
-            ended |= {row["trunk"]} - {""}  # longer trials continue from this one
+            if row.get(PHASE) == TRUNK or row["trunk"] not in evaluated:
+                ended |= {row["trunk"]} - {""}  # others continue from this one
     return without
 
 

@@ -3,8 +3,9 @@
 import pytest
 
 from budgets.declaration.recipe import Recipe
-from budgets.declaration.sections import GridBlock, Ladder, Training
+from budgets.declaration.sections import Cluster, GridBlock, Ladder, Resources, Training, Tuning
 from budgets.planning.plan import Plan
+from budgets.planning.planned_trial import trunk_id
 from tests.budgets.plans import GFLOP, LADDER, declare, plan_of
 
 TRUNK = Recipe(schedule="trunk", warmup_samples=640, cooldown=0.2)
@@ -43,6 +44,50 @@ def test_an_unmasked_tail_longer_than_the_cooldown_is_part_of_the_branch() -> No
     low, high = (trial for trial in plan.trials if trial.cell.strategy == "flip-50")
     assert high.shared_samples == low.milestone_step * low.batch_size
     assert high.paid_flops == high.train_flops - high.shared_samples * high.train_flops_per_sample
+
+
+def test_each_trial_of_an_evaluated_trunk_ends_where_its_branch_begins_and_both_cost_no_more() -> None:
+    levels = (100 * GFLOP, 200 * GFLOP, 400 * GFLOP)
+    facts = {"levels": levels, "resources": Resources(auto=True), "cluster": Cluster(device="H100", count=2)}
+    evaluated, plain = (
+        plan_with(TRUNK, evaluate_trunk=trunk, seeds=(0, 1), **facts) for trunk in (True, False)
+    )
+
+    assert [trial.trial_id for trial in evaluated.trials[1::2]] == [trial.trial_id for trial in plain.trials]
+    assert evaluated.train_flops == plain.train_flops
+    assert evaluated.chosen.keys() == {trial.trial_id for trial in evaluated.trials}
+    for seed in (0, 1):
+        trials = [trial for trial in evaluated.trials if trial.seed == seed]
+        trunks, branches = trials[::2], trials[1::2]
+        assert len({trunk_id(trial) for trial in trials}) == 1
+        assert [trial.previous for trial in trunks] == ["", *(trial.trial_id for trial in trunks[:-1])]
+        for trunk, branch in zip(trunks, branches, strict=True):
+            assert trunk.of_trunk
+            assert trunk.cell == branch.cell
+            assert trunk.steps == trunk.milestone_step == branch.milestone_step
+            assert branch.previous == trunk.trial_id
+            assert branch.paid_flops == branch.train_flops - trunk.train_flops
+            assert (trunk.keeps_milestone, branch.keeps_milestone) == (True, False)
+            assert trunk.evaluation_flops == 2 * branch.evaluation_flops
+            assert trunk.seed_words == f"seed {seed}, trunk"
+
+
+def test_a_trunk_that_shares_no_steps_or_can_t_be_evaluated_is_refused() -> None:
+    one_epoch = GridBlock(architectures=LADDER[:1], regime="one-epoch")
+    with pytest.raises(ValueError, match=r"clipa-resize: before its tail it trains on smaller images"):
+        plan_with(
+            TRUNK, GridBlock(architectures=LADDER[:1], strategies=("clipa-resize",)), evaluate_trunk=True
+        )
+    tuning = Tuning(share=0.1, fields={"lr_peak": (1e-3, 2e-3)}, levels=(100 * GFLOP, 300 * GFLOP))
+    training = Training(lr_peak={LADDER[0]: 1e-3}, recipe=TRUNK)
+    for changes, why in (
+        ({"grid": (one_epoch,)}, "needs regime: fixed-compute, found one-epoch"),
+        ({"tuning": tuning}, "is not allowed with tuning.levels"),
+        ({"training": Training(lr_peak={LADDER[0]: 1e-3})}, "needs training.schedule: trunk, found cosine"),
+    ):
+        declared = declare(**{"training": training, "evaluate_trunk": True} | changes)
+        problems = dict(declared.clashes(lambda _key: True))
+        assert why in problems["evaluation.trunk"]
 
 
 def test_trials_that_train_differently_share_no_trunk() -> None:

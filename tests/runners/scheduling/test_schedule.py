@@ -86,6 +86,21 @@ def test_a_trunk_that_ends_before_its_milestone_lets_the_next_trial_go_on_in_ano
     assert schedule.over
 
 
+def test_a_branch_and_a_longer_trunk_both_wait_for_a_milestone() -> None:
+    tree = task("a", 4), task("branch", 1, after="a"), task("b", 4, after="a"), task("c", 4, after="b")
+    schedule = schedule_of(*tree, nodes={"n": {"cpus": 2}})
+    assert [trial for trial, _ in starts(schedule)] == ["a"]
+    schedule.finish("a")
+    assert [trial for trial, _ in starts(schedule)] == ["b", "branch"]
+
+    schedule = schedule_of(*tree)
+    starts(schedule)
+    schedule.finish("a", milestone=False)
+    schedule.replace(task("branch", 5))
+    schedule.replace(task("b", 8))
+    assert schedule.blocked() == [tree[-1]]
+
+
 def test_wide_trial_ranks_by_time_times_gpus_and_takes_the_best_fit() -> None:
     nodes = {"large": {"cpus": 8, "gpus": 8}, "small": {"cpus": 4, "gpus": 4}}
     tasks = task("narrow", 10, 1), task("wide", 4, 4), task("wider", 1, 8)
