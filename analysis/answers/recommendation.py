@@ -245,7 +245,7 @@ def _rows(
     family: Family, cells: pd.DataFrame, place: Indices, usable: Floats, flops: float
 ) -> list[dict[str, Any]]:
     """Return the curves of a family at their places (-1: none), or at the compute that each can use."""
-    curves, x, ran = np.arange(len(place)), family.x, family.measured.runs > 0
+    curves, x, ran = np.arange(len(place)), family.x, family.ran
     per_sample = family.measured.curves.per_sample
     spent = np.where(place < 0, usable, x[curves, place])
     most = np.where(ran, x, 0.0).max(axis=1)

@@ -8,6 +8,7 @@ one seed is corrected by how this seed did at the other levels. The joint law (`
 estimates, and its draws are the belief.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -43,13 +44,13 @@ class Curves:
     pairs: Floats
     shared: Floats
 
-    def axes(self, x: Floats) -> Axes:
+    def axes(self, x: Floats, trunk: Floats | float = 0.0) -> Axes:
         """Return where the curves are at other FLOPs, shape (curves, points)."""
         samples = x / self.per_sample[:, None]
         return Axes(
             size=np.broadcast_to(np.log(self.per_sample / 3)[:, None], x.shape), samples=np.log(samples),
             distinct=np.log(np.minimum(samples, self.pairs[:, None])),
-            along=np.log(x / self.x[:, :1]),
+            along=np.log(x / self.x[:, :1]), trunk=trunk,
         )  # fmt: skip
 
     def take(self, curves: Indices) -> "Curves":
@@ -74,7 +75,8 @@ class Measured:
     Attributes:
         curves: The curves.
         errors: Errors of the runs, NaN without a run; a unit is a trunk, or a run without one; shape
-            (curves, units, points).
+            (curves, units, points). With states of trunks there are twice the points of the curves: the
+            cooled ones, then the states in the same order.
         images: Images that the error is counted over; NaN if it counts none.
         reading: Standard deviation with which errors were read off a figure.
         loss: True for a loss, which has a unit and counts no images.
@@ -87,6 +89,13 @@ class Measured:
     chance: float
     reading: float = 0.0
     loss: bool = False
+
+    @property
+    def axes(self) -> Axes:
+        """Where the points are."""
+        points, cooled = self.errors.shape[2], self.curves.x.shape[1]
+        x = np.tile(self.curves.x, (1, points // cooled))
+        return self.curves.axes(x, np.broadcast_to(np.arange(points) // cooled, x.shape) * 1.0)
 
     @property
     def runs(self) -> Floats:
@@ -209,6 +218,8 @@ class Belief:
         aside: Runs that stand out (`outlying`). They have a further variance, the square of what they miss.
         miss: Runs minus their predictions by all others, NaN without a run, shape (curves, units, points).
         far: Their size in standard deviations.
+        beside: With states of trunks: cooled runs minus their predictions by all but the cooled runs of their
+            curve, and the deviation of that, NaN elsewhere; shape (2, curves, units, points).
     """
 
     draws: Floats
@@ -219,6 +230,7 @@ class Belief:
     aside: Mask
     miss: Floats
     far: Floats
+    beside: Floats
 
     def errors(self, axes: Axes, curves: Indices) -> Floats:
         """Return draws of the true errors at other points, shape (draws, curves, points)."""
@@ -233,6 +245,7 @@ class _Fit(NamedTuple):
     aside: Mask
     miss: Floats
     far: Floats
+    runs: Mapping[str, Floats]
 
 
 def _without(measured: Measured, runs: Mask) -> Measured:
@@ -258,9 +271,9 @@ def _farthest(far: Floats) -> Mask:
 
 def believe(measured: Measured, *, draws: int, generator: np.random.Generator) -> Belief:
     """Draw the true errors of all points of a family."""
-    seen, points = measured.runs > 0, measured.curves.x.shape[1]
+    seen, points, cooled = measured.runs > 0, measured.errors.shape[2], measured.curves.x.shape[1]
     scale = float(np.median(measured.mean[seen])) if measured.loss and seen.any() else 1.0
-    axes = measured.curves.axes(measured.curves.x)
+    axes = measured.axes
     seeds = int(np.maximum(measured.runs - 1, 0).sum())
 
     def fit(extra: Floats, silent: Mask) -> _Fit:
@@ -271,10 +284,13 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator) -
         )
         joint = fit_joint_law(axes, known, measured.curves.shared, chance=measured.chance)
         true = estimate - (covariance @ joint.likely.pull[..., None])[..., 0] / scale
-        rest = measured.errors - true[:, None]
-        miss, variance = outlying.left_out(rest, gain, covariance, joint.likely.precision / scale**2)
+        runs = {
+            "rest": measured.errors - true[:, None], "gain": gain, "covariance": covariance,
+            "precision": joint.likely.precision / scale**2,
+        }  # fmt: skip
+        miss, variance = outlying.left_out(**runs)
         far = outlying.as_normal(miss / np.sqrt(variance - extra), freedom[:, None, None])
-        return _Fit(joint, noise, extra > 0, miss, far)
+        return _Fit(joint, noise, extra > 0, miss, far, runs)
 
     def search(extra: Floats) -> _Fit:
         """Set the farthest run of each curve aside, which hides others, until all others are near."""
@@ -304,7 +320,11 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator) -
     drawn = np.clip(
         law.errors(axes, np.arange(len(seen)), where) * scale, 0.0, np.inf if measured.loss else 1.0
     )
+    beside = np.full((2, *found.miss.shape), np.nan)
+    if cooled < points:
+        beside[0], variance = outlying.left_out_together(**found.runs, points=cooled)
+        beside[1] = np.sqrt(variance)
     return Belief(
         draws=drawn, noise=found.noise, freedom=seeds, law=law, scale=scale, aside=found.aside,
-        miss=found.miss, far=found.far,
+        miss=found.miss, far=found.far, beside=beside,
     )  # fmt: skip

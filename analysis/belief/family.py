@@ -22,18 +22,24 @@ from analysis.cells.table import (
     Trials,
     curve_numbers,
     group_numbers,
+    of_trunks,
     records,
     with_budgets,
 )
 from analysis.error_unit import ErrorUnit, chance_error
 from analysis.labels import budget_text, configuration_text
 from budgets.quantity import plural
+from runners.results import PHASE, TRUNK
 
 NoiseSource = Literal["runs", "laws", "none"]
 
 DRAWS = 1000
 FARTHEST = 30.0
 """Factor below its smallest cell down to which a curve is read."""
+PAIRS, MAP_SHARE = 3, 0.5
+"""Of a learned map: fewest pairs, and its deviation as a share of that between configurations. Without cooled
+runs it is about 1."""
+_TRACE = 1e-9  # weight of a state's compute beside that of cooled runs
 _UNTESTED, _FEWEST_MISSES = 3, 4
 """Points of a curve that do not show how far runs miss the law, and fewest beyond these that do."""
 
@@ -43,13 +49,15 @@ class Family:
     """The curves of one regime: its configurations at all budgets of the grid.
 
     In the one-epoch regime more compute means more pairs, so a curve spans subset sizes. The points of a
-    curve are its cells by rising compute; the last is repeated so that all curves have as many.
+    curve are its cells by rising compute; the last is repeated so that all curves have as many. If trunks are
+    evaluated, the runs and the belief have as many points again: the states of trunks where each cell's runs
+    cool down, in the same order.
 
     Attributes:
         regime: The regime.
         configurations: One row per curve: the columns of ``CONFIGURATION`` and ``family``.
         names: Text of each curve.
-        place_of: Trial → its curve and point.
+        place_of: Trial → its curve and point, which of a trial of a trunk is the state's.
         points: Number of points of each curve that are cells, shape (curves,).
         limit: Largest compute of each curve, infinite if the grid does not limit it, shape (curves,).
         levels: Compute of each point, the level under fixed compute, NaN where it is repeated; shape (curves,
@@ -143,18 +151,62 @@ class Family:
         return flops <= np.where(flops > self.limit.max() * SAME_COST, np.inf, self.limit * SAME_COST)
 
     def runs(self, place: Indices) -> Floats:
-        """Return the number of runs at a point of each curve that do not stand out, 0 where it is -1."""
+        """Return the number of runs at a point of each curve that do not stand out, 0 where it is -1.
+
+        Of units with a trunk's state alone the state counts, if the map is `learned`.
+        """
         return np.where(place >= 0, self._sound[np.arange(len(place)), np.maximum(place, 0)], 0.0)
 
     @cached_property
     def _sound(self) -> Indices:
         """Number of runs that do not stand out, which takes a known noise; shape (curves, points)."""
         run = np.isfinite(self.measured.errors)
-        return np.asarray((run if self.source == "none" else run & ~self.belief.aside).sum(axis=1))
+        run = run if self.source == "none" else run & ~self.belief.aside
+        cooled, states = np.split(run, [self.x.shape[1]], axis=2)
+        return np.asarray((cooled | states if self.learned else cooled).sum(axis=1))
+
+    @property
+    def ran(self) -> Mask:
+        """Cells with a run, or with a trunk's state if the map is `learned`; shape (curves, points)."""
+        cooled, states = np.split(self.measured.runs > 0, [self.x.shape[1]], axis=1)
+        return np.asarray(cooled | states if self.learned else cooled)
+
+    @cached_property
+    def learned(self) -> bool:
+        """True if a trunk's state counts as a run: the map from it to the error after a cooldown is known.
+
+        It takes ``PAIRS`` units with both, and a deviation of what the cooldown of a state without a cooled
+        run gains of at most ``MAP_SHARE`` of that between the curves' errors there.
+        """
+        points = self.x.shape[1]
+        if not self.states or self.source == "none" or self.pairs.sum() < PAIRS:
+            return False
+        cooled, states = np.split(self.belief.draws, [points], axis=2)
+        state = self.measured.runs[:, points:] > 0
+        known = np.where(state, cooled.mean(axis=0), np.nan)[:, state.sum(axis=0) > 1]
+        alone = state & (self.measured.runs[:, :points] == 0)
+        gain = (cooled - states).std(axis=0)[alone if alone.any() else state]
+        spread = float(np.nanstd(known, axis=0, ddof=1).mean()) if known.size else 0.0
+        return float(gain.mean()) <= MAP_SHARE * spread
+
+    @property
+    def pairs(self) -> Mask:
+        """Units with a cooled run and a trunk's state, neither of which stands out.
+
+        Of shape (curves, units, points).
+        """
+        sound = np.isfinite(self.measured.errors) & ~self.belief.aside
+        cooled, states = np.split(sound, [self.x.shape[1]], axis=2)
+        return np.asarray(cooled & states)
+
+    @property
+    def states(self) -> bool:
+        """True if trunks are evaluated."""
+        return bool(self.measured.errors.shape[2] > self.x.shape[1])
 
     @cached_property
     def _last(self) -> Floats:
-        return np.asarray(np.where(self.measured.runs > 0, self.x, 0.0).max(axis=1))
+        return np.asarray(np.where(self.ran, self.x, 0.0).max(axis=1))
 
     def lost_at(self, curve: int, point: int, flops: float) -> str:
         """Return what a curve lost at a point, or after its last run on the way to a compute, in words.
@@ -192,6 +244,8 @@ def families(trials: Trials, grid: pd.DataFrame | None = None, *, draws: int = D
     lost = trials.lost.assign(train_flops=costs(trials.lost))  # without a plan, those until it diverged
     lost = lost[lost["train_flops"] > 0]
     cells = pd.concat([trials.frame, lost]) if len(lost) else trials.frame
+    if len(trials.trunks):
+        cells = pd.concat([cells, trials.trunks.assign(**{PHASE: TRUNK})])
     if grid is not None and len(grid):
         bounded = True
         planned = with_budgets(grid, trials)
@@ -199,7 +253,8 @@ def families(trials: Trials, grid: pd.DataFrame | None = None, *, draws: int = D
         kinds = dict(zip(cells["architecture"], cells["family"], strict=True))
         cells = pd.concat([planned.assign(family=planned["architecture"].map(kinds)), beside])
     cells = cells.sort_values("trial", ignore_index=True)
-    source = _noise_source(trials.sound)
+    known = [_noise_source(runs) for runs in (trials.sound, trials.trunks)]
+    source: NoiseSource = "runs" if "runs" in known else "laws" if "laws" in known else "none"
     return {
         str(regime): _family(
             str(regime), here.reset_index(drop=True), trials, draws, bounded=bounded, source=source
@@ -223,7 +278,12 @@ def _family(  # noqa: PLR0913 - the cells, and how they are read
     curve = curve_numbers(cells)
     budgets, budget = np.unique(cells["budget"].to_numpy(np.float64), return_inverse=True)
     keys, cell = np.unique(curve * len(budgets) + budget, return_inverse=True)
-    mean = np.bincount(cell, weights=cells["train_flops"].to_numpy(np.float64)) / np.bincount(cell)
+    # A cell has the compute of its runs, and only without any row of these that of its trunk's state.
+    state = of_trunks(cells)
+    weight = np.where(state, _TRACE, 1.0)
+    mean = np.bincount(cell, weights=cells["train_flops"].to_numpy(np.float64) * weight) / np.bincount(
+        cell, weights=weight
+    )
     # The cells of a curve by rising compute.
     mine = keys // len(budgets)
     points, order = np.bincount(mine), np.lexsort((mean, mine))
@@ -243,7 +303,7 @@ def _family(  # noqa: PLR0913 - the cells, and how they are read
         pairs=np.full_like(pairs, np.inf) if one_epoch else pairs,
         shared=effects(*(pd.factorize(first[name])[0] for name in ("architecture", "strategy", "quality"))),
     )  # fmt: skip
-    point = place[cell]
+    point = place[cell] + state * x.shape[1]
     place_of = dict(zip(cells["trial"], zip(curve.tolist(), point.tolist(), strict=True), strict=True))
     return Family(
         regime=regime, configurations=first[[*CONFIGURATION, "family"]],
@@ -275,13 +335,15 @@ def _lost(trials: Trials, place_of: Mapping[str, tuple[int, int]]) -> dict[tuple
 def _measured(
     curves: Curves, cells: pd.DataFrame, curve: Indices, point: Indices, trials: Trials
 ) -> Measured:
-    frame = trials.sound.set_index("trial")
+    states = trials.trunks[trials.trunks["lost"] == 0]
+    frame = (pd.concat([trials.sound, states]) if len(states) else trials.sound).set_index("trial")
     ran = frame.reindex(cells["trial"])
     error = ran["error"].to_numpy(np.float64)
     known = np.isfinite(error)
     trunk = ran["trunk"].where(ran["trunk"] != "", ran.index.to_series())[known]
     unit = trunk.groupby(curve[known]).rank(method="dense").to_numpy(np.intp) - 1
-    errors = np.full((len(curves.x), 1 + int(unit.max(initial=0)), curves.x.shape[1]), np.nan)
+    points = curves.x.shape[1] * (2 if of_trunks(cells).any() else 1)
+    errors = np.full((len(curves.x), 1 + int(unit.max(initial=0)), points), np.nan)
     errors[curve[known], unit, point[known]] = error[known]
     images, reading = (ran[name].to_numpy(np.float64)[known] for name in ("images", "reading_error"))
     return Measured(

@@ -41,11 +41,15 @@ _SPREAD = np.array([2.0, 0.8, 2.0, 0.8, 0.7, 1.0])
 _ALPHA, _BETA, _EPOCHS = np.log(0.35), np.log(0.4), np.log(30.0)
 _NO_SIZE = -4.0, 1.0  # of ln a beside the error's middle, mean and deviation, if all models cost the same
 # Usual deviations of level, slope, wander and deviation of E of a curve, miss of a point; drift, bend, late,
-# level and slope of a shared effect. E and misses are in units of the error, the others of ln q. Without
+# level and slope of a shared effect. Of the map to states of trunks: tilt and offset, which single parameters
+# can't show, walk, shared effect, offset of a curve, miss. E and misses are in units of the error, the others
+# of ln q. Without
 # bends, 90 % intervals of tenfold forecasts of CLIP from 128M samples held 26 % of the errors; with, 69 %.
-_SCALES = np.array([0.25, 0.06, 0.05, 0.03, 0.004, 0.05, 0.05, 0.15, 0.3, 0.06])
-_WANDER, _DRIFT, _BEND = 2, 5, 6  # places among these
-_WALKS, _CALM = (_WANDER, _DRIFT, _BEND), 0.35  # curves of losses are as much smoother
+_SCALES = np.array(
+    [0.25, 0.06, 0.05, 0.03, 0.004, 0.05, 0.05, 0.15, 0.3, 0.06, 0.07, 0.3, 0.1, 0.05, 0.03, 0.004]
+)
+_WANDER, _DRIFT, _BEND, _MAP = 2, 5, 6, 10  # places among these
+_WALKS, _CALM = (_WANDER, _DRIFT, _BEND, 12), 0.35  # curves of losses are as much smoother
 # How far a table's deviations are from the usual: standard deviation of the logarithm. With 1.0, few runs set
 # them: 90 % intervals of forecasts of public tables held .81 of the errors, with 0.7 .88. With 0.5, half of
 # what the forecasts missed was bias.
@@ -82,20 +86,24 @@ class _Table:
 
     def __init__(self, space: Space, axes: Axes, estimates: Estimates, *, bounded: bool) -> None:
         self.space, self.axes, self.estimates = space, axes, estimates
-        self.usual = (
-            _SCALES if bounded else _SCALES * np.where(np.isin(range(len(_SCALES)), _WALKS), _CALM, 1.0)
-        )
+        calm = 1.0 if bounded else np.where(np.isin(range(len(_SCALES)), _WALKS), _CALM, 1.0)
+        self.usual = (_SCALES * calm)[: None if space.trunks else _MAP]
+        self.held = np.isin(range(len(self.usual)), [_MAP, _MAP + 1])
         self.curves, points = estimates.error.shape
         steps, effects = len(space.wander) - 1, space.shared.shape[1]
-        self.walks = 2 + steps  # own parameters that act on ln q
         # The kind of each parameter, a place in ``_SCALES``.
-        self.kind_own = np.repeat(np.arange(5), [1, 1, steps, 1, points])
-        kinds = [len(space.drift) - 1, len(space.bends), len(space.late), effects, effects]
-        self.kind_common = 5 + np.repeat(np.arange(5), kinds)
+        own, drift = {0: 1, 1: 1, _WANDER: steps, 3: 1, 4: points}, len(space.drift) - 1
+        common = dict(enumerate([drift, len(space.bends), len(space.late), effects, effects], _DRIFT))
+        self.misses = np.eye(points)
+        if space.trunks:  # a state misses the law as its cooled run does, and in its own way
+            own = {0: 1, 1: 1, _WANDER: steps, 14: 1, 3: 1, 4: points // 2, 15: points // 2}
+            common = dict(enumerate([1, 1, drift, effects], _MAP)) | common
+            self.misses = np.tril(np.tile(np.eye(points // 2), (2, 2)))
+        self.kind_own, self.kind_common = (np.repeat([*kinds], [*kinds.values()]) for kinds in (own, common))
+        self.walks = len(self.kind_own) - points - 1  # own parameters that act on ln q
         # Curves and points without runs say nothing of the deviations.
         self.counted = np.tile(np.any(estimates.seen, axis=1, keepdims=True), len(self.kind_own))
-        self.counted[:, -points:] = estimates.seen
-        self.misses = np.broadcast_to(np.eye(points), (self.curves, points, points))
+        self.counted[:, -points:] = estimates.seen @ self.misses > 0
         self._fixed = None if space.repeated else self._acting(axes.samples - space.samples)
 
     def acting(self, surface: Floats) -> tuple[Floats, Floats, Floats]:
@@ -167,12 +175,18 @@ class _Component:
         by_q, by_floor = link.slopes(log_q, floor)
         seen = estimates.seen[..., None]
         by_surface = space.slopes(surface, table.axes, samples)
+        if space.trunks:
+            state = np.asarray(table.axes.trunk)[..., None]
+            tilt = 1 + point.common[SURFACE] * state
+            by_surface, by_common, by_own = by_surface * tilt, by_common * tilt, by_own * tilt
+            by_common[..., 0] = log_q * state[..., 0]
+            log_q = log_q * tilt[..., 0]
+            by_q, by_floor = link.slopes(log_q, floor)
         self._acts = np.concatenate([by_surface, by_common], axis=-1), by_own  # on ln q
         # G and L of the class, shape (curves, points, parameters); 0 at points without runs.
         self._g = by_q[..., None] * seen * self._acts[0]
-        self._l = seen * np.concatenate(
-            [by_q[..., None] * by_own, by_floor[..., None], table.misses], axis=-1
-        )
+        misses = np.broadcast_to(table.misses, (table.curves, *table.misses.shape))
+        self._l = seen * np.concatenate([by_q[..., None] * by_own, by_floor[..., None], misses], axis=-1)
         # The estimates minus what the linear law has where x and l are 0.
         offset = point.common.copy()
         offset[:SURFACE] -= mean
@@ -231,7 +245,7 @@ class _Component:
         def of_kinds(own: Floats, common: Floats) -> Floats:
             kinds = np.concatenate([table.kind_own, table.kind_common])
             weights = np.concatenate([(own * table.counted).sum(axis=0), common])
-            return np.bincount(kinds, weights=weights, minlength=len(_SCALES)).astype(np.float64)
+            return np.bincount(kinds, weights=weights, minlength=len(table.usual)).astype(np.float64)
 
         determined = of_kinds(own, common)
         squares = of_kinds(self.own**2, self.common[SURFACE:] ** 2) / table.usual**2
@@ -240,7 +254,8 @@ class _Component:
             ratio = squares * np.exp(-2 * moved)
             slope, bend = ratio - determined - moved / _LOG_SPREAD**2, 2 * ratio + 1 / _LOG_SPREAD**2
             moved = moved + np.clip(slope / bend, -1.0, 1.0)
-        return np.asarray(scales * np.exp(np.clip(moved - begun, -_STEP, _STEP)))
+        step = np.where(table.held, 0.0, np.clip(moved - begun, -_STEP, _STEP))
+        return np.asarray(scales * np.exp(step))
 
     @property
     def precision(self) -> Floats:
@@ -270,6 +285,9 @@ class _Component:
             own *= np.where(known, 1.0, stretch)[:, None]
         follow = self._of_own[:, None] * (self._l.transpose(0, 2, 1) @ self._weighted)
         own += self.own[..., None] - (follow.reshape(-1, len(moved)) @ moved).reshape(own.shape)
+        if table.space.trunks:
+            points = len(table.misses)
+            own[:, -points:] = table.misses @ own[:, -points:]
         around = self.point.common
         return Drawn(
             link=self.link, weight=weight, scales=self.point.scales, around=around,
@@ -327,6 +345,8 @@ class JointLaw:
             log_q = (slopes.reshape(-1, slopes.shape[-1]) @ part.common).reshape(*middle.shape, -1)
             log_q += middle[..., None]
             log_q += by_own @ own[:, :walks]
+            if np.any(axes.trunk):
+                log_q *= 1 + np.asarray(axes.trunk)[..., None] * (part.around[SURFACE] + part.common[SURFACE])
             self._go_on(log_q, number, axes, samples, curves)
             error = part.link.error(log_q, own[:, walks, None])
             if points is not None:

@@ -38,6 +38,27 @@ def left_out(rest: Floats, gain: Floats, covariance: Floats, precision: Floats) 
     return (gain @ np.nan_to_num(rest)[..., None])[..., 0] / own, 1 / own
 
 
+def left_out_together(
+    rest: Floats, gain: Floats, covariance: Floats, precision: Floats, *, points: int
+) -> tuple[Floats, Floats]:
+    """Return the same where all runs of a curve at its first ``points`` are left out together.
+
+    With B these runs of one curve, they miss by (C⁻¹_BB)⁻¹·(C⁻¹d)_B, of covariance (C⁻¹_BB)⁻¹.
+    """
+    posterior = covariance - covariance @ precision @ covariance
+    out = np.isfinite(rest) & (np.arange(rest.shape[2]) < points)
+    units = np.eye(rest.shape[1])[:, None, :, None]
+    inverse = gain[:, :, :, None] * units - np.einsum("cupq,cqr,cvrs->cupvs", gain, posterior, gain)
+    both = out[..., None, None] & out[:, None, None]
+    size = out[0].size
+    block = np.where(both, inverse, 0.0).reshape(-1, size, size) + np.eye(size) * ~out.reshape(-1, 1, size)
+    found = np.linalg.inv(block)
+    pull = np.where(out, (gain @ np.nan_to_num(rest)[..., None])[..., 0], 0.0)
+    miss = (found @ pull.reshape(-1, size, 1)).reshape(out.shape)
+    variance = np.einsum("cpp->cp", found).reshape(out.shape)
+    return np.where(out, miss, np.nan), np.where(out, variance, np.nan)
+
+
 def as_normal(ratio: Floats, freedom: Floats) -> Floats:
     """Return the sizes of a normal distribution's values as improbable as Student's t (Wallace 1959)."""
     few = np.minimum(freedom, 1e6)

@@ -31,12 +31,14 @@ class Axes:
         samples: ln samples seen.
         distinct: ln distinct samples among them.
         along: ln compute over the curve's smallest.
+        trunk: 1 at states of trunks, which have not cooled down, 0 at cooled ones.
     """
 
     size: Floats
     samples: Floats
     distinct: Floats
     along: Floats
+    trunk: Floats | float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +72,7 @@ class Space:
         wander: Knots of the wander in ln compute over the smallest, ascending.
         sized: True if models of several sizes are compared.
         repeated: True if samples are seen again.
+        trunks: True if some points are states of trunks.
     """
 
     shared: Floats
@@ -81,6 +84,7 @@ class Space:
     wander: Floats
     sized: bool
     repeated: bool
+    trunks: bool
 
     @classmethod
     def of(cls, axes: Axes, seen: Mask, shared: Floats) -> "Space":
@@ -98,7 +102,7 @@ class Space:
             late=np.arange(_LATE, epochs + _LATER, _LATE),
             wander=np.arange(steps + 1) * max(far, _BETWEEN) / (steps - _AHEAD),
             sized=bool(np.ptp(axes.size[seen]) > _SAME),
-            repeated=epochs > _SAME,
+            repeated=epochs > _SAME, trunks=bool(np.any(axes.trunk)),
         )  # fmt: skip
 
     def effective(self, surface: Floats, axes: Axes) -> Floats:
@@ -142,18 +146,26 @@ class Space:
         return slopes
 
     def common(self, axes: Axes, samples: Floats, curves: Indices) -> Floats:
-        """Return where drift, bends, repeats, shared effects and their slopes act, along a last axis."""
+        """Return where map, drift, bends, repeats, shared effects and their slopes act, along a last axis.
+
+        The map has a tilt, for which `tilted` sets where it acts, an offset, its walk and its shared effects.
+        """
         shared = np.broadcast_to(self.shared[curves][:, None], (*samples.shape, self.shared.shape[1]))
         drift = _ramps(samples, self.drift)
         late = np.maximum((axes.samples - axes.distinct)[..., None] - self.late, 0.0)
         bends = np.maximum(samples[..., None] - self.bends, 0.0)
-        return np.concatenate([drift, bends, late, shared, shared * samples[..., None]], axis=-1)
+        parts = [drift, bends, late, shared, shared * samples[..., None]]
+        if self.trunks:
+            state = np.broadcast_to(axes.trunk, samples.shape)[..., None]
+            parts = [0 * state, state, state * drift, state * shared, *parts]
+        return np.concatenate(parts, axis=-1)
 
     def own(self, axes: Axes, samples: Floats) -> Floats:
-        """Return where a curve's level, slope and wander act, shape (curves, points, parameters)."""
-        return np.concatenate(
-            [np.stack([np.ones_like(samples), samples], axis=-1), _ramps(axes.along, self.wander)], axis=-1
-        )
+        """Return where a curve's level, slope, wander and offset of its trunk act, along a last axis."""
+        parts = [np.stack([np.ones_like(samples), samples], axis=-1), _ramps(axes.along, self.wander)]
+        if self.trunks:
+            parts.append(np.broadcast_to(axes.trunk, samples.shape)[..., None])
+        return np.concatenate(parts, axis=-1)
 
 
 def _again(axes: Axes) -> Floats:

@@ -87,7 +87,7 @@ def hero(
 
 def _frontier(family: Family, flops: Floats, mark: str, unit: ErrorUnit) -> list[dict[str, Any]]:
     """Return the lowest error, at each compute, of the configurations that ran and can be asked there."""
-    ran = (family.measured.runs > 0).any(axis=1)
+    ran = family.ran.any(axis=1)
     lowest = np.full((family.draws, len(flops)), np.inf)
     for point, at in enumerate(flops):
         curves = np.flatnonzero(ran & family.reachable(at) & (family.lowest <= at))

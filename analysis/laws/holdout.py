@@ -76,7 +76,11 @@ def _forecasts(trials: Trials, regime: str) -> Iterator[dict[str, Any]]:
 
 
 def _at(trials: Trials, before: pd.DataFrame, asked: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    known = replace(trials, frame=before.drop(columns="curve"), lost=trials.lost.iloc[:0])
+    states = trials.trunks[trials.trunks["regime"].isin(before["regime"])]
+    known = replace(
+        trials, frame=before.drop(columns="curve"), lost=trials.lost.iloc[:0],
+        trunks=states[states["budget"] <= before["budget"].max()],
+    )  # fmt: skip
     (family,) = families(known, draws=_DRAWS).values()
     below = before.sort_values("train_flops").groupby("curve").agg(
         trial=("trial", "last"), x=("train_flops", "last"), level=("budget", "last")

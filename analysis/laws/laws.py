@@ -68,11 +68,12 @@ def run_variance(family: Family) -> Floats:
     In a table of single runs it is the mean square by which these miss their law, if that is larger than what
     is known of their noise.
     """
-    known = family.belief.noise
+    points = family.x.shape[1]
+    known = family.belief.noise[:, :points]
     if family.source == "runs":
         return known
     line = np.median(family.read(np.arange(len(family.x)), family.x), axis=0)
-    miss = (family.measured.mean - line)[family.measured.runs > 0]
+    miss = (family.measured.mean[:, :points] - line)[family.measured.runs[:, :points] > 0]
     return np.asarray(np.maximum(known, (miss**2).mean()))
 
 
