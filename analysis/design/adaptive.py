@@ -5,8 +5,10 @@ It draws the true errors of all cells (``belief``), answers the questions and va
 (``questions``):
 
 1. First each curve is run once at its two smallest points and once more at the smallest, which shows its
-   shape and the noise between seeds.
-2. Then the options are one further run of a cell, or all that are left of it. Each is valued by the drop in
+   shape and the noise between seeds. Where trunks are evaluated, a trunk goes to all points but the last, so
+   that a late steep fall is seen, and is cooled down at the smallest, which shows what a cooldown gains.
+2. Then the options are one further run of a cell, or all that are left of it; where trunks are evaluated, to
+   lengthen or begin a trunk, or to cool one down. Each is valued by the drop in
    the probability of naming a wrong best, over all open questions, plus the share of the forecast's
    variance that it removes. The options with the highest gain per FLOP fill the free slots, one curve after
    the other.
@@ -22,6 +24,7 @@ x₁ on, a curve is
     E + (S − E)·((x/x₁ + h)/(1 + h))^−α
 
 Runs have noise that differs from curve to curve, and half of its variance is shared by the levels of a trunk.
+States of trunks have a higher error, which a cooldown takes away.
 """
 
 from collections.abc import Collection, Sequence
@@ -34,7 +37,7 @@ from analysis.arrays import Floats, Indices, Mask
 from analysis.belief.cell_draws import stream
 from analysis.belief.family import Family, families
 from analysis.belief.verdict import shares
-from analysis.cells.table import Trials, budgets, curve_numbers, tidy
+from analysis.cells.table import Trials, budgets, curve_numbers, of_trunks, tidy
 from analysis.design.prices import Prices, trunks_of
 from analysis.design.questions import Answer, Ask, Goal, answers_of, best_gains, forecast_gains, settle
 from analysis.error_unit import PERCENT, ErrorUnit
@@ -122,7 +125,7 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
     diverged, are ``ended``. At most ``slots`` trials are chosen, besides the shorter trials of their trunks
     that they need, and at most ``room_flops`` are spent.
     """
-    known = grid["trial"].isin(set(trials.frame["trial"])).to_numpy(bool)
+    known = grid["trial"].isin({*trials.frame["trial"], *trials.trunks["trial"]}).to_numpy(bool)
     waiting = grid["trial"].isin(set(running)).to_numpy(bool)
     taken = known | waiting | grid["trial"].isin(set(ended)).to_numpy(bool)
     prices = Prices.of(grid)
@@ -167,6 +170,11 @@ class _Part:
     curve: Indices
     point: Indices
 
+    @property
+    def kinds(self) -> tuple[str, str]:
+        """What leads to a point, a cell's or a trunk's, in words."""
+        return (", cooled at" if self.family.states else " at", ", its trunk to")
+
     @classmethod
     def of(cls, family: Family, grid: pd.DataFrame) -> "_Part":
         rows = np.flatnonzero((grid["regime"] == family.regime).to_numpy(bool))
@@ -178,12 +186,14 @@ def _first_round(part: _Part, present: Mask, taken: Mask) -> list[int]:
     """Return the rows of the first round that are neither run nor waiting."""
     found = []
     here = present[part.rows]
+    cells, states = part.family.x.shape[1], part.family.states
     # `present` trials have a result or will have one; `taken` ones are those and the failed ones. A failed
     # seed is replaced by the next free one of its cell.
     for curve, points in enumerate(part.family.points):
         of_curve = part.curve == curve
-        for place, seed in _FIRST:
-            if place >= points or (curve, place) in part.family.lost:
+        trunks = [(cells + place, 0) for place in range(max(2, points - 1))]
+        for place, seed in [*trunks, (cells, 1), (0, 0)] if states else _FIRST:
+            if place % cells >= points or (curve, place % cells) in part.family.lost:
                 continue
             cell = of_curve & (part.point == place)
             free = part.rows[cell & ~taken[part.rows]]
@@ -211,15 +221,14 @@ def _expect(part: _Part, goals: list[Goal], waiting: Mask, generator: np.random.
 def _options(  # noqa: PLR0913, PLR0917 (a family, what is known of it, what is asked, and prices)
     part: _Part, runs: Floats, taken: Mask, goals: list[Goal], cost: Floats, ask: Ask
 ) -> list[_Option]:
-    """Return the options of a family: one further run of each cell, and all that are left of it."""
-    family = part.family
+    """Return the options of a family: one further run of each point, and all that are left of it."""
+    family, cells = part.family, part.family.x.shape[1]
     # Free rows, sorted by cell and then by cost: a cell's further run is its cheapest free row.
-    lost = np.array(
-        [place in family.lost for place in zip(part.curve.tolist(), part.point.tolist(), strict=True)]
-    )
+    cell = zip(part.curve.tolist(), (part.point % cells).tolist(), strict=True)
+    lost = np.array([place in family.lost for place in cell])
     # A cell that lost runs is not ranked, whatever others say.
     free = np.flatnonzero(~taken[part.rows] & ~lost)
-    key = part.curve[free] * family.x.shape[1] + part.point[free]
+    key = part.curve[free] * 2 * cells + part.point[free]
     cheapest = np.lexsort((free, cost[part.rows[free]], key))
     free, key = free[cheapest], key[cheapest]
     if not len(free):
@@ -240,14 +249,17 @@ def _options(  # noqa: PLR0913, PLR0917 (a family, what is known of it, what is 
             gains += forecast_gains(goal.errors.min(axis=1), draws, variance, curve, point)
             continue
         gains += best_gains(goal.errors, draws, variance, curve, point, indifference=goal.indifference)
-        # A leader is named only once it has a run at the level of the question.
+        # A leader is named only once it has a run at the level of the question, or a state that counts.
         leader = int(shares(goal.errors).argmax())
-        unconfirmed = (curve == leader) & (point == goal.place[leader]) & (runs[curve, point] == 0)
-        gains[unconfirmed] = np.maximum(gains[unconfirmed], 1 - ask.confidence)
+        named = [goal.place[leader] + cells * kind for kind in range(1 + family.learned)]
+        if not runs[leader, named].any():
+            confirms = (curve == leader) & np.isin(point, named)
+            gains[confirms] = np.maximum(gains[confirms], 1 - ask.confidence)
     return [
         _Option(
             rows=some, cost=float(cost[some].sum()), gain=gain, curve=(family.regime, int(each)),
-            what=f"{family.names[each]} at {format_flops(family.x[each, place], digits=3)}",
+            what=f"{family.names[each]}{part.kinds[place // cells]} "
+            f"{format_flops(family.x[each, place % cells], digits=3)}",
         )
         for some, gain, each, place in zip(rows, gains.tolist(), curve, point, strict=True)
     ]  # fmt: skip
@@ -344,5 +356,6 @@ def _made_up(grid: pd.DataFrame, metric: str, number: int) -> pd.DataFrame:
     trunk = trunks_of(grid)
     common = generator.standard_normal(int(trunk.max()) + 1)[trunk]
     own = generator.standard_normal(len(grid))
+    error += np.where(of_trunks(grid), generator.uniform(0.02, 0.08), 0.0)
     error = np.clip(error + noise * (np.sqrt(_SHARED) * common + np.sqrt(1 - _SHARED) * own), 0.001, 0.999)
     return grid.assign(**{metric: 1 - error}, status="finished", reason="", train_loss=error)

@@ -1,4 +1,7 @@
-"""The price of each trial of a grid: one of a trunk also pays the shorter ones that it continues from."""
+"""The price of each trial of a grid: one of a trunk also pays the shorter ones that it continues from.
+
+Where trunks are evaluated, all but the trials of trunks are branches: none continues from these.
+"""
 
 from dataclasses import dataclass
 
@@ -6,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.arrays import Floats, Indices, Mask
+from analysis.cells.table import of_trunks
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -14,11 +18,13 @@ class Prices:
 
     Attributes:
         paid: FLOPs of each trial if the trials that it continues from were run, shape (trials,).
+        branch: Trials that no other continues from, shape (trials,).
         order: Rows of the grid, trunk by trunk, the shortest first; shape (trials,).
         start: For each place in ``order``, the place where its trunk begins, shape (trials,).
     """
 
     paid: Floats
+    branch: Mask
     order: Indices
     start: Indices
 
@@ -26,26 +32,28 @@ class Prices:
     def of(cls, grid: pd.DataFrame) -> "Prices":
         """Return the costs of a grid with the columns of a plan."""
         paid = grid["paid_flops"].to_numpy(np.float64)
-        unit = trunks_of(grid)
-        order = np.lexsort((np.arange(len(grid)), grid["train_flops"].to_numpy(np.float64), unit))
+        unit, states = trunks_of(grid), of_trunks(grid)
+        branch = ~states & states.any()
+        size = grid["level_flops" if states.any() else "train_flops"].to_numpy(np.float64)
+        order = np.lexsort((np.arange(len(grid)), branch, size, unit))
         first = np.diff(unit[order], prepend=-1) != 0
         start = np.maximum.accumulate(np.where(first, np.arange(len(grid)), 0))
-        return cls(paid=paid, order=order, start=start)
+        return cls(paid=paid, branch=branch, order=order, start=start)
 
     def now(self, taken: Mask) -> Floats:
         """Return the cost of each trial with the missing shorter trials of its trunk, shape (trials,)."""
-        costs = np.where(taken, 0.0, self.paid)[self.order]
+        costs = np.where(taken | self.branch, 0.0, self.paid)[self.order]
         # The running sum over all trunks, minus its value just before the trunk of each trial.
         along = np.cumsum(costs)
         found = np.empty_like(self.paid)
         found[self.order] = along - (along - costs)[self.start]
-        return np.where(taken, self.paid, found)
+        return np.where(taken, self.paid, found + np.where(self.branch, self.paid, 0.0))
 
     def brought(self, row: int, taken: Mask) -> list[int]:
         """Return the missing shorter trials of a trial's trunk, the shortest first, then the trial itself."""
         place = int(np.flatnonzero(self.order == row)[0])
-        trunk = self.order[self.start[place] : place + 1]
-        return [int(each) for each in trunk[~taken[trunk]]]
+        trunk = self.order[self.start[place] : place]
+        return [*trunk[~(taken | self.branch)[trunk]].tolist(), row]
 
 
 def trunks_of(grid: pd.DataFrame) -> Indices:

@@ -82,7 +82,8 @@ class Answer:
         verdict: Kind of the verdict, see ``analysis.belief.verdict``.
         tied: Configurations that together are the best with probability ``confidence``, the leader first.
         chances: Probability of each of these that it is the best.
-        dropped: Configurations that can no longer reach the best.
+        dropped: Configurations that can no longer reach the best, the most probable first.
+        returns: Probability of each of these that it is the best nevertheless.
         settled: True if the question is answered.
         apart: Configurations that lost runs, see ``Verdict.apart``.
         kind: ``best`` or ``forecast``.
@@ -101,6 +102,7 @@ class Answer:
     tied: tuple[str, ...]
     chances: tuple[float, ...]
     dropped: tuple[str, ...]
+    returns: tuple[float, ...]
     settled: bool
     apart: str = ""
     kind: Literal["best", "forecast"] = "best"
@@ -177,6 +179,7 @@ def answers_of(family: Family, ask: Ask, unit: ErrorUnit) -> tuple[list[Answer],
         if forecast:
             settled = (high - low) / 2 <= ask.width
         settled = settled and family.source != "none"
+        dropped = [each for each in np.argsort(-found.probability, kind="stable") if within[each] < HOPELESS]
         answers.append(Answer(
             regime=family.regime, flops=flops, leader=family.names[found.leader],
             probability=float(found.probability[found.leader]), right=float(within[found.leader]),
@@ -184,9 +187,8 @@ def answers_of(family: Family, ask: Ask, unit: ErrorUnit) -> tuple[list[Answer],
             verdict=found.kind,
             tied=tuple(family.names[each] for each in found.members),
             chances=tuple(found.probability[[*found.members]].tolist()),
-            dropped=tuple(
-                name for name, share in zip(family.names, within, strict=True) if share < HOPELESS
-            ),
+            dropped=tuple(family.names[each] for each in dropped),
+            returns=tuple(found.probability[dropped].tolist()),
             settled=settled, apart=found.apart, kind="forecast" if forecast else "best",
         ))  # fmt: skip
         if not settled:
@@ -202,7 +204,8 @@ def _nothing(family: Family, flops: float, lost: Sequence[str], *, forecast: boo
     return Answer(
         regime=family.regime, flops=flops, leader="nothing can be ranked", probability=0.0, right=0.0,
         error=np.nan, low=np.nan, high=np.nan, runs=0, verdict="undecided", tied=(), chances=(), dropped=(),
-        settled=False, apart=apart_text(family.names, lost), kind="forecast" if forecast else "best",
+        returns=(), settled=False, apart=apart_text(family.names, lost),
+        kind="forecast" if forecast else "best",
     )  # fmt: skip
 
 

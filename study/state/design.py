@@ -139,6 +139,10 @@ def answer_lines(found: Iterable[Mapping[str, Any]], unit: ErrorUnit, *, why: bo
             state = "answered" if answer["settled"] else "open"
             lines.append(f"  {state}: best with probability {format_share(answer['probability'])}")
             lines += [f"  tied: {'; '.join(answer['tied'])}"] if answer["verdict"] == "tie" else []
+            gone = zip(answer["dropped"], answer["returns"], strict=True)
+            lines += [
+                f"  dropped: {name} ({format_share(chance, 1)} to be the best)" for name, chance in gone
+            ]
             lines += [f"  not ranked: {answer['apart']}"] if answer["apart"] else []
     return lines
 
