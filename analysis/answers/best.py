@@ -6,6 +6,7 @@ joint draws of their true errors (``analysis.belief``).
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ def _budgets(draws: CellDraws, cost: Floats) -> Iterator[tuple[float, float, Fam
     for (regime,), inside in draws.groups(["regime"]):
         family, budget = draws.families[str(regime)], draws.column("budget")[inside]
         if regime == "fixed-compute":
-            yield from ((float(level), float(level), family) for level in np.unique(budget))
+            yield from ((level, level, family) for level in np.unique(family.levels[family.ran]).tolist())
             continue
         kept = np.flatnonzero(undominated(cost[inside], error[inside][None, :])[0])
         for place in kept[np.argsort(cost[inside][kept], kind="stable")]:
@@ -110,11 +111,14 @@ class Choice:
         self.options = options
         self.errors = values[:, options] if draws.known else np.empty((0, len(options)))
         self.names = [family.names[each] for each in options.tolist()]
-        self.verdict: Verdict = judge(
+        verdict = judge(
             self.errors, self.names, runs=family.runs(self.place)[options],
             lost=lost[options].tolist(), measured=np.array(list(map(self._error, options.tolist()))),
             unit=draws.error_unit, confidence=draws.confidence,
         )  # fmt: skip
+        absent = any(family.runs(self.place)[options[each]] == 0 for each in verdict.members)
+        refused = f"; {family.unlearned}" if absent and family.unlearned else ""
+        self.verdict: Verdict = replace(verdict, reason=f"{verdict.reason}{refused}")
 
     def _error(self, curve: int) -> float:
         cell = self._cells.get((curve, int(self.place[curve])))

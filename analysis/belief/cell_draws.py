@@ -130,8 +130,7 @@ def cell_draws(
 
 def study_draws(study: StudyFrames) -> CellDraws:
     """Return the cells of a study's finished trials with the draws of all of its grid."""
-    grid = pd.concat([study.every("plan"), study.every("not_chosen")])
-    return cell_draws(study.trials, grid, confidence=study.confidence)
+    return cell_draws(study.trials, study.grid, confidence=study.confidence)
 
 
 def _lost(trials: Trials, every: Mapping[str, Family]) -> pd.DataFrame:

@@ -161,6 +161,11 @@ class StudyFrames:
         results, plan = self.every("results"), self.every("plan")
         return tidy(as_planned(results, plan), metric=self.metric, own=self.architectures)
 
+    @property
+    def grid(self) -> pd.DataFrame:
+        """All trials of the grid, chosen or not, with those of trunks."""
+        return pd.concat([self.every("plan"), self.every("not_chosen")])
+
     def every(self, table: Literal["results", "plan", "not_chosen"]) -> pd.DataFrame:
         """Return a table with the rows of trunks, which have the cells and seeds of cooled ones."""
         rows: pd.DataFrame = getattr(self, table)

@@ -11,7 +11,8 @@ import pandas as pd
 from analysis.answers.best import turns
 from analysis.arrays import Floats
 from analysis.belief.family import Family
-from analysis.cells.intervals import column_intervals
+from analysis.belief.trunk_map import TrunkMap
+from analysis.cells.intervals import column_intervals, interval
 from analysis.cells.pareto import costs
 from analysis.cells.table import Trials, records
 from analysis.charts.figure_data import (
@@ -19,6 +20,7 @@ from analysis.charts.figure_data import (
     BEYOND,
     FRONTIER,
     JOINED,
+    MAP,
     FigureData,
     Missing,
     error_label,
@@ -26,10 +28,11 @@ from analysis.charts.figure_data import (
     mark_frame,
 )
 from analysis.error_unit import PERCENT, ErrorUnit
-from analysis.labels import axis_text, budget_text, capital, configuration_text, metric_text
+from analysis.labels import axis_text, budget_text, capital, configuration_text, interval_text, metric_text
 from analysis.laws.holdout import JOINT, LAST, Holdout
 from analysis.laws.laws import Measure
 from budgets.quantity import format_flops, format_number, plural
+from runners.results import AVERAGE
 
 SHARE = replace(PERCENT, form=".0f")
 """Unit of shares of variance."""
@@ -244,6 +247,52 @@ def forecasts(found: Holdout, *, metric: str) -> FigureData | Missing:
         finding=f"Mean absolute miss of the forecasts: {said}.",
         caption=f"{capital(metric_text(metric))} of {plural(len(points), 'cell')} of the largest levels, "
         "each forecast from the levels below it, against the measured value; dashed: equality.",
+    )
+
+
+def trunk_map(found: TrunkMap, misses: Mapping[str, float], *, metric: str) -> FigureData | Missing:
+    """Return the figure of the error after a cooldown against that of the trunk state, with the map.
+
+    ``misses`` is of `trunk_map.misses`, empty if weight averages were not measured.
+    """
+    title, unit, pairs = "What a cooldown gains", ErrorUnit.of(metric), records(found.pairs)
+    if not pairs:
+        return Missing(title=title, reason="no run cooled down from a trunk state that was evaluated")
+    by = "strategy" if len({row["strategy"] for row in pairs}) > 1 else "architecture"
+    at = np.linspace(found.pairs["trunk_error"].min(), found.pairs["trunk_error"].max(), _POINTS)
+    drawn = found.cooled(at)
+    band = unit.factor * np.array([at, np.median(drawn, axis=0), *column_intervals(drawn)]).T
+    names = ("x", "y", "low", "high")
+    marks = [{"mark": "law", "series": MAP} | dict(zip(names, row, strict=True)) for row in band.tolist()]
+    marks += [{"mark": "reference", "line": "equal", "x": row["x"], "y": row["x"]} for row in marks]
+    marks += [
+        {
+            "mark": "point", "series": axis_text(by, row[by]), "x": unit.factor * row["trunk_error"],
+            "y": unit.factor * row["error"],
+            "text": f"{configuration_text(row)}, {budget_text(row['regime'], row['budget'])}, seed "
+            f"{row['seed']:.0f}: {unit.text(row['error'])} after {unit.text(row['trunk_error'])}; predicted "
+            f"{unit.text(row['predicted'])} {unit.interval(row['low'], row['high'])}",
+        }
+        for row in pairs
+    ]  # fmt: skip
+    gain = f"{unit.gap(float(np.median(found.gain)))} {unit.interval(*interval(found.gain))}"
+    slope = f"{np.median(found.slope):.2f} {interval_text(*interval(found.slope))}"
+    learned = "" if found.learned else f"The map is not learned from {plural(len(pairs), 'pair')}. "
+    near = [f"{unit.gap(misses[one], fine=True)} by the {what}" for one, what in (
+        (metric + AVERAGE, "weight average"), (metric, "weights")) if misses]  # fmt: skip
+    return FigureData(
+        name="trunk-map",
+        title=title,
+        x_scale="linear",
+        x_label=unit.heading_of(f"{unit.word} of the trunk state"),
+        y_label=unit.heading_of(f"{unit.word} after the cooldown"),
+        frame=mark_frame(marks),
+        finding=f"{learned}A cooldown gains {gain} at {unit.text(found.middle)}, and {slope} more for "
+        f"each point above. The root mean square of the residuals is "
+        f"{', '.join(near) or unit.gap(found.miss, fine=True)}.",
+        caption=f"{capital(metric_text(metric))} of each cooled run against that of its trunk state; line: "
+        "the map; dashed: equality.",
+        by=by,
     )
 
 

@@ -30,8 +30,8 @@ AXIS_WORDS = {
 }  # fmt: skip
 """Part of the configuration → its name in titles."""
 
-FRONTIER = "lowest by the law"
-"""Series that is drawn in black."""
+FRONTIER, MAP = "lowest by the law", "map"
+"""Series that are drawn in black."""
 
 BEYOND = 10.0
 """Factor of compute by which figures forecast beyond the data without a target."""

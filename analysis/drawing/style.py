@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from matplotlib.typing import LineStyleType
 
-from analysis.charts.figure_data import FRONTIER, FigureData
+from analysis.charts.figure_data import FRONTIER, MAP, FigureData
 
 COLUMN_IN = 3.4
 """Width of one column of a two-column page, inches."""
@@ -76,4 +76,4 @@ def looks(data: FigureData) -> dict[str, Look]:
             colour=ordered.get(name) or _STRATEGIES.get(name, own),
             marker=_MARKERS[marker % len(_MARKERS)],
         )
-    return found | {name: Look(colour="#000000", marker="") for name in series if name == FRONTIER}
+    return found | {name: Look(colour="#000000", marker="") for name in series if name in {FRONTIER, MAP}}

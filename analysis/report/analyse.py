@@ -1,6 +1,6 @@
 """Computation of everything in a report from the frames of a study, before anything is drawn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -16,12 +16,14 @@ from analysis.answers.variance import variance_shares
 from analysis.belief.cell_draws import CellDraws, study_draws
 from analysis.belief.curves import X_COLUMNS
 from analysis.belief.parameters import parameters
+from analysis.belief.trunk_map import TrunkMap, misses, trunk_map
 from analysis.cells.study_frames import StudyFrames, missing
 from analysis.cells.table import Trials, records, with_budgets
 from analysis.laws.best_size import Growth, Profile, growths, profiles, scaling_exponents
 from analysis.laws.holdout import Holdout, holdout
 from analysis.laws.laws import Law, laws
 from budgets.planning.scoring import score_flops
+from runners.results import AVERAGE
 
 OnProgress = Callable[[str, int, int], None]
 """Takes a kind of work, the number of its steps that are done, and the number of all."""
@@ -55,7 +57,8 @@ class Analysis:
     The function of a frame's name describes it (``missing``: `study_frames.missing`; ``best``:
     `best_at_budgets` and `with_scope`, with the cost of its scores; ``levels``: cost by budget level;
     ``shares``: `variance_shares`).
-    ``laws`` run along compute, then along data.
+    ``laws`` run along compute, then along data. ``trunk_map`` is None without evaluated trunks;
+    ``state_misses`` is of `trunk_map.misses`, empty unless weights and averages were measured.
     """
 
     study: StudyFrames
@@ -70,6 +73,8 @@ class Analysis:
     parameters: pd.DataFrame
     profiles: tuple[Profile, ...]
     growths: tuple[Growth, ...]
+    trunk_map: TrunkMap | None
+    state_misses: Mapping[str, float]
     exponents: pd.DataFrame
     comparisons: pd.DataFrame
     holdout: Holdout
@@ -103,6 +108,8 @@ def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
     progress("analysis", 3, _STEPS)
     grown = growths(draws)
     progress("analysis", 4, _STEPS)
+    mapped = next(filter(None, (trunk_map(each, trials) for each in draws.families.values())), None)
+    averaged = mapped is not None and len(mapped.pairs) and study.metric + AVERAGE in study.results
     found = Analysis(
         study=study,
         trials=trials,
@@ -122,6 +129,8 @@ def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
         parameters=parameters(draws.families.values()),
         profiles=profiles(draws),
         growths=grown,
+        trunk_map=mapped,
+        state_misses=misses(study.every("results"), study.grid, study.metric) if averaged else {},
         exponents=scaling_exponents(grown),
         comparisons=comparisons(draws),
         holdout=held,

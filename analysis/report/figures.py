@@ -60,6 +60,11 @@ def report_figures(found: Analysis) -> tuple[FigureData | Missing, ...]:
             found.growths, found.profiles, found.exponents, target_flops=study.target_flops
         ),
         answer_figures.forecasts(found.holdout, metric=metric),
+        *(
+            []
+            if found.trunk_map is None
+            else [answer_figures.trunk_map(found.trunk_map, found.state_misses, metric=metric)]
+        ),
         *(each for each in course if not _as_planned(each)),
         *(() if tuned is None or tuned.tried.empty else tuning_figures.figures(tuned)),
     )

@@ -69,6 +69,11 @@ def _caveats(found: Analysis) -> Iterator[str]:
         yield "Learning rates were not tuned."
     if found.trials.frame["trunk"].astype(bool).any():
         yield "Levels are branches of a trunk, not runs of their own."
+    for family in found.draws.families.values():
+        if family.states and family.learned:
+            yield "Where no branch was cooled down, the trunk state counts as a run."
+        elif family.unlearned:
+            yield f"Trunk states count for no run: {family.unlearned}."
     if len(study.left_out):
         first = records(study.left_out)[0]
         yield (

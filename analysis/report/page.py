@@ -45,6 +45,8 @@ GLOSSARY = {
     "forecast": "The law beyond the data; tested by refitting it without the largest budgets.",
     "frontier": "The lowest error that any configuration reaches at a compute.",
     "IsoFLOP": "Models of several sizes trained at one budget; a lowest point inside is the best size.",
+    "trunk state": "The weights of a trunk where a level branches off, evaluated without a cooldown.",
+    "weight average": "The mean of a trunk's weights over its last steps.",
     "trunk": "One run at a constant learning rate, from which each level branches off with a cooldown; its "
     "errors differ somewhat from those of runs with a schedule of their own.",
 }

@@ -224,6 +224,18 @@ def _laws(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
             TextColumn("Interval", lambda row: f"[{parameter(row, 'low')}, {parameter(row, 'high')}]"),
         ],
     )  # fmt: skip
+    if found.trunk_map is not None:
+        yield Table.of(
+            "trunk-map", "What a cooldown gains",
+            "Predicted: from all but the cooled runs of the configuration",
+            found.trunk_map.pairs, [
+                NAMED, BUDGET, column("Seed", "seed", number(".0f")),
+                column(f"Trunk state's {unit.heading.lower()}", "trunk_error", unit.number),
+                column(unit.heading, "error", unit.number), column("Predicted", "predicted", unit.number),
+                interval("Interval", unit.interval),
+                column(unit.gap_heading_of("Off by"), "residual", fine),
+            ],
+        )  # fmt: skip
     yield Table.of(
         "isoflop", "IsoFLOP profiles",
         "Size: training FLOPs of a sample. Epochs: of the smallest and of the largest model",

@@ -38,7 +38,8 @@ def summary_lines(found: Analysis, *, why: bool = False) -> tuple[str, ...]:
     lines += [f"{more}: tables/best.md"] if more else []
     lines += unranked(found.draws)
     if found.best.empty and len(lines) == 1:
-        lines.append("no trial has finished, so there is nothing to compare yet")
+        what = "cooled run" if len(found.trials.trunks) else "trial"
+        lines.append(f"no {what} has finished, so there is nothing to compare yet")
     lines += outlier_lines(found.outliers, unit)
     without = found.missing["reason"].isin(found.trials.excluded["reason"])
     for what, rows in (("no result yet", ~without), ("failed or diverged", without)):
