@@ -19,7 +19,7 @@ from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing
 from analysis.drawing.draw import draw
 from analysis.report.analyse import Analysis, analyse
-from analysis.report.answer_frames import answer_frame, curve_points
+from analysis.report.answer_frames import FRAMES, answer_frame, curve_points
 from analysis.report.figures import report_figures
 from analysis.report.report_tables import best_table, report_tables
 from analysis.report.summary import answer_lines, summary_lines
@@ -59,6 +59,11 @@ class StudyAnswer:
     def _repr_html_(self) -> str:
         """Return the first sentences and the table."""
         return _html(self.lines[:4], self.table)
+
+
+def _answer(name: str, rows: Callable[[Analysis], pd.DataFrame]) -> property:
+    """Return the property of an opened study that is one of `answer_frames.FRAMES`."""
+    return property(lambda study: answer_frame(name, rows(study.analysis)), doc=FRAMES[name].content)
 
 
 class OpenedStudy:
@@ -161,45 +166,14 @@ class OpenedStudy:
             pairs=max(map(smallest_pool, cells["subset_size"], cells["quality"]), default=1),
         )
 
-    @property
-    def trials(self) -> pd.DataFrame:
-        """Finished trials with their error."""
-        return answer_frame("trials", self.analysis.trials.frame)
-
-    @property
-    def contrasts(self) -> pd.DataFrame:
-        """Comparisons of one choice at a time."""
-        return answer_frame("contrasts", self.analysis.contrasts)
-
-    @property
-    def comparisons(self) -> pd.DataFrame:
-        """Two options over compute or data: difference, worth and crossing."""
-        return answer_frame("comparisons", self.analysis.comparisons)
-
-    @property
-    def laws(self) -> pd.DataFrame:
-        """Parameters of the joint law with their intervals."""
-        return answer_frame("laws", self.analysis.parameters)
-
-    @property
-    def bands(self) -> pd.DataFrame:
-        """Curves over compute and over data, with their intervals."""
-        return answer_frame("bands", curve_points(self.analysis))
-
-    @property
-    def pareto(self) -> pd.DataFrame:
-        """Pareto frontier over compute."""
-        return answer_frame("pareto", self.analysis.pareto)
-
-    @property
-    def exponents(self) -> pd.DataFrame:
-        """Growth of model size and samples with compute."""
-        return answer_frame("exponents", self.analysis.exponents)
-
-    @property
-    def cost(self) -> pd.DataFrame:
-        """FLOPs and device hours by budget level."""
-        return answer_frame("cost", self.analysis.levels)
+    trials = _answer("trials", lambda found: found.trials.frame)
+    contrasts = _answer("contrasts", lambda found: found.contrasts)
+    comparisons = _answer("comparisons", lambda found: found.comparisons)
+    laws = _answer("laws", lambda found: found.parameters)
+    bands = _answer("bands", curve_points)
+    pareto = _answer("pareto", lambda found: found.pareto)
+    exponents = _answer("exponents", lambda found: found.exponents)
+    cost = _answer("cost", lambda found: found.levels)
 
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
