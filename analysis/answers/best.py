@@ -116,8 +116,8 @@ class Choice:
             lost=lost[options].tolist(), measured=np.array(list(map(self._error, options.tolist()))),
             unit=draws.error_unit, confidence=draws.confidence,
         )  # fmt: skip
-        absent = any(family.runs(self.place)[options[each]] == 0 for each in verdict.members)
-        refused = f"; {family.unlearned}" if absent and family.unlearned else ""
+        ran = family.runs(self.place)[options[[*verdict.members]]].all()
+        refused = "" if ran or not family.unlearned else f"; {family.unlearned}"
         self.verdict: Verdict = replace(verdict, reason=f"{verdict.reason}{refused}")
 
     def _error(self, curve: int) -> float:

@@ -86,6 +86,8 @@ class Answer:
         returns: Probability of each of these that it is the best nevertheless.
         settled: True if the question is answered.
         apart: Configurations that lost runs, see ``Verdict.apart``.
+        by_trunk: True if its runs are trunk states alone.
+        unlearned: Why trunk states don't count as runs, if some tied with it have no run, see `Family`.
         kind: ``best`` or ``forecast``.
     """
 
@@ -105,6 +107,8 @@ class Answer:
     returns: tuple[float, ...]
     settled: bool
     apart: str = ""
+    by_trunk: bool = False
+    unlearned: str = ""
     kind: Literal["best", "forecast"] = "best"
 
 
@@ -190,6 +194,8 @@ def answers_of(family: Family, ask: Ask, unit: ErrorUnit) -> tuple[list[Answer],
             dropped=tuple(family.names[each] for each in dropped),
             returns=tuple(found.probability[dropped].tolist()),
             settled=settled, apart=found.apart, kind="forecast" if forecast else "best",
+            by_trunk=bool(family.by_trunk(place)[found.leader]),
+            unlearned="" if runs[[*found.members]].all() else family.unlearned,
         ))  # fmt: skip
         if not settled:
             # If the next one is close, runs decide whether the leader is within the indifference; otherwise

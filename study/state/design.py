@@ -135,6 +135,7 @@ def answer_lines(found: Iterable[Mapping[str, Any]], unit: ErrorUnit, *, why: bo
             lines.append(f"{at}: {answer['leader']}: {answer['apart']}")
             continue
         lines.append(answer_line(at, answer["leader"], answer, unit, tied=len(answer["tied"])))
+        lines += [f"  {answer['unlearned']}"] if answer["unlearned"] else []
         if why:
             state = "answered" if answer["settled"] else "open"
             lines.append(f"  {state}: best with probability {format_share(answer['probability'])}")

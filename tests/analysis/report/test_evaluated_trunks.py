@@ -10,6 +10,7 @@ import pytest
 from analysis.answers.best import best_at_budgets
 from analysis.belief.cell_draws import stream, study_draws
 from analysis.cells.study_frames import StudyFrames
+from analysis.design.questions import Ask, answers_to
 from analysis.report.analyse import Analysis, analyse
 from analysis.report.figures import report_figures
 from analysis.report.first_screen import first_screen
@@ -49,6 +50,8 @@ def test_leader_that_is_known_by_its_trunk_alone_says_so_everywhere(found: Analy
     screen = first_screen(found)
     assert "by its trunk" in screen.rows[-1].sure
     assert "Where no branch was cooled down, the trunk state counts as a run." in screen.caveats
+    answers = answers_to(found.trials, found.study.grid, Ask())
+    assert [answer.by_trunk for answer in answers] == [False, False, True]
     assert found.progress.finished == len(found.trials.frame) + len(found.trials.trunks)
 
 
@@ -63,7 +66,10 @@ def test_map_is_drawn_with_a_point_and_listed_with_a_row_for_each_pair(found: An
 
 
 def test_without_enough_cooled_runs_trunk_states_decide_nothing(frames: StudyFrames) -> None:
-    few = best_at_budgets(study_draws(replace(frames, results=frames.results.iloc[[0, -1]])))
-    assert not few["by_trunk"].any()
-    assert "clear" not in set(few["verdict"])
-    assert few["reason"].str.endswith("the map from trunk to cooled error is not learned (2 pairs)").all()
+    two = replace(frames, results=frames.results.iloc[[0, -1]])
+    best, answers = best_at_budgets(study_draws(two)), answers_to(two.trials, two.grid, Ask())
+    assert not best["by_trunk"].any()
+    assert "clear" not in set(best["verdict"])
+    said = "the map from trunk to cooled error is not learned (2 pairs)"
+    assert best["reason"].str.endswith(said).all()
+    assert {answer.unlearned for answer in answers} == {said}
