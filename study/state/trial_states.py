@@ -107,7 +107,7 @@ def _state(folder: Path, trial: str, *, runs: bool, left_out: str | None) -> Tri
 
 def passed_milestone(trial: Trial, outcome: Outcome) -> bool:
     """Return whether a trial with a result reached its milestone."""
-    return int(outcome.row["steps"]) >= trial.milestone_step
+    return outcome.row["status"] == "finished" or int(outcome.row["steps"]) > trial.milestone_step
 
 
 def running_or_left_out(folder: Path) -> tuple[set[str], dict[str, str]]:

@@ -45,6 +45,9 @@ limits: {{min_steps: 2}}
 TRUNK = "  schedule: trunk\n  warmup: 64 samples\n"
 """Lines of `training` for levels that share a run."""
 
+EVALUATED = "evaluation: {trunk: true}\n"
+"""Further section of a study whose trunks are evaluated."""
+
 
 def write_declaration(folder: Path, pool: Path, name: str = "tiny", **changes: str) -> Path:
     """Declare a study of one trial, or with other values of the braces in `STUDY`."""

@@ -17,11 +17,10 @@ from runners.trials.trial_job import TrialJob
 from study.run import books, execution, site
 from tests.progress import progress
 from tests.study.one_slot import OneSlot
-from tests.study.tiny_study import TRUNK, TinyStudy
+from tests.study.tiny_study import EVALUATED, TRUNK, TinyStudy
 
 pytestmark = pytest.mark.slow
 
-EVALUATED = "evaluation: {trunk: true}\n"
 LEVELS = "5 GFLOP, 7 GFLOP, 10 GFLOP"
 
 
@@ -196,18 +195,19 @@ def test_a_level_between_two_that_have_ended_costs_all_of_its_steps_and_wastes_n
     assert tiny.table("plan")["paid_flops"].iloc[-1] == paid
 
 
-def test_trials_of_a_trunk_that_diverges_each_pay_what_they_train(tiny: TinyStudy) -> None:
-    tiny.declare(levels=LEVELS, training=f"{TRUNK}  weight_decay: 1000\n", lr_peak="10")
+@pytest.mark.parametrize("more", ["", EVALUATED], ids=["plain", "evaluated"])
+def test_trials_of_a_trunk_that_diverges_each_pay_what_they_train(tiny: TinyStudy, more: str) -> None:
+    tiny.declare(levels=LEVELS, training=f"{TRUNK}  weight_decay: 1000\n", lr_peak="10", more=more)
 
     tiny.run()
 
     results = tiny.table()
-    assert results["status"].tolist() == ["diverged"] * 3
+    assert results["status"].tolist() == ["diverged"] * (6 if more else 3)
     assert len({*results["steps"]}) == 1, "the trunk is the same"
     assert (results["paid_flops"] == results["train_flops"]).all()
     assert tiny.settled() == {"spent": results["paid_flops"].sum(), "wasted": 0}
     assert sum(tiny.settled().values()) == metered(tiny)
-    assert tiny.says("run --dry-run").startswith("3 trials: 3 finished, 0 to run")
+    assert " finished, 0 to run" in tiny.says("run --dry-run")
 
 
 def made_up(job: TrialJob, *, fails: bool) -> Outcome:
@@ -233,24 +233,25 @@ def made_up(job: TrialJob, *, fails: bool) -> Outcome:
     return outcome
 
 
-@pytest.mark.parametrize("design", ["full", "adaptive"])
+@pytest.mark.parametrize(("design", "more"), [("full", ""), ("adaptive", ""), ("full", EVALUATED)])
 @pytest.mark.parametrize("ends", ["diverged", "failed"])
 def test_a_short_trial_that_ends_early_decides_nothing_about_longer_ones(
-    tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch, design: str, ends: str
+    tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch, design: str, more: str, ends: str
 ) -> None:
     monkeypatch.setattr(site, "open_backend", lambda *_, **__: OneSlot())
     monkeypatch.setattr(execution, "run_trial", partial(made_up, fails=ends == "failed"))
-    tiny.declare(levels=LEVELS, training=TRUNK, seeds="0, 1", more=f"design: {design}\n")
+    tiny.declare(levels=LEVELS, training=TRUNK, seeds="0, 1", more=f"design: {design}\n{more}")
     code = int(ends == "failed")
 
     tiny.run(code=code)
 
     results = tiny.table().set_index("trial")
-    assert len(results) == 6 or design == "adaptive"
+    assert len(results) == (12 if more else 6) or design == "adaptive"
     by_level = [results[results["level_flops"] == level] for level in (5e9, 7e9, 10e9)]
     assert [{*level["status"]} for level in by_level] == [{ends}, {"finished"}, {"finished"}]
     _, second, third = by_level
-    assert (second["paid_flops"] == second["train_flops"]).all()
+    alone = second[second[PHASE] == TRUNK_PHASE] if more else second
+    assert (alone["paid_flops"] == alone["train_flops"]).all()
     assert (third["paid_flops"] < third["train_flops"]).all()
     assert tiny.booked("spent") == results["paid_flops"].sum()
     assert not tiny.reserved()

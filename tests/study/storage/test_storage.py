@@ -25,7 +25,7 @@ from study.storage.bucket_storage import BucketStorage, bring
 from study.storage.lock import Holder, Lease, active_run
 from tests.holding import hold
 from tests.runners.store.bucket import Bucket
-from tests.study.tiny_study import TRUNK, TinyStudy
+from tests.study.tiny_study import EVALUATED, TRUNK, TinyStudy
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
@@ -40,8 +40,8 @@ Machine = Callable[..., TinyStudy]
 
 @pytest.fixture
 def machine(pool: Path, tmp_path: Path, bucket: Bucket) -> Machine:
-    def machine(name: str = "first", **changes: str) -> TinyStudy:
-        return TinyStudy(tmp_path / name, pool, more=f"storage: {bucket.url}\n", **changes)
+    def machine(name: str = "first", *, more: str = "", **changes: str) -> TinyStudy:
+        return TinyStudy(tmp_path / name, pool, more=f"storage: {bucket.url}\n{more}", **changes)
 
     return machine
 
@@ -246,11 +246,17 @@ def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(
     assert output.startswith(f"asked {OTHER} to stop"), "what is another's is left alone"
 
 
-@pytest.mark.parametrize("damaged", [False, True])
+@pytest.mark.parametrize(("damaged", "more"), [(False, ""), (True, ""), (False, EVALUATED)])
 def test_trials_continue_on_another_machine_from_milestones_in_the_bucket(
-    tiny: TinyStudy, machine: Machine, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, *, damaged: bool
+    tiny: TinyStudy,
+    machine: Machine,
+    bucket: Bucket,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    damaged: bool,
+    more: str,
 ) -> None:
-    storage, trunk = Location(bucket.url), {"levels": ", ".join(LEVELS), "training": TRUNK}
+    storage, trunk = Location(bucket.url), {"levels": ", ".join(LEVELS), "training": TRUNK, "more": more}
 
     def milestones() -> list[str]:
         return [name for name in storage.list("results/tiny/trials") if is_milestone(name.split("/")[-1])]
@@ -274,12 +280,12 @@ def test_trials_continue_on_another_machine_from_milestones_in_the_bucket(
     shared = rows["train_flops"].iloc[-1] - rows["paid_flops"].iloc[-1]
     assert second.settled() == {"spent": rows["paid_flops"].sum(), "wasted": shared if damaged else 0}
     (top,) = milestones()  # from which a further level would continue; the others are gone
-    assert top.split("/")[0] == rows["trial"].iloc[-1]
+    assert top.split("/")[0] == rows["trial"].iloc[-2 if more else -1]
     assert not list((tiny.place / "second cache").rglob("*milestone-*"))
 
     third = machine("third", **trunk)
     third.run(f"--again {rows['trial'][0]}")
-    assert third.table()["attempt"].tolist() == [1, 1, 1, 2]
+    assert third.table()["attempt"].tolist() == [*rows["attempt"], 2]
     spent = third.settled()
     second.run()
     assert (second.tables(), second.settled()) == (third.tables(), spent)

@@ -1,4 +1,4 @@
-"""A small study with trunks whose workers and drivers are killed at random times.
+"""A small study with evaluated trunks whose workers and drivers are killed at random times.
 
 ``python -m tests.study.run.faults.torture FOLDER KILLS [SEED]`` runs it twice on the same pool, quietly and
 tortured, and prints as JSON what was done. Drivers are forked from one server, so that a start costs no
@@ -27,6 +27,7 @@ STUDY = """
 study: {name}
 pool: {{path: {pool}}}
 metric: held-out/top1
+evaluation: {{trunk: true}}
 budget: {{levels: [{levels}], study: 1 PFLOP}}
 seeds: [{seeds}]
 grid: [{{architectures: [mini-ViT-XXS-8], strategies: [clip]}}]
