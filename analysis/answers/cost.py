@@ -74,22 +74,22 @@ class Cost:
 
 
 def totals(
-    plan: pd.DataFrame,
-    spent: pd.DataFrame,
+    levels: pd.DataFrame,
     events: pd.DataFrame,
     *,
     budget_flops: float | None = None,
     price_per_hour: float | None = None,
 ) -> Cost:
-    """Sum up plan, book and events, each of which may lack rows; the price is for one device and hour."""
-    hours = sum(trial_hours(events).values()) if len(events) else float("nan")
+    """Sum up the table of `by_level`, and events; the price is for one device and hour."""
+    planned, spent, wasted, evaluation, hours = (
+        float(levels[name].sum()) for name in ("planned", *_SPENT_COLUMNS)
+    )
+    hours = hours if len(events) else float("nan")
     return Cost(
-        # What a trunk shares is paid once; as floats, since the sum may not fit into an integer.
-        planned_flops=_beside(plan, spent)
-        + (float(plan["paid_flops"].to_numpy(np.float64).sum()) if len(plan) else 0.0),
-        spent_flops=_sum(spent, *_PAID),
-        wasted_flops=_sum(spent, "wasted_flops"),
-        evaluation_flops=_sum(spent, "evaluation_flops"),
+        planned_flops=planned,
+        spent_flops=spent,
+        wasted_flops=wasted,
+        evaluation_flops=evaluation,
         budget_flops=float(budget_flops) if budget_flops is not None else float("nan"),
         device_hours=hours,
         price=float("nan") if price_per_hour is None else hours * price_per_hour,
@@ -195,8 +195,7 @@ def by_level(plan: pd.DataFrame, spent: pd.DataFrame, events: pd.DataFrame) -> p
 
     Returns:
         Columns ``level`` (text, with the regime if there are several), ``trials``, ``planned``, ``spent``
-        (waste included), ``wasted``, ``evaluation`` (forward FLOPs) and ``hours`` (of devices). They sum to
-        `totals`.
+        (waste included), ``wasted``, ``evaluation`` (forward FLOPs) and ``hours`` (of devices).
     """
     if plan.empty:
         return pd.DataFrame({name: [] for name in ("level", "trials", "planned", *_SPENT_COLUMNS)})
@@ -261,16 +260,6 @@ def notable_score(flops: float, cost: Cost) -> str:
     return f"; its score cost {said}" if said and flops >= _NOTABLE * cost.spent_flops else ""
 
 
-def _beside(plan: pd.DataFrame, spent: pd.DataFrame) -> float:
-    """Return the training FLOPs that were paid for charges and trials that are not planned."""
-    planned = spent["what"].isin(plan["trial"]) if len(plan) else ~spent["charge"]
-    return _sum(spent[~planned], *_PAID)
-
-
 def _by_what(spent: pd.DataFrame, *columns: str) -> dict[str, float]:
     sums = spent[list(columns)].sum(axis=1)
     return dict(zip(spent["what"].astype(str), sums, strict=True))
-
-
-def _sum(spent: pd.DataFrame, *columns: str) -> float:
-    return float(sum(_by_what(spent, *columns).values()))

@@ -108,6 +108,7 @@ def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
     progress("analysis", 3, _STEPS)
     grown = growths(draws)
     progress("analysis", 4, _STEPS)
+    levels = by_level(every, study.spent, study.events)
     mapped = next(filter(None, (trunk_map(each, trials) for each in draws.families.values())), None)
     averaged = mapped is not None and len(mapped.pairs) and study.metric + AVERAGE in study.results
     found = Analysis(
@@ -139,13 +140,9 @@ def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
         quality_trades=quality_trades(draws),
         robustness=robustness(study.results, metric=trials.metric),
         cost=totals(
-            every,
-            study.spent,
-            study.events,
-            budget_flops=study.budget_flops,
-            price_per_hour=study.price_per_hour,
+            levels, study.events, budget_flops=study.budget_flops, price_per_hour=study.price_per_hour
         ),
-        levels=by_level(every, study.spent, study.events),
+        levels=levels,
     )
     progress("analysis", _STEPS, _STEPS)
     return found

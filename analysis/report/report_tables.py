@@ -315,12 +315,8 @@ def _what_was_run(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
 
 def _cost(found: Analysis) -> Table:
     """Return FLOPs and device hours by budget level and in total, then scores outside the budget."""
-    levels, totals, scores = found.levels, found.cost, found.study.scores
-    total = {
-        "level": "all", "trials": int(levels["trials"].sum()), "planned": totals.planned_flops,
-        "spent": totals.spent_flops, "wasted": totals.wasted_flops, "evaluation": totals.evaluation_flops,
-        "hours": totals.device_hours,
-    }  # fmt: skip
+    levels, scores = found.levels, found.study.scores
+    total = levels.drop(columns="level").sum().to_dict() | {"level": "all"}
     charges = () if scores.empty or scores["counted"].any() else score_charges(score_costs(scores))
     outside = [{"level": f"not in all: {charge.what}", "spent": charge.flops} for charge in charges]
 

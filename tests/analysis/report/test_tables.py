@@ -48,7 +48,7 @@ def test_the_csv_holds_the_texts(tmp_path: Path) -> None:
 
 def test_levels_sum_to_the_book(frames: StudyFrames) -> None:
     levels = by_level(frames.plan, frames.spent, frames.events)
-    cost = totals(frames.plan, frames.spent, frames.events, budget_flops=4e14, price_per_hour=2.0)
+    cost = totals(levels, frames.events, budget_flops=4e14, price_per_hour=2.0)
     assert levels["spent"].sum() == cost.spent_flops == frames.spent["spent_flops"].sum()
     assert levels["evaluation"].sum() == cost.evaluation_flops == frames.spent["evaluation_flops"].sum()
     assert levels["hours"].sum() == pytest.approx(cost.device_hours) == pytest.approx(99 * 5 / 3600)
@@ -69,7 +69,8 @@ def test_what_a_tuning_and_earlier_declarations_paid_is_planned_in_the_levels_an
     ])  # fmt: skip
     events = pd.concat([tuning, frames.events], ignore_index=True)
 
-    levels, cost = by_level(frames.plan, spent, events), totals(frames.plan, spent, events)
+    levels = by_level(frames.plan, spent, events)
+    cost = totals(levels, events)
 
     assert levels["planned"].sum() == cost.planned_flops == cost.spent_flops
     planned = levels.set_index("level")["planned"]
@@ -77,7 +78,7 @@ def test_what_a_tuning_and_earlier_declarations_paid_is_planned_in_the_levels_an
 
 
 def test_time_is_read_from_the_events(frames: StudyFrames) -> None:
-    time = totals(frames.plan, frames.spent, frames.events).time
+    time = run_time(frames.events)
     assert (time.slots, time.busy_s, time.wall_s) == (2, 99 * 5.0, 10.0 + 3 * 99)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.answers.cost import totals
+from analysis.answers.cost import by_level, totals
 from budgets.quantity import format_flops
 from runners.results import AVERAGE, CURVE_COLUMNS, PHASE, plan_row, to_frame, write_table
 from runners.results import TRUNK as TRUNK_PHASE
@@ -71,7 +71,7 @@ def test_a_study_with_trunks_has_the_results_of_its_levels_run_alone_and_pays_le
     assert book == {"spent": sum(paid), "wasted": 0}
     assert metered(tiny) == sum(paid)
 
-    cost = totals(tiny.table("plan"), tiny.table("spent"), pd.DataFrame())
+    cost = totals(by_level(tiny.table("plan"), tiny.table("spent"), pd.DataFrame()), pd.DataFrame())
     assert cost.planned_flops == cost.spent_flops == sum(paid)
     # The top level keeps its milestone, from which a further level would continue; the others are gone.
     kept = [milestone(tiny.folder / "trials" / trial) is not None for trial in results.index]
