@@ -105,7 +105,7 @@ def _paper() -> Result:
     for _, along, trials in families():
         draws = cell_draws(trials)
         for law in laws(draws, along=along):
-            if law.levels >= 4:  # noqa: PLR2004 (a line needs some besides the one left out)
+            if len(law.positions) >= 4:  # noqa: PLR2004 (a line needs some besides the one left out)
                 for place in law.positions.tolist():
                     held += left_out(trials, draws, [law], along, [place])
     print(f"the paper: {len(held)} cells left out in turn")

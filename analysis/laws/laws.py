@@ -33,25 +33,12 @@ class Law(Curve):
     Attributes:
         band: Columns ``x``, ``y`` (median of the draws), ``low``, ``high`` within the measured x; empty
             unless ``status`` is ``ok``.
-        line: The law at its cells, shape (cells,).
-        miss: Root mean square of measured minus law at its cells.
-        noise: Root mean square of the standard errors of its cells' means.
-        runs: Number of runs.
         status: ``ok``; ``no decrease`` if its cells don't fall by more than their noise; ``no intervals`` if
             nothing is known of the noise of a run.
     """
 
     band: pd.DataFrame
-    line: Floats
-    miss: float
-    noise: float
-    runs: int
     status: LawStatus
-
-    @property
-    def levels(self) -> int:
-        """Number of its cells."""
-        return len(self.positions)
 
 
 def laws(draws: CellDraws, *, along: str) -> list[Law]:
@@ -83,33 +70,22 @@ def _law(draws: CellDraws, curve: Curve, variance: Floats) -> Law:
     place = (here.cells["curve"].to_numpy(np.intp), here.cells["point"].to_numpy(np.intp))
     own, band = variance[place] / runs, pd.DataFrame({"x": [], "y": [], "low": [], "high": []})
     status: LawStatus = "no intervals"
-    line = np.full(len(x), np.nan)
     if draws.known:
         status = "ok" if _falls(x, error, own) else "no decrease"
-        at = np.concatenate([x, np.geomspace(x[0], x[-1], _POINTS)])
+    if status == "ok":
+        at = np.geomspace(x[0], x[-1], _POINTS)
         drawn = read(draws, curve, at)
-        middle, (low, high) = np.median(drawn, axis=0), column_intervals(drawn)
-        line, inside = middle[: len(x)], slice(len(x), None)
-        if status == "ok":
-            band = pd.DataFrame({
-                "x": at[inside], "y": middle[inside], "low": low[inside], "high": high[inside],
-            })  # fmt: skip
+        low, high = column_intervals(drawn)
+        band = pd.DataFrame({"x": at, "y": np.median(drawn, axis=0), "low": low, "high": high})
     return Law(
-        along=curve.along, identity=curve.identity, positions=curve.positions, band=band, line=line,
-        miss=root_mean_square(error - line), noise=float(np.sqrt(own.mean())),
-        runs=int(runs.sum()), status=status,
-    )  # fmt: skip
+        along=curve.along, identity=curve.identity, positions=curve.positions, band=band, status=status
+    )
 
 
 def _falls(x: Floats, error: Floats, variance: Floats) -> bool:
     """Return whether the least-squares slope of errors over ln x lies below zero by more than its noise."""
     weight = np.log(x) - np.log(x).mean()
     return bool(weight @ error < -FALLS * np.sqrt(weight**2 @ variance))
-
-
-def root_mean_square(values: Floats) -> float:
-    """Return the root of the mean square of some values."""
-    return float(np.sqrt((values**2).mean()))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
