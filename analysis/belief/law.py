@@ -13,6 +13,8 @@ The error of a configuration after D samples, at F forward FLOPs a sample, is
   make a model worse.
 * ``level`` and ``slope`` are sums of effects of the architecture, the strategy, the quality and the curve
   itself. Each curve also has its own deviation of E, and each of its points a miss.
+* A trunk's state has ln q' = (1 + tilt)·(ln q + offset), and its own miss beside that of its cooled run. The
+  offset walks in ln D and has effects, as the level does.
 
 All of these but the surface are partially pooled: normal, with deviations that are estimated from the table,
 so that curves with few runs take after the others.
@@ -27,7 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.arrays import Floats, Indices
-from analysis.belief.space import SURFACE, Axes, ErrorLink, Estimates, Space, onward
+from analysis.belief.space import KINDS, SURFACE, Axes, ErrorLink, Estimates, Space, onward
 
 VERSION = 2
 """Changes with the draws that the same runs give."""
@@ -41,15 +43,13 @@ _SPREAD = np.array([2.0, 0.8, 2.0, 0.8, 0.7, 1.0])
 _ALPHA, _BETA, _EPOCHS = np.log(0.35), np.log(0.4), np.log(30.0)
 _NO_SIZE = -4.0, 1.0  # of ln a beside the error's middle, mean and deviation, if all models cost the same
 # Usual deviations of level, slope, wander and deviation of E of a curve, miss of a point; drift, bend, late,
-# level and slope of a shared effect. Of the map to states of trunks: tilt and offset, which single parameters
-# can't show, walk, shared effect, offset of a curve, miss. E and misses are in units of the error, the others
-# of ln q. Without
+# level and slope of a shared effect. E and misses are in units of the error, the others of ln q. Without
 # bends, 90 % intervals of tenfold forecasts of CLIP from 128M samples held 26 % of the errors; with, 69 %.
-_SCALES = np.array(
-    [0.25, 0.06, 0.05, 0.03, 0.004, 0.05, 0.05, 0.15, 0.3, 0.06, 0.07, 0.3, 0.1, 0.05, 0.03, 0.004]
-)
-_WANDER, _DRIFT, _BEND, _MAP = 2, 5, 6, 10  # places among these
-_WALKS, _CALM = (_WANDER, _DRIFT, _BEND, 12), 0.35  # curves of losses are as much smoother
+_OF_COOLED = 0.25, 0.06, 0.05, 0.03, 0.004, 0.05, 0.05, 0.15, 0.3, 0.06
+# Those of the map: tilt and offset, which are not estimated; walk, shared effect, offset of a curve and miss.
+_SCALES = np.array([*_OF_COOLED, 0.07, 0.3, 0.1, 0.07, 0.05, 0.004])
+_WANDER, _DRIFT, _MAP = KINDS
+_WALKS, _CALM = (_WANDER, _DRIFT, _DRIFT + 1, _MAP + 2), 0.35  # curves of losses are as much smoother
 # How far a table's deviations are from the usual: standard deviation of the logarithm. With 1.0, few runs set
 # them: 90 % intervals of forecasts of public tables held .81 of the errors, with 0.7 .88. With 0.5, half of
 # what the forecasts missed was bias.
@@ -86,24 +86,16 @@ class _Table:
 
     def __init__(self, space: Space, axes: Axes, estimates: Estimates, *, bounded: bool) -> None:
         self.space, self.axes, self.estimates = space, axes, estimates
-        calm = 1.0 if bounded else np.where(np.isin(range(len(_SCALES)), _WALKS), _CALM, 1.0)
+        calm = np.where(np.isin(range(len(_SCALES)), _WALKS) & ~bounded, _CALM, 1.0)
         self.usual = (_SCALES * calm)[: None if space.trunks else _MAP]
-        self.held = np.isin(range(len(self.usual)), [_MAP, _MAP + 1])
+        self.estimated = ~np.isin(range(len(self.usual)), (_MAP, _MAP + 1))
         self.curves, points = estimates.error.shape
-        steps, effects = len(space.wander) - 1, space.shared.shape[1]
-        # The kind of each parameter, a place in ``_SCALES``.
-        own, drift = {0: 1, 1: 1, _WANDER: steps, 3: 1, 4: points}, len(space.drift) - 1
-        common = dict(enumerate([drift, len(space.bends), len(space.late), effects, effects], _DRIFT))
-        self.misses = np.eye(points)
-        if space.trunks:  # a state misses the law as its cooled run does, and in its own way
-            own = {0: 1, 1: 1, _WANDER: steps, 14: 1, 3: 1, 4: points // 2, 15: points // 2}
-            common = dict(enumerate([1, 1, drift, effects], _MAP)) | common
-            self.misses = np.tril(np.tile(np.eye(points // 2), (2, 2)))
-        self.kind_own, self.kind_common = (np.repeat([*kinds], [*kinds.values()]) for kinds in (own, common))
+        self.kind_own, self.kind_common = space.kinds(points)
+        self.misses = np.broadcast_to(space.misses(points), (self.curves, points, points))
         self.walks = len(self.kind_own) - points - 1  # own parameters that act on ln q
         # Curves and points without runs say nothing of the deviations.
         self.counted = np.tile(np.any(estimates.seen, axis=1, keepdims=True), len(self.kind_own))
-        self.counted[:, -points:] = estimates.seen @ self.misses > 0
+        self.counted[:, -points:] = estimates.seen @ space.misses(points) > 0
         self._fixed = None if space.repeated else self._acting(axes.samples - space.samples)
 
     def acting(self, surface: Floats) -> tuple[Floats, Floats, Floats]:
@@ -130,10 +122,8 @@ class _Table:
         """Search for the mode of a component, from that of another one."""
         mean, spread = self.prior(link)
         if near is None:
-            point = _Point(
-                common=np.concatenate([mean, np.zeros(len(self.kind_common))]),
-                own=np.zeros((self.curves, len(self.kind_own))), scales=self.usual,
-            )  # fmt: skip
+            common, own = np.zeros(len(self.kind_common)), np.zeros((self.curves, len(self.kind_own)))
+            point = _Point(common=np.concatenate([mean, common]), own=own, scales=self.usual)
         else:
             common = near.common.copy()
             common[[0, 2]] += (mean - near.mean)[[0, 2]]
@@ -172,21 +162,14 @@ class _Component:
         log_q = (space.law(surface, table.axes, samples) + by_common @ point.common[SURFACE:]
                  + (by_own @ point.own[:, :walks, None])[..., 0])  # fmt: skip
         floor = point.own[:, walks, None]
+        by_common = np.concatenate([space.slopes(surface, table.axes, samples), by_common], axis=-1)
+        log_q, *self._acts = space.tilted(table.axes, point.common[SURFACE], log_q, by_common, by_own)
         by_q, by_floor = link.slopes(log_q, floor)
         seen = estimates.seen[..., None]
-        by_surface = space.slopes(surface, table.axes, samples)
-        if space.trunks:
-            state = np.asarray(table.axes.trunk)[..., None]
-            tilt = 1 + point.common[SURFACE] * state
-            by_surface, by_common, by_own = by_surface * tilt, by_common * tilt, by_own * tilt
-            by_common[..., 0] = log_q * state[..., 0]
-            log_q = log_q * tilt[..., 0]
-            by_q, by_floor = link.slopes(log_q, floor)
-        self._acts = np.concatenate([by_surface, by_common], axis=-1), by_own  # on ln q
         # G and L of the class, shape (curves, points, parameters); 0 at points without runs.
         self._g = by_q[..., None] * seen * self._acts[0]
-        misses = np.broadcast_to(table.misses, (table.curves, *table.misses.shape))
-        self._l = seen * np.concatenate([by_q[..., None] * by_own, by_floor[..., None], misses], axis=-1)
+        by_own = by_q[..., None] * self._acts[1]
+        self._l = seen * np.concatenate([by_own, by_floor[..., None], table.misses], axis=-1)
         # The estimates minus what the linear law has where x and l are 0.
         offset = point.common.copy()
         offset[:SURFACE] -= mean
@@ -254,8 +237,7 @@ class _Component:
             ratio = squares * np.exp(-2 * moved)
             slope, bend = ratio - determined - moved / _LOG_SPREAD**2, 2 * ratio + 1 / _LOG_SPREAD**2
             moved = moved + np.clip(slope / bend, -1.0, 1.0)
-        step = np.where(table.held, 0.0, np.clip(moved - begun, -_STEP, _STEP))
-        return np.asarray(scales * np.exp(step))
+        return np.asarray(scales * np.exp(table.estimated * np.clip(moved - begun, -_STEP, _STEP)))
 
     @property
     def precision(self) -> Floats:
@@ -285,9 +267,7 @@ class _Component:
             own *= np.where(known, 1.0, stretch)[:, None]
         follow = self._of_own[:, None] * (self._l.transpose(0, 2, 1) @ self._weighted)
         own += self.own[..., None] - (follow.reshape(-1, len(moved)) @ moved).reshape(own.shape)
-        if table.space.trunks:
-            points = len(table.misses)
-            own[:, -points:] = table.misses @ own[:, -points:]
+        own[:, -len(table.misses[0]) :] = table.misses @ own[:, -len(table.misses[0]) :]
         around = self.point.common
         return Drawn(
             link=self.link, weight=weight, scales=self.point.scales, around=around,
@@ -345,8 +325,8 @@ class JointLaw:
             log_q = (slopes.reshape(-1, slopes.shape[-1]) @ part.common).reshape(*middle.shape, -1)
             log_q += middle[..., None]
             log_q += by_own @ own[:, :walks]
-            if np.any(axes.trunk):
-                log_q *= 1 + np.asarray(axes.trunk)[..., None] * (part.around[SURFACE] + part.common[SURFACE])
+            tilt = part.around[SURFACE] + part.common[SURFACE]  # if there are states of trunks
+            log_q *= 1 + np.multiply.outer(axes.trunk, tilt)
             self._go_on(log_q, number, axes, samples, curves)
             error = part.link.error(log_q, own[:, walks, None])
             if points is not None:

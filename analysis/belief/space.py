@@ -11,6 +11,8 @@ from analysis.arrays import Floats, Indices, Mask
 
 SURFACE = 6
 """Parameters of the surface: a, ln α, b, ln β, ln γ, ln of the epochs that repeated samples last."""
+KINDS = WANDER, DRIFT, MAP = 2, 5, 10
+"""First kinds of a curve's walk, of what curves share, and of the map to states of trunks."""
 _SAME = 0.05  # difference of logarithms that counts as none: of model sizes, and of samples and distinct ones
 _KNOTS = 16  # steps of the drift over the runs
 _BETWEEN = np.log(3.0)  # distance of bends, of the wander's knots, and of all walks' beyond the runs
@@ -104,6 +106,33 @@ class Space:
             sized=bool(np.ptp(axes.size[seen]) > _SAME),
             repeated=epochs > _SAME, trunks=bool(np.any(axes.trunk)),
         )  # fmt: skip
+
+    def kinds(self, points: int) -> tuple[Indices, Indices]:
+        """Return the kind of each parameter of a curve, and of each common one besides the surface."""
+        drift, effects = len(self.drift) - 1, self.shared.shape[1]
+        own = {0: 1, 1: 1, WANDER: len(self.wander) - 1, 3: 1, 4: points}
+        common = dict(enumerate([drift, len(self.bends), len(self.late), effects, effects], DRIFT))
+        if self.trunks:  # a curve's offset comes before its deviation of E, which does not act on ln q
+            own = {0: 1, 1: 1, WANDER: own[WANDER], MAP + 4: 1, 3: 1, 4: points // 2, MAP + 5: points // 2}
+            common = dict(enumerate([1, 1, drift, effects], MAP)) | common
+        own_kinds, common_kinds = (np.repeat([*one], [*one.values()]) for one in (own, common))
+        return own_kinds, common_kinds
+
+    def misses(self, points: int) -> Floats:
+        """Return where the misses act: a state misses the law as its cooled run does, and in its own way."""
+        return np.tril(np.tile(np.eye(points // 2), (2, 2))) if self.trunks else np.eye(points)
+
+    def tilted(
+        self, axes: Axes, tilt: float, log_q: Floats, common: Floats, own: Floats
+    ) -> tuple[Floats, Floats, Floats]:
+        """Return ln q and where common and own parameters act on it, with the tilt of states of trunks."""
+        if not self.trunks:
+            return log_q, common, own
+        state = np.asarray(axes.trunk)
+        factor = 1 + tilt * state[..., None]
+        common = common * factor
+        common[..., SURFACE] = state * log_q
+        return log_q * factor[..., 0], common, own * factor
 
     def effective(self, surface: Floats, axes: Axes) -> Floats:
         """Return ln effective samples from the centre, shape (curves, points).
