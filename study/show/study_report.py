@@ -203,21 +203,26 @@ def _provenance(study: Study | Imported, frames: StudyFrames) -> dict[str, str]:
             "FLOPs": "computed from the table by the map",
             **made,
         }
-    environment = _environment(study.folder / "environment.json")
+    environment = read_sealed(study.folder / "environment.json", "run the study again to rewrite it")
     counted = counted_models(study.declaration)
     measured = f" Measured by torch's FLOP counter, without closed form: {counted}." if counted else ""
     name = ", ".join(
         without_secrets(pool.path) if pool.path is not None else pool.content
         for pool in study.declaration.sources.values()
     )
-    events = frames.events
-    last = {} if events.empty else {"Last event of the runs": _date(float(events["time"].max()))}
+    last = {}
+    if len(frames.events):
+        time = datetime.fromtimestamp(float(frames.events["time"].max()), tz=UTC)
+        last["Last event of the runs"] = time.isoformat(timespec="seconds")
     return {
         **made,
         **last,
         "Pool": name,
         **_evaluated(frames.results),
-        **{f"Trained with: {key}" if key == "version" else key: text for key, text in environment.items()},
+        **{
+            f"Trained with: {key}" if key == "version" else key: str(text)
+            for key, text in environment.items()
+        },
         "FLOPs": CONVENTION + measured,
     }
 
@@ -230,10 +235,6 @@ def _evaluated(results: pd.DataFrame) -> dict[str, str]:
         return {}
     counts = ", ".join(f"{plural(count, 'trial')} by version {name}" for name, count in versions.items())
     return {"Evaluation": f"{counts}; their metrics differ by rounding, unless classes have equal prompts"}
-
-
-def _date(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="seconds")
 
 
 def _settings(declaration: Declaration, results: pd.DataFrame) -> dict[str, str]:
@@ -316,11 +317,6 @@ def _no_study(folder: Path) -> Path:
 
 def _processes() -> int:
     return min(_MOST_PROCESSES, usable_cores())
-
-
-def _environment(path: Path) -> dict[str, str]:
-    facts = read_sealed(path, "run the study again to rewrite it")
-    return {name: str(value) for name, value in facts.items()}
 
 
 def _tuned(study: Study, spent: pd.DataFrame) -> Tuned | None:
