@@ -20,7 +20,7 @@ from study.run import execution, site
 from study.state.events import trials_of_event
 from tests.study.events import write_events
 from tests.study.one_slot import OneSlot
-from tests.study.tiny_study import TinyStudy
+from tests.study.tiny_study import EVALUATED, TinyStudy
 
 pytestmark = pytest.mark.slow
 
@@ -240,3 +240,24 @@ def test_chosen_branch_brings_the_shorter_trials_of_its_trunk_and_costs_what_the
     left = tiny.table("plan")["paid_flops"].sum() - results["paid_flops"].sum()
     not_chosen = f"not chosen: {36 - len(results)} trials, {format_flops(int(left))}\n"
     assert not_chosen in tiny.says("status")
+
+
+def test_a_chosen_trial_brings_the_evaluated_trunk_that_it_continues_from_and_no_branch(
+    tiny: TinyStudy,
+) -> None:
+    trunk = "  batch_size: 16\n  schedule: trunk\n  cooldown: 20%\n  warmup: 160 samples\n"
+    tiny.edit(("  batch_size: 16\n", trunk), ("design: adaptive\n", f"design: adaptive\n{EVALUATED}"))
+
+    tiny.run()
+
+    results, levels = tiny.table(), {5e9: 1, 10e9: 2, 20e9: 3}
+    ends = {row.trial: (row.trunk, row.phase, levels[row.level_flops]) for row in results.itertuples()}
+    for trunk_of, _, level in ends.values():
+        assert {(trunk_of, "trunk", shorter) for shorter in range(1, level + 1)} <= {*ends.values()}
+    assert 0 < (results["phase"] == "").sum() < (results["phase"] == "trunk").sum()
+    costs = [event["cost_flops"] for event in tiny.events("trial-chosen")]
+    assert (
+        sum(map(float, map(str, costs)))
+        == results["paid_flops"].sum()
+        < tiny.table("plan")["paid_flops"].sum()
+    )

@@ -105,6 +105,13 @@ def test_an_evaluated_trunk_leaves_the_results_of_its_branches_as_they_are_and_c
     tiny.run()
     paid = tiny.settled()
     evaluated = TinyStudy(tiny.place, tiny.pool, "evaluated", levels=LEVELS, training=TRUNK, more=EVALUATED)
+    longest = evaluated.plan.trials[-2]
+    evaluated.run(f"--only {longest.trial_id}")
+    # All milestones stay, since each branch may still begin at its own.
+    kept = [
+        milestone(evaluated.folder / "trials" / trial) is not None for trial in evaluated.table()["trial"]
+    ]
+    assert kept == [True] * 3
     evaluated.run()
 
     results = evaluated.table()
@@ -233,7 +240,8 @@ def made_up(job: TrialJob, *, fails: bool) -> Outcome:
     return outcome
 
 
-@pytest.mark.parametrize(("design", "more"), [("full", ""), ("adaptive", ""), ("full", EVALUATED)])
+@pytest.mark.parametrize("design", ["full", "adaptive"])
+@pytest.mark.parametrize("more", ["", EVALUATED])
 @pytest.mark.parametrize("ends", ["diverged", "failed"])
 def test_a_short_trial_that_ends_early_decides_nothing_about_longer_ones(
     tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch, design: str, more: str, ends: str
