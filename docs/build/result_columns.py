@@ -52,6 +52,8 @@ standard error, `<evaluation set>/<metric>_se`: `held-out/top1`, `held-out/top1_
 `training.resized_images` there is also a float64 column `resized_images`, the pixels of the shorter side.
 With `strategy_files` there are text columns `strategy_version`, the version of the file that has the trial's
 strategy, and `strategy_label`, both empty for a shipped one. Rows of former versions come last.
+With `evaluation.trunk` a text column `phase` is `trunk` for trials that end where a cooldown begins, else
+empty; they have each metric twice: of their weights, and as `<metric>_average` of the mean of the last ones.
 [Evaluation](evaluation.md#what-is-measured) lists the metrics. Accuracies are fractions from 0 to 1.""",
     "curves.parquet": "Training curves: several rows per trial with a result; `trial` joins them to results.",
     "midway.parquet": """Metrics at the shares of a trial's steps that `evaluation.at` declares: one row per
