@@ -250,10 +250,11 @@ def test_a_chosen_trial_brings_the_evaluated_trunk_that_it_continues_from_and_no
 
     tiny.run()
 
-    results, levels = tiny.table(), {5e9: 1, 10e9: 2, 20e9: 3}
-    ends = {row.trial: (row.trunk, row.phase, levels[row.level_flops]) for row in results.itertuples()}
-    for trunk_of, _, level in ends.values():
-        assert {(trunk_of, "trunk", shorter) for shorter in range(1, level + 1)} <= {*ends.values()}
+    results = tiny.table()
+    level = results["level_flops"].map({5e9: 1, 10e9: 2, 20e9: 3})
+    ended = {*zip(results["trunk"], results["phase"], level, strict=True)}
+    for trunk_of, _, longest in ended:
+        assert {(trunk_of, "trunk", shorter) for shorter in range(1, longest + 1)} <= ended
     assert 0 < (results["phase"] == "").sum() < (results["phase"] == "trunk").sum()
     costs = [event["cost_flops"] for event in tiny.events("trial-chosen")]
     assert (
