@@ -34,9 +34,9 @@ def best_at_budgets(draws: CellDraws) -> pd.DataFrame:
         mappings); the leader's ``budget``, ``subset_size``, ``quality``, ``architecture``, ``strategy``,
         ``runs``, ``by_trunk`` (whether these are trunk states alone), ``train_flops``, ``parameters``,
         ``samples_seen``, ``epochs``, ``error`` with ``low`` and ``high``; ``probability``; ``runner_up``
-        (text), ``runner_up_error``, ``runner_up_probability``; ``gap`` with ``gap_low`` and ``gap_high``;
-        ``verdict`` (of ``belief.verdict``, or ``beaten``: a cheaper trial is lower), ``tied`` (texts of the
-        members, joined by "; "), ``reason``. Errors are fractions.
+        (text), ``runner_up_error``; ``gap`` with ``gap_low`` and ``gap_high``; ``verdict`` (of
+        ``belief.verdict``, or ``beaten``: a cheaper trial is lower), ``tied`` (texts of the members, joined
+        by "; "), ``reason``. Errors are fractions.
     """
     cost = costs(draws.cells)
     rows = []

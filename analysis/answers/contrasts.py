@@ -126,9 +126,8 @@ def contrasts(draws: CellDraws, plan: pd.DataFrame | None = None) -> pd.DataFram
 
     Returns:
         One row per comparison: ``axis``, ``regime``, ``budget``, ``held`` (text), ``values`` (texts along the
-        axis), ``best`` (text), ``place`` of the best along the axis (``first``, ``middle``, ``last``),
-        the columns of ``Verdict``, and ``lacking`` (planned runs without a result, and values that lost
-        runs, as text).
+        axis), ``best`` (text), the columns of ``Verdict``, and ``lacking`` (planned runs without a result,
+        and values that lost runs, as text).
     """
     rows = []
     plan = pd.DataFrame() if plan is None else plan
@@ -150,7 +149,6 @@ def contrasts(draws: CellDraws, plan: pd.DataFrame | None = None) -> pd.DataFram
                 "axis": axis, "regime": comparison.held["regime"], "budget": comparison.held["budget"],
                 "held": held_text(comparison.held), "values": " · ".join(names),
                 "best": names[verdict.leader],
-                "place": {0: "first", len(names) - 1: "last"}.get(verdict.leader, "middle"),
             } | verdict.columns(names)  # fmt: skip
             apart = verdict.apart and f"not ranked: {verdict.apart}"
             rows.append(row | {"lacking": "; ".join(filter(None, (lacks, apart)))})

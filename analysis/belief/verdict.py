@@ -70,7 +70,6 @@ class Verdict:
             "error": self.error, "low": self.low, "high": self.high,
             "probability": float(self.probability[self.leader]),
             "runner_up": "" if other is None else names[other], "runner_up_error": self.runner_up_error,
-            "runner_up_probability": np.nan if other is None else float(self.probability[other]),
             "gap": self.gap, "gap_low": self.gap_low, "gap_high": self.gap_high, "verdict": self.kind,
             "tied": "; ".join(names[each] for each in self.members) if self.kind == "tie" else "",
             "reason": self.reason,
