@@ -37,8 +37,7 @@ DRAWS = 1000
 FARTHEST = 30.0
 """Factor below its smallest cell down to which a curve is read."""
 PAIRS, MAP_SHARE = 3, 0.5
-"""Of a learned map: fewest pairs, and its deviation as a share of that between configurations. Without cooled
-runs it is about 1."""
+"""Of a learned map: fewest pairs, and its deviation over that between configurations (1 without pairs)."""
 _TRACE = 1e-9  # weight of a state's compute beside that of cooled runs
 _UNTESTED, _FEWEST_MISSES = 3, 4
 """Points of a curve that do not show how far runs miss the law, and fewest beyond these that do."""
@@ -151,24 +150,26 @@ class Family:
         return flops <= np.where(flops > self.limit.max() * SAME_COST, np.inf, self.limit * SAME_COST)
 
     def runs(self, place: Indices) -> Floats:
-        """Return the number of runs at a point of each curve that do not stand out, 0 where it is -1.
-
-        Of units with a trunk's state alone the state counts, if the map is `learned`.
-        """
+        """Return the number of runs at a point of each curve that do not stand out, 0 where it is -1."""
         return np.where(place >= 0, self._sound[np.arange(len(place)), np.maximum(place, 0)], 0.0)
 
     @cached_property
     def _sound(self) -> Indices:
-        """Number of runs that do not stand out, which takes a known noise; shape (curves, points)."""
+        """Number of runs that do not stand out, which takes a known noise; shape (curves, points).
+
+        Of units with a trunk's state alone the state counts, if the map is `learned`.
+        """
         run = np.isfinite(self.measured.errors)
         run = run if self.source == "none" else run & ~self.belief.aside
-        cooled, states = np.split(run, [self.x.shape[1]], axis=2)
-        return np.asarray((cooled | states if self.learned else cooled).sum(axis=1))
+        return np.asarray(self._counted(run).sum(axis=1))
 
     @property
     def ran(self) -> Mask:
         """Cells with a run, or with a trunk's state if the map is `learned`; shape (curves, points)."""
-        cooled, states = np.split(self.measured.runs > 0, [self.x.shape[1]], axis=1)
+        return self._counted(self.measured.runs > 0)
+
+    def _counted(self, run: Mask) -> Mask:
+        cooled, states = np.split(run, [self.x.shape[1]], axis=-1)
         return np.asarray(cooled | states if self.learned else cooled)
 
     @cached_property
@@ -178,23 +179,18 @@ class Family:
         It takes ``PAIRS`` units with both, and a deviation of what the cooldown of a state without a cooled
         run gains of at most ``MAP_SHARE`` of that between the curves' errors there.
         """
-        points = self.x.shape[1]
         if not self.states or self.source == "none" or self.pairs.sum() < PAIRS:
             return False
-        cooled, states = np.split(self.belief.draws, [points], axis=2)
-        state = self.measured.runs[:, points:] > 0
+        cooled, states = np.split(self.belief.draws, [self.x.shape[1]], axis=2)
+        ran, state = np.split(self.measured.runs > 0, [self.x.shape[1]], axis=1)
         known = np.where(state, cooled.mean(axis=0), np.nan)[:, state.sum(axis=0) > 1]
-        alone = state & (self.measured.runs[:, :points] == 0)
-        gain = (cooled - states).std(axis=0)[alone if alone.any() else state]
+        gain = (cooled - states).std(axis=0)[state & ~ran if (state & ~ran).any() else state]
         spread = float(np.nanstd(known, axis=0, ddof=1).mean()) if known.size else 0.0
         return float(gain.mean()) <= MAP_SHARE * spread
 
     @property
     def pairs(self) -> Mask:
-        """Units with a cooled run and a trunk's state, neither of which stands out.
-
-        Of shape (curves, units, points).
-        """
+        """Units with a cooled run and a state, neither of which stands out, shape (curves, units, points)."""
         sound = np.isfinite(self.measured.errors) & ~self.belief.aside
         cooled, states = np.split(sound, [self.x.shape[1]], axis=2)
         return np.asarray(cooled & states)
@@ -288,10 +284,8 @@ def _family(  # noqa: PLR0913 - the cells, and how they are read
     keys, cell = np.unique(curve * len(budgets) + budget, return_inverse=True)
     # A cell has the compute of its runs, and only without any row of these that of its trunk's state.
     state = of_trunks(cells)
-    weight = np.where(state, _TRACE, 1.0)
-    mean = np.bincount(cell, weights=cells["train_flops"].to_numpy(np.float64) * weight) / np.bincount(
-        cell, weights=weight
-    )
+    weight, flops = np.where(state, _TRACE, 1.0), cells["train_flops"].to_numpy(np.float64)
+    mean = np.bincount(cell, weights=flops * weight) / np.bincount(cell, weights=weight)
     # The cells of a curve by rising compute.
     mine = keys // len(budgets)
     points, order = np.bincount(mine), np.lexsort((mean, mine))

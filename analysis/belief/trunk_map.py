@@ -15,6 +15,9 @@ from analysis.cells.intervals import QUANTILE
 from analysis.cells.table import CELL, Trials, records, tidy
 from runners.results import AVERAGE
 
+_RUN = ("trial", "family", "error")
+_PREDICTED = ("trunk_error", "predicted", "low", "high", "residual")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrunkMap:
@@ -52,9 +55,7 @@ def trunk_map(family: Family, trials: Trials) -> TrunkMap | None:
     seen = family.measured.runs[:, points:] > 0
     if not seen.any():
         return None
-    cooled, states = (
-        family.belief.draws[:, :, part][:, seen] for part in (slice(points), slice(points, None))
-    )
+    cooled, states = (half[:, seen] for half in np.split(family.belief.draws, [points], axis=2))
     middle = float(states.mean())
     off, gain = states - middle, states - cooled
     apart = off - off.mean(axis=1, keepdims=True)
@@ -68,7 +69,7 @@ def trunk_map(family: Family, trials: Trials) -> TrunkMap | None:
 def _pairs(family: Family, trials: Trials) -> pd.DataFrame:
     names, rows = [*CELL, "seed"], []
     states = trials.trunks.set_index(names)["error"]
-    for run in records(trials.sound[["trial", *CELL, "family", "seed", "error"]]):
+    for run in records(trials.sound[[*names, *_RUN]]):
         place, key = family.place_of.get(run["trial"]), tuple(run[name] for name in names)
         if place is None or key not in states.index:
             continue
@@ -80,19 +81,7 @@ def _pairs(family: Family, trials: Trials) -> pd.DataFrame:
             "trunk_error": float(states[key]), "predicted": predicted, "low": predicted - reach,
             "high": predicted + reach, "residual": miss,
         })  # fmt: skip
-    columns = [
-        "trial",
-        *CELL,
-        "family",
-        "seed",
-        "trunk_error",
-        "error",
-        "predicted",
-        "low",
-        "high",
-        "residual",
-    ]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=[*names, *_RUN, *_PREDICTED])
 
 
 def misses(results: pd.DataFrame, plan: pd.DataFrame, metric: str) -> dict[str, float]:
