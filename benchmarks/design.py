@@ -141,10 +141,10 @@ def _orders(repeats: int) -> list[Result]:
             table = KnownGrid(results=offered, metric=METRIC)
             scores.append(accuracy(table, table.full[0], chosen, generator))
             print(f"  {name} {repeat}: {share:.0%} of the FLOPs, same verdicts {same}", flush=True)
-        share, agree = f"{name}_share", f"{name}_verdicts_agree"
+        spent, agree = f"{name}_share", f"{name}_verdicts_agree"
         mean = {what: float(np.mean(values)) for what, values in found.items()}
         lines += [
-            at_most(share, mean["share"], 0.2) if name == "trunk" else reported(share, mean["share"]),
+            at_most(spent, mean["share"], 0.2) if name == "trunk" else reported(spent, mean["share"]),
             reported(f"{name}_largest_share", max(found["share"])),
             at_least(agree, mean["same"], 0.9) if name == "trunk" else reported(agree, mean["same"]),
             *_curve(name, scores),
