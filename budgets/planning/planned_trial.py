@@ -295,9 +295,15 @@ _text = cache(_json)
 
 
 def with_trunks(trials: Iterable[Trial]) -> Iterator[Trial]:
-    """Yield trials, and before each that has a milestone and a branch the trial of its trunk up to there."""
+    """Yield trials, and before each that has a milestone and a branch the trial of its trunk up to there.
+
+    Levels whose cooldowns begin at the same step have one, since it takes no longer to the next.
+    """
+    reached = set[tuple[str, int]]()
     for trial in trials:
-        if 0 < trial.milestone_step < trial.steps:
+        milestone = trunk_id(trial), trial.milestone_step
+        if 0 < trial.milestone_step < trial.steps and milestone not in reached:
+            reached.add(milestone)
             yield replace(
                 trial, recipe=replace(trial.recipe, cooled=False), tail_flops_per_sample=0, evaluations=2,
                 samples_seen=trial.milestone_step * trial.batch_size,
@@ -309,7 +315,7 @@ def with_trunks(trials: Iterable[Trial]) -> Iterator[Trial]:
 def share_trunks(trials: Sequence[Trial]) -> tuple[Trial, ...]:
     """Return the trials in the given order, each with the one that it continues from as ``previous``.
 
-    That is the next shorter one of its trunk; of those that end at their milestone, if the trunk has such.
+    That is the next shorter one of its trunk that has a milestone of its own: not one that begins there.
     The newest of the further attempts of trials share a trunk of their own; older ones stay as they are.
     """
     trunks: dict[tuple[str, bool], dict[str, Trial]] = defaultdict(dict)
@@ -321,11 +327,10 @@ def share_trunks(trials: Sequence[Trial]) -> tuple[Trial, ...]:
     linked: dict[str, Trial] = {}
     for trunk in trunks.values():
         shorter: Trial | None = None
-        evaluated = any(trial.of_trunk for trial in trunk.values())
         for trial in sorted(trunk.values(), key=_along_trunk):
-            linked[trial.trial_id] = continued_from(trial, shorter)
-            if trial.of_trunk or not evaluated:
-                shorter = trial
+            linked[trial.trial_id] = branch = continued_from(trial, shorter)
+            if branch.keeps_milestone:
+                shorter = branch
     return tuple(linked.get(trial.trial_id, trial) for trial in trials)
 
 

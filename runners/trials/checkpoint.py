@@ -127,9 +127,10 @@ def restore_state(learner: Learner, start: SavedState | None) -> int:
     """Restore a state; return the optimiser steps done: 0, with nothing changed, if there is no state."""
     if start is None:
         return 0
-    learner.load_state_dict(start.state)
+    state = dict(start.state)
     if not start.own and learner.average is not None and learner.average.multi_avg_fn is None:
-        learner.average.n_averaged.zero_()  # it was the mean of a shorter trial's last steps
+        state["average"] = learner.average.state_dict()  # the mean of a trial's own steps alone
+    learner.load_state_dict(state)
     learner.losses[: start.step] = start.state["losses"]
     return start.step
 

@@ -134,18 +134,14 @@ class Books(ABC):
             self.publish(trial.previous)
 
     def _is_needless(self, previous: str) -> bool:
-        """Return whether neither a branch nor a longer trial will continue from a trial's milestone."""
-        of_trunk = self.trials[previous].of_trunk
-        continuing = [trial for trial in self.trials.values() if trial.previous == previous]
-        if any(trial.trial_id not in self.outcomes for trial in continuing):
+        """Return whether no trial, of the plan or longer, will continue from a trial's milestone."""
+        continuing = {trial_id for trial_id, trial in self.trials.items() if trial.previous == previous}
+        if continuing - self.outcomes.keys():
             return False
-        longer = [trial.trial_id for trial in continuing if trial.of_trunk == of_trunk]
-        # Longer ones continue from these, or from those that have made their milestones needless.
-        return bool(longer) and all(
-            self.site.with_storage(milestone, self.study.trial_folder(trial)) is not None
-            or any(self.trials[other].previous == trial for other in self.outcomes)
-            for trial in longer
-        )
+        # Longer ones continue from one of these, or from one that has made its milestone needless.
+        passed = {self.trials[ended].previous for ended in self.outcomes}
+        folders = map(self.study.trial_folder, continuing)
+        return bool(continuing & passed) or any(self.site.with_storage(milestone, each) for each in folders)
 
     def book_lost(self, trial: Trial) -> None:
         """Book what a trial has lost since its last sound checkpoint."""

@@ -44,9 +44,11 @@ def explain_lines(grid: Grid, plan: Plan, wanted: str, own: Speeds) -> Iterator[
     if trials and grid.declaration.shares_trunks:
         yield from _trunk(trials[0])
     trunks = [each for each in plan.trials if each.cell == candidate.cell and each.of_trunk]
-    if trunks:
-        averaged = trunks[0].steps - trunks[0].recipe.averaged_from(trunks[0].steps)
-        yield f"the trunk is evaluated there, and so is the mean of its last {plural(averaged, 'state')}"
+    for trunk in trunks[:1]:
+        first = max(trunk.recipe.averaged_from(trunk.steps), trunk.shared_samples // trunk.batch_size)
+        mean = f"the mean of its last {plural(trunk.steps - first, 'state')}"
+        average = "the moving average of its weights" if trunk.recipe.ema else mean
+        yield f"the trunk is evaluated there, and so is {average}"
     for trial in (*trunks, *trials):
         yield f"trial {trial.trial_id}: {trial.seed_words}"
     if trials and (cluster := grid.declaration.cluster) is not None:

@@ -232,6 +232,7 @@ def remaining_text(remaining: Sequence[Trial], plan: Plan) -> list[str]:
     seeds: dict[str, list[str]] = {}
     for trial in remaining:
         tried = f", {values_words(values[trial.trial_id])}" if trial.trial_id in values else ""
+        tried += ", trunk" if trial.of_trunk else ""
         seeds.setdefault(f"{trial.cell}{tried}", []).append(str(trial.seed))
     needs = format_flops(sum(trial.paid_flops for trial in remaining))
     if plan.tuning is not None and remaining[0].trial_id in values:

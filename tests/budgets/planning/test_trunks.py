@@ -1,11 +1,14 @@
 """A plan with trunks: what each trial shares, what it costs, and what a study budget buys."""
 
+from dataclasses import replace
+
 import pytest
 
 from budgets.declaration.recipe import Recipe
 from budgets.declaration.sections import Cluster, GridBlock, Ladder, Resources, Training, Tuning
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import trunk_id
+from budgets.planning.price import price_plan
 from tests.budgets.plans import GFLOP, LADDER, declare, plan_of
 
 TRUNK = Recipe(schedule="trunk", warmup_samples=640, cooldown=0.2)
@@ -70,6 +73,33 @@ def test_each_trial_of_an_evaluated_trunk_ends_where_its_branch_begins_and_both_
             assert (trunk.keeps_milestone, branch.keeps_milestone) == (True, False)
             assert trunk.evaluation_flops == 2 * branch.evaluation_flops
             assert trunk.seed_words == f"seed {seed}, trunk"
+
+
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_levels_whose_cooldowns_begin_at_the_same_step_share_a_milestone(*, evaluated: bool) -> None:
+    step = plan_with(TRUNK).trials[0].train_flops_per_sample * 64
+    levels = (42 * step, 43 * step, 126 * step)
+    cluster = Cluster(device="H100", count=2)
+    plan = plan_with(TRUNK, levels=levels, evaluate_trunk=evaluated, cluster=cluster)
+
+    low, same, high = (trial for trial in plan.trials if not trial.of_trunk)
+    assert low.milestone_step == same.milestone_step == 34
+    assert [trial.keeps_milestone for trial in (low, same)] == [not evaluated, False]
+    assert same.previous == (low.previous if evaluated else low.trial_id)
+    assert high.previous == (plan.trials[-2] if evaluated else low).trial_id
+    assert plan.train_flops == (42 + 9 + 126 - 34) * step
+    assert price_plan(plan, cluster).makespan_hours.high > 0
+
+
+def test_a_trunk_goes_on_from_a_level_too_short_for_a_cooldown() -> None:
+    recipe = replace(TRUNK, cooldown=0.01)
+    step = plan_with(recipe).trials[0].train_flops_per_sample * 64
+    plan = plan_with(recipe, levels=(42 * step, 200 * step), evaluate_trunk=True)
+
+    short, trunk, branch = plan.trials
+    assert short.milestone_step == short.steps
+    assert [trunk.previous, branch.previous] == [short.trial_id, trunk.trial_id]
+    assert plan.train_flops == 200 * step
 
 
 def test_a_trunk_that_shares_no_steps_or_can_t_be_evaluated_is_refused() -> None:

@@ -14,7 +14,7 @@ from open_clip import CLIP
 
 from budgets.declaration.recipe import Recipe
 from budgets.machine_cache import CACHE
-from budgets.planning.planned_trial import Trial, share_trunks, with_trunks
+from budgets.planning.planned_trial import Trial, continued_from, share_trunks, with_trunks
 from runners.host import faults
 from runners.host.process import FreshProcess
 from runners.models.load_model import Encoder
@@ -135,7 +135,7 @@ def of_average(name: str) -> str:
 def test_a_trunk_is_evaluated_at_its_last_weights_and_at_the_mean_of_its_last_fifth(
     pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trial = next(with_trunks(trunk_of()[-1:]))
+    short, trial = trunk_of()[0], next(with_trunks(trunk_of()[-1:]))
     assert (trial.steps, trial.recipe.averaged_from(trial.steps)) == (32, 26)
     weights, measured = [], []
 
@@ -147,13 +147,14 @@ def test_a_trunk_is_evaluated_at_its_last_weights_and_at_the_mean_of_its_last_fi
         clamp_logit_scale(model)
         weights.append(model.visual.proj.detach().clone())
 
+    run(short, pool, tmp_path)  # whose milestone has no average
     monkeypatch.setattr(trial_evaluation, "evaluate", evaluated)
     monkeypatch.setattr(train, "clamp_logit_scale", stepped)
-    run(trial, pool, tmp_path)
+    run(continued_from(trial, short), pool, tmp_path, short)
 
     last, mean = measured
     assert torch.equal(last, weights[-1])
-    torch.testing.assert_close(mean, torch.stack(weights[26:]).mean(0))
+    torch.testing.assert_close(mean, torch.stack(weights[-6:]).mean(0))
     stored = torch.load(tmp_path / trial.trial_id / "weights.pt")
     assert torch.equal(stored["visual.proj"], last)
 

@@ -125,6 +125,20 @@ def test_trials_of_trunks_have_a_phase_of_their_own_in_a_table(run: Run) -> None
     assert counts["trunk"] == counts["grid"] == counts.total() / 2
 
 
+@pytest.mark.parametrize(
+    ("ema", "average"),
+    [("", "mean of its last 18 states"), ("\n  ema: 0.99", "moving average of its weights")],
+)
+def test_an_explained_trunk_names_the_average_that_is_evaluated(
+    run: Run, tmp_path: Path, ema: str, average: str
+) -> None:
+    text = find_declaration("small-trunk").read_text(encoding="utf-8")
+    text = re.sub(r"levels: .+", "levels: [200 GFLOP, 210 GFLOP]", text)
+    path = write(tmp_path, text.replace("cooldown: 20%", f"cooldown: 20%{ema}"))
+    # Of 374 steps up to its milestone, the last 18 follow the milestone before.
+    assert f"so is the {average}\n" in run(path, "--explain", "mini-ViT-XXS-8 210")
+
+
 def test_json_is_exact_and_carries_convention_totals_and_price(run: Run, full: Path) -> None:
     content = json.loads(run(full, "--format", "json"))
 

@@ -246,16 +246,11 @@ def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(
     assert output.startswith(f"asked {OTHER} to stop"), "what is another's is left alone"
 
 
-@pytest.mark.parametrize(("damaged", "more"), [(False, ""), (True, ""), (False, EVALUATED)])
+@pytest.mark.parametrize("damaged", [False, True])
 def test_trials_continue_on_another_machine_from_milestones_in_the_bucket(
-    tiny: TinyStudy,
-    machine: Machine,
-    bucket: Bucket,
-    monkeypatch: pytest.MonkeyPatch,
-    *,
-    damaged: bool,
-    more: str,
+    tiny: TinyStudy, machine: Machine, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, *, damaged: bool
 ) -> None:
+    more = "" if damaged else EVALUATED
     storage, trunk = Location(bucket.url), {"levels": ", ".join(LEVELS), "training": TRUNK, "more": more}
 
     def milestones() -> list[str]:
