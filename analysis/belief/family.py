@@ -219,8 +219,7 @@ class Family:
         """Why trunk states don't count as runs, in words; empty if they do, or if there are none."""
         if self.learned or not self.states or not self.measured.runs[:, self.x.shape[1] :].any():
             return ""
-        pairs = plural(int(self.pairs.sum()) if self.source != "none" else 0, "pair")
-        return f"the map from trunk to cooled error is not learned ({pairs})"
+        return f"the map from trunk to cooled error is not learned ({plural(int(self.pairs.sum()), 'pair')})"
 
     def by_trunk(self, place: Indices) -> Mask:
         """Return which curves are known at a point by a trunk state alone, which counts as a run there."""

@@ -325,8 +325,8 @@ class JointLaw:
             log_q = (slopes.reshape(-1, slopes.shape[-1]) @ part.common).reshape(*middle.shape, -1)
             log_q += middle[..., None]
             log_q += by_own @ own[:, :walks]
-            tilt = part.around[SURFACE] + part.common[SURFACE]  # if there are states of trunks
-            log_q *= 1 + np.multiply.outer(axes.trunk, tilt)
+            if space.trunks:
+                log_q *= 1 + np.multiply.outer(axes.trunk, part.around[SURFACE] + part.common[SURFACE])
             self._go_on(log_q, number, axes, samples, curves)
             error = part.link.error(log_q, own[:, walks, None])
             if points is not None:

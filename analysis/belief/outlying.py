@@ -48,7 +48,8 @@ def left_out_together(
     posterior = covariance - covariance @ precision @ covariance
     out = np.isfinite(rest) & (np.arange(rest.shape[2]) < points)
     units = np.eye(rest.shape[1])[:, None, :, None]
-    inverse = gain[:, :, :, None] * units - np.einsum("cupq,cqr,cvrs->cupvs", gain, posterior, gain)
+    inverse = gain[:, :, :, None] * units
+    inverse -= np.einsum("cupr,cvrs->cupvs", gain @ posterior[:, None], gain)
     both = out[..., None, None] & out[:, None, None]
     size = out[0].size
     block = np.where(both, inverse, 0.0).reshape(-1, size, size) + np.eye(size) * ~out.reshape(-1, 1, size)

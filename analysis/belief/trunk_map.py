@@ -73,12 +73,13 @@ def _pairs(family: Family, trials: Trials) -> pd.DataFrame:
         place, key = family.place_of.get(run["trial"]), tuple(run[name] for name in names)
         if place is None or key not in states.index:
             continue
-        curve, point = place
-        unit = int((family.measured.errors[curve, :, point] == run["error"]).argmax())
+        (curve, point), state = place, float(states[key])
+        both = family.measured.errors[curve][:, [point, point + family.x.shape[1]]]
+        unit = int((both == [run["error"], state]).all(axis=1).argmax())
         miss, deviation = family.belief.beside[:, curve, unit, point].tolist()
         predicted, reach = run["error"] - miss, QUANTILE * deviation
         rows.append(run | {
-            "trunk_error": float(states[key]), "predicted": predicted, "low": predicted - reach,
+            "trunk_error": state, "predicted": predicted, "low": predicted - reach,
             "high": predicted + reach, "residual": miss,
         })  # fmt: skip
     return pd.DataFrame(rows, columns=[*names, *_RUN, *_PREDICTED])

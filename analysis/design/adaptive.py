@@ -256,8 +256,8 @@ def _options(  # noqa: PLR0913, PLR0917 (a family, what is known of it, what is 
         )
         # A leader is named only once it has a run at the level of the question, or a state that counts.
         leader = int(shares(goal.errors).argmax())
-        named = [goal.place[leader] + cells * kind for kind in range(1 + family.learned)]
-        if not runs[leader, named].any():
+        named = goal.place[leader] + cells * np.arange(1 + family.learned)
+        if goal.place[leader] >= 0 and not runs[leader, named].any():
             confirms = (curve == leader) & np.isin(point, named)
             gains[confirms] = np.maximum(gains[confirms], 1 - ask.confidence)
     return [

@@ -8,7 +8,7 @@ import pytest
 from analysis.arrays import Floats
 from analysis.belief.belief import Belief, Curves, Measured, believe, effects
 from analysis.belief.law import JointLaw, fit_joint_law
-from analysis.belief.space import Axes, Estimates, Space
+from analysis.belief.space import SURFACE, Axes, Estimates, Space
 
 CHANCE, FLOOR = 0.99, 0.2
 SIZES = np.geomspace(1e9, 3e10, 6)  # forward FLOPs of a sample
@@ -72,6 +72,31 @@ def test_slopes_of_the_surface_equal_differences(pool: float) -> None:
         difference = (law(parameters + step) - law(parameters - step)) / 2e-5
         assert slopes[..., place] == pytest.approx(difference, abs=1e-7)
     assert slopes[..., 5].any() == np.isfinite(pool)
+
+
+def test_states_of_trunks_have_ln_q_tilted_with_all_that_acts_on_it() -> None:
+    axes = replace(axes_of(SIZES[:, None], np.tile(SAMPLES, 2)), trunk=np.arange(10) // 5 * np.ones((6, 1)))
+    space = Space.of(axes, np.ones(axes.size.shape, dtype=bool), np.eye(6))
+    samples = space.effective(np.zeros(SURFACE), axes)
+    by_common, by_own = space.common(axes, samples, np.arange(6)), space.own(axes, samples)
+
+    def tilted(common: Floats, own: Floats) -> tuple[Floats, Floats, Floats]:
+        acts = np.concatenate([space.slopes(common[:SURFACE], axes, samples), by_common], axis=-1)
+        log_q = space.law(common[:SURFACE], axes, samples) + by_common @ common[SURFACE:] + by_own @ own
+        return space.tilted(axes, float(common[SURFACE]), log_q, acts, by_own)
+
+    generator = np.random.default_rng(0)
+    common, own = (
+        generator.normal(0, 0.3, SURFACE + by_common.shape[2]),
+        generator.normal(0, 0.3, by_own.shape[2]),
+    )
+    _, of_common, of_own = tilted(common, own)
+    for place, step in enumerate(1e-5 * np.eye(len(common))):
+        difference = (tilted(common + step, own)[0] - tilted(common - step, own)[0]) / 2e-5
+        assert of_common[..., place] == pytest.approx(difference, abs=1e-7)
+    for place, step in enumerate(1e-5 * np.eye(len(own))):
+        difference = (tilted(common, own + step)[0] - tilted(common, own - step)[0]) / 2e-5
+        assert of_own[..., place] == pytest.approx(difference, abs=1e-7)
 
 
 def test_known_surface_is_recovered_and_forecast() -> None:
@@ -207,6 +232,8 @@ NONE = np.full((6, 2, 5), np.nan)
         pytest.param(noisy(TRUTH, 2), {"pool": 1e5}, id="thousands of epochs"),
         pytest.param(noisy(5 * TRUTH, 1), {"loss": True, "pool": 1e8}, id="losses of repeats"),
         pytest.param(np.zeros((2, 2, 5)), {}, id="no errors"),
+        pytest.param(np.concatenate([NONE, noisy(TRUTH, 2)], axis=2), {}, id="states of trunks alone"),
+        pytest.param(noisy(np.tile(5 * TRUTH[:1], 2), 1), {"loss": True}, id="losses of a trunk"),
     ],
 )
 def test_tables_that_say_little_are_drawn(errors: Floats, more: dict[str, Floats]) -> None:

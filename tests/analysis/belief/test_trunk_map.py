@@ -1,5 +1,8 @@
 """One belief of trunks' states and cooled runs: the map between them, and what it says of runs not cooled."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +16,7 @@ from analysis.cells.table import Trials, cooled, of_trunks, records, tidy
 from runners.results import AVERAGE
 from tests.analysis.made_up.studies import study
 from tests.analysis.made_up.trunk_states import TrueMap, with_trunk_states
+from tests.analysis.public_tables import SHARED
 from tests.analysis.published_pairs import score
 from tests.analysis.synthetic import METRIC
 
@@ -24,8 +28,8 @@ def grid_of(number: int, true_map: TrueMap = MAP) -> pd.DataFrame:
     made = study("floor", number, shared=0.5)
     generator = stream("trunk map", number)
 
-    def truth(row: object) -> float:
-        return float(made.at(row, np.array([row["level_flops"]]))[0])  # type: ignore[arg-type, index]
+    def truth(row: Mapping[str, Any]) -> float:
+        return float(made.at(row, np.array([row["level_flops"]]))[0])
 
     table = with_trunk_states(made.results, truth, true_map, generator)
     return table.assign(truth=[truth(row) for row in records(table)])
@@ -66,6 +70,16 @@ def test_known_map_is_recovered() -> None:
     assert (
         (found.pairs["low"] <= found.pairs["error"]) & (found.pairs["error"] <= found.pairs["high"])
     ).mean() > 0.8
+
+
+def test_runs_of_one_cell_with_equal_errors_are_told_apart_by_their_states() -> None:
+    grid = grid_of(1)
+    same = ~of_trunks(grid) & (grid["level_flops"] == grid["level_flops"].min()).to_numpy(bool)
+    family, trials = believed(grid.assign(**{METRIC: grid[METRIC].mask(same, 0.5)}), same)
+    found = trunk_map(family, trials)
+    assert found is not None
+    assert set(found.pairs["error"]) == {0.5}
+    assert found.pairs["predicted"].nunique() == same.sum()
 
 
 @pytest.mark.slow
@@ -130,6 +144,7 @@ def test_trunks_in_the_grid_that_were_not_run_change_no_number_of_runs() -> None
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not (SHARED / "gemstones.csv").exists(), reason="the table is not shipped")
 def test_losses_of_published_models_are_told_from_five_of_199_cooldowns() -> None:
     miss, held = np.mean([score("gemstones", number) for number in range(3)], axis=0)
     assert miss < 0.15

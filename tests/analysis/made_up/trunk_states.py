@@ -43,30 +43,25 @@ def with_trunk_states(
     ``truth`` is the true error of a row. A cooled run pays its cooldown, a state what its trunk adds.
     """
     name = results["architecture"] + "-" + results["strategy"] + "-" + results["quality"]
-    curve, rows = pd.factorize(name + "-" + results["subset_size"].astype(str))[0], []
+    curve = pd.factorize(name + "-" + results["subset_size"].astype(str))[0]
     trunk = pd.Series(curve, results.index).astype(str) + "-" + results["seed"].astype(str)
-    results = results.assign(trunk=trunk).sort_values(["trunk", "train_flops"])
+    results = results.assign(trunk=trunk, curve=curve)
+    results = results.sort_values(["trunk", "train_flops"], ignore_index=True)
     own = true_map.own * generator.standard_normal(int(curve.max()) + 1)
     true = np.array([truth(row) for row in records(results)])
+    curve = results.pop("curve").to_numpy()
     noise = 1.0 - results[METRIC].to_numpy() - true
     fresh = noise.std() * generator.standard_normal(len(results))
     off = true_map.shared * noise + np.sqrt(1.0 - true_map.shared**2) * fresh
-    odds = np.log(true / (1.0 - true))
-    for place, row in enumerate(records(results)):
-        effect = sum(
-            true_map.effects.get(str(row[part]), 0.0) for part in ("architecture", "strategy", "quality")
-        )
-        number = int(row["trunk"].partition("-")[0])
-        state = 1 / (1 + np.exp(-(1 + true_map.tilt) * odds[place] - true_map.offset - effect - own[number]))
-        shorter = (1 - COOLDOWN) * results["train_flops"][results["trunk"] == row["trunk"]]
-        begun = (1 - COOLDOWN) * row["train_flops"]
-        rows += [
-            row | {PHASE: "", "paid_flops": COOLDOWN * row["train_flops"]},
-            row | {
-                "trial": f"{row['trial']}-trunk", PHASE: TRUNK, "train_flops": begun,
-                "samples_seen": int((1 - COOLDOWN) * row["samples_seen"]),
-                "paid_flops": begun - shorter[shorter < begun].max() if (shorter < begun).any() else begun,
-                METRIC: 1.0 - float(np.clip(state + off[place], 0.001, 0.999)),
-            },
-        ]  # fmt: skip
-    return pd.DataFrame(rows)
+    odds = (1 + true_map.tilt) * np.log(true / (1.0 - true)) + true_map.offset + own[curve]
+    for part in ("architecture", "strategy", "quality"):
+        odds += [true_map.effects.get(value, 0.0) for value in results[part]]
+    begun = (1 - COOLDOWN) * results["train_flops"]
+    states = results.assign(**{
+        "trial": results["trial"] + "-trunk", PHASE: TRUNK, "train_flops": begun,
+        "samples_seen": ((1 - COOLDOWN) * results["samples_seen"]).astype(int),
+        "paid_flops": begun - begun.groupby(results["trunk"]).shift(fill_value=0.0),
+        METRIC: 1.0 - np.clip(1 / (1 + np.exp(-odds)) + off, 0.001, 0.999),
+    })  # fmt: skip
+    branches = results.assign(**{PHASE: "", "paid_flops": COOLDOWN * results["train_flops"]})
+    return pd.concat([branches, states]).sort_index(kind="stable", ignore_index=True)
