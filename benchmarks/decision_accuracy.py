@@ -5,12 +5,13 @@ configurations that are in the order of a reference, here the full grid or the t
 The regret is the reference's error of the configuration that comes first, minus the lowest. The ways are:
 
 * ``design``: trials in the order in which a design chose them, read by the belief.
-* ``random``: trials in a random order, read by the belief.
+* ``random``: cooled runs in a random order, with the states on their way, read by the belief.
 * ``one level``: DataDecide's baseline: all configurations at the highest level that the share affords, with
-  as many seeds as it affords, ranked by their means.
+  as many seeds as it affords, ranked by the means of their cooled runs.
 * ``halving``: successive halving (Jamieson & Talwalkar 2016) with the levels as rungs: a third of a rung goes
-  on to the next, first with a single seed, then with more; after that two thirds go on, then all. Who came
-  further ranks first. Where trunks are evaluated, rungs are milestones of trunks.
+  on to the next, the best first, with a single seed; what is left of the share repeats that with more seeds,
+  then with two thirds and with all. Who came further ranks first. Where trunks are evaluated, rungs are
+  their milestones, and none is cooled down.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ import pandas as pd
 
 from analysis.arrays import Floats, Mask
 from analysis.belief.family import Family, families
-from analysis.cells.table import Trials, of_trunks, tidy
+from analysis.cells.table import Trials, cooled, of_trunks, tidy
 from analysis.design.prices import Prices
 
 SHARES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
@@ -81,12 +82,12 @@ class KnownGrid:
     def _rows(self) -> pd.DataFrame:
         known = pd.concat([self.trials.frame, self.trials.trunks]).set_index("trial")["error"]
         curve = [self.full[1].place_of[trial][0] for trial in self.results["trial"]]
-        return self.results[["level_flops", "seed"]].assign(
-            curve=curve, error=known.reindex(self.results["trial"]).to_numpy(), trunk=of_trunks(self.results)
+        return self.results.assign(
+            curve=curve, error=known.reindex(self.results["trial"]).to_numpy(), row=np.arange(len(curve))
         )
 
     def bought(self, order: Sequence[int], share: float) -> Mask:
-        """Return the trials that one gets in an order, with those that they continue from, for a share."""
+        """Return the trials of an order, with those that they continue from, until a share is spent."""
         seen, left = np.zeros(len(self.results), dtype=bool), share * self.flops
         for row in order:
             needed = [] if seen[row] else self.prices.brought(row, seen)
@@ -98,31 +99,26 @@ class KnownGrid:
 
     def one_level(self, share: float) -> Floats:
         """Return each configuration's rank by the baseline ``one level``; zeros where it affords nothing."""
-        rows = self._rows.assign(row=np.arange(len(self._rows)))
-        rows = rows[~rows["trunk"]]
+        rows, count = cooled(self._rows), len(self.full[0])
         levels = sorted(rows["level_flops"].unique(), reverse=True)
         for level, seeds in product(levels, range(int(rows["seed"].max()) + 1, 0, -1)):
             some = rows[(rows["level_flops"] == level) & (rows["seed"] < seeds)]
             if self.bought(some["row"].tolist(), share)[some["row"]].all():
                 means = some.groupby("curve")["error"].mean()
-                ranks = np.full(len(self.full[0]), np.inf)
-                ranks[means.index] = means
-                return ranks
-        return np.zeros(len(self.full[0]))
+                return means.reindex(range(count), fill_value=np.inf).to_numpy()
+        return np.zeros(count)
 
     @cached_property
     def _halving(self) -> tuple[list[int], pd.DataFrame]:
-        rows = self._rows
-        rungs = rows[rows["trunk"]] if rows["trunk"].any() else rows
-        rungs = rungs.assign(row=np.flatnonzero(rows.index.isin(rungs.index)))
+        states = of_trunks(self._rows)
+        rungs = self._rows[states | ~states.any()]
         order: list[int] = []
-        for kept, seeds in product(_KEPT, range(1, int(rows["seed"].max()) + 2)):
+        for kept, seeds in product(_KEPT, range(1, int(rungs["seed"].max()) + 2)):
             alive = rungs["curve"].unique()
             for level in sorted(rungs["level_flops"].unique()):
-                rung = rungs[
-                    rungs["curve"].isin(alive) & (rungs["level_flops"] == level) & (rungs["seed"] < seeds)
-                ]
-                order += rung.sort_values(["seed", "curve"])["row"].tolist()
+                rung = rungs[(rungs["level_flops"] == level) & (rungs["seed"] < seeds)].set_index("curve")
+                rung = rung.loc[[curve for curve in alive if curve in rung.index]]
+                order += rung.sort_values("seed", kind="stable")["row"].tolist()
                 errors = rung.groupby("curve")["error"].mean().sort_values()
                 alive = errors.index[: int(np.ceil(kept * len(errors)))]
         return list(dict.fromkeys(order)), rungs
@@ -132,12 +128,9 @@ class KnownGrid:
         order, rungs = self._halving
         seen = rungs[self.bought(order, share)[rungs["row"]]]
         means = seen.groupby(["curve", "level_flops"])["error"].mean().reset_index()
-        last = means.sort_values("level_flops").groupby("curve").last().sort_values(
-            ["level_flops", "error"], ascending=[False, True]
-        )  # fmt: skip
-        ranks = np.full(len(self.full[0]), float(len(self.full[0])))
-        ranks[last.index] = np.arange(len(last))
-        return ranks
+        best = means.sort_values(["level_flops", "error"], ascending=[False, True])["curve"].unique()
+        ranks = pd.Series(np.arange(len(best)), best)
+        return ranks.reindex(range(len(self.full[0])), fill_value=len(best)).to_numpy(np.float64)
 
     def ranks(self, chosen: Sequence[str], generator: np.random.Generator) -> dict[str, list[Floats]]:
         """Return by each way each configuration's rank at each of ``SHARES``, lower for better ones.

@@ -48,7 +48,8 @@ from tests.analysis.made_up.designs import Kind, grid
 from tests.analysis.made_up.studies import study
 from tests.analysis.made_up.trunk_states import COOLDOWN, TrueMap, with_trunk_states
 from tests.analysis.paper_curves import families
-from tests.analysis.published_pairs import DATA, PAIRS
+from tests.analysis.public_tables import SHARED
+from tests.analysis.published_pairs import PAIRS
 from tests.analysis.published_pairs import score as pairs_score
 
 METRIC = "held-out/top1"
@@ -280,7 +281,7 @@ def _forecast(results: pd.DataFrame, truth: Truth, found: dict[str, list[float]]
 
 def _published() -> list[Result]:
     lines = []
-    for name in PAIRS if DATA.exists() else ():
+    for name in PAIRS if SHARED.exists() else ():
         error, held = np.mean([pairs_score(name, number) for number in range(5)], axis=0)
         lines += [
             at_most(f"map_error_{name}", error, 0.15),
