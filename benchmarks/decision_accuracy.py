@@ -105,7 +105,7 @@ class KnownGrid:
             some = rows[(rows["level_flops"] == level) & (rows["seed"] < seeds)]
             if self.bought(some["row"].tolist(), share)[some["row"]].all():
                 means = some.groupby("curve")["error"].mean()
-                return means.reindex(range(count), fill_value=np.inf).to_numpy()
+                return np.asarray(means.reindex(range(count), fill_value=np.inf), dtype=np.float64)
         return np.zeros(count)
 
     @cached_property

@@ -86,10 +86,8 @@ def test_states_of_trunks_have_ln_q_tilted_with_all_that_acts_on_it() -> None:
         return space.tilted(axes, float(common[SURFACE]), log_q, acts, by_own)
 
     generator = np.random.default_rng(0)
-    common, own = (
-        generator.normal(0, 0.3, SURFACE + by_common.shape[2]),
-        generator.normal(0, 0.3, by_own.shape[2]),
-    )
+    common = 0.3 * generator.standard_normal((SURFACE + by_common.shape[2],))
+    own = 0.3 * generator.standard_normal((by_own.shape[2],))
     _, of_common, of_own = tilted(common, own)
     for place, step in enumerate(1e-5 * np.eye(len(common))):
         difference = (tilted(common + step, own)[0] - tilted(common - step, own)[0]) / 2e-5

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.cells.table import records
-from runners.results import PHASE, TRUNK
+from runners.results import TRUNK
 from tests.analysis.synthetic import METRIC
 
 COOLDOWN = 0.2
@@ -57,11 +57,11 @@ def with_trunk_states(
     for part in ("architecture", "strategy", "quality"):
         odds += [true_map.effects.get(value, 0.0) for value in results[part]]
     begun = (1 - COOLDOWN) * results["train_flops"]
-    states = results.assign(**{
-        "trial": results["trial"] + "-trunk", PHASE: TRUNK, "train_flops": begun,
-        "samples_seen": ((1 - COOLDOWN) * results["samples_seen"]).astype(int),
-        "paid_flops": begun - begun.groupby(results["trunk"]).shift(fill_value=0.0),
-        METRIC: 1.0 - np.clip(1 / (1 + np.exp(-odds)) + off, 0.001, 0.999),
-    })  # fmt: skip
-    branches = results.assign(**{PHASE: "", "paid_flops": COOLDOWN * results["train_flops"]})
+    states = results.assign(
+        trial=results["trial"] + "-trunk", phase=TRUNK, train_flops=begun,
+        samples_seen=((1 - COOLDOWN) * results["samples_seen"]).astype(int),
+        paid_flops=begun - begun.groupby(results["trunk"]).shift(fill_value=0.0),
+        **{METRIC: 1.0 - np.clip(1 / (1 + np.exp(-odds)) + off, 0.001, 0.999)},
+    )  # fmt: skip
+    branches = results.assign(phase="", paid_flops=COOLDOWN * results["train_flops"])
     return pd.concat([branches, states]).sort_index(kind="stable", ignore_index=True)
