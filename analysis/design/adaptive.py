@@ -214,7 +214,7 @@ def _expect(part: _Part, goals: list[Goal], waiting: Mask, generator: np.random.
         before = belief.draws[:, curve].copy()
         settle(belief.draws, curve, point, float(belief.noise[curve, point]), generator)
         for goal in goals:  # at a compute between cells the draws move as at the nearest cell
-            near = int(goal.place[curve]) if goal.place[curve] >= 0 else -1
+            near = int(goal.place[curve]) % part.family.x.shape[1]
             goal.errors[:, curve] += belief.draws[:, curve, near] - before[:, near]
         runs[curve, point] += 1
     return runs
