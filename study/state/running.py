@@ -111,17 +111,8 @@ def trial_words(row: Mapping[str, Any]) -> str:
         architecture=row["architecture"], strategy=row["strategy"],
         level_flops=None if math.isnan(level) else level,
     )  # fmt: skip
-    return ", ".join(
-        filter(
-            None,
-            (
-                str(cell),
-                tuning_plan.values_words(values_of(row)),
-                f"seed {row['seed']}",
-                row.get(PHASE, ""),
-            ),
-        )
-    )
+    parts = str(cell), tuning_plan.values_words(values_of(row)), f"seed {row['seed']}", row.get(PHASE, "")
+    return ", ".join(filter(None, parts))
 
 
 def speed_of(row: Mapping[str, Any], samples_per_s: float) -> Speed:

@@ -123,13 +123,8 @@ def test_a_branch_of_an_evaluated_trunk_equals_the_trial_run_alone(
     )
     restarted = run(replace(second, previous="", shared_samples=0), pool, alone, ranks=ranks)
     assert metrics_of(restarted) == metrics_of(at_milestone)
-    evaluated = {name for name in metrics_of(expected) if not name.endswith(("/count", "train_loss"))}
     assert {"held-out/top1", "held-out/top1_average", "held-out/top1_average_se"} < at_milestone.row.keys()
-    assert metrics_of(at_milestone).keys() == metrics_of(expected).keys() | set(map(of_average, evaluated))
-
-
-def of_average(name: str) -> str:
-    return f"{name.removesuffix('_se')}_average{'_se' if name.endswith('_se') else ''}"
+    assert not any("/count_" in name for name in at_milestone.row)
 
 
 def test_a_trunk_is_evaluated_at_its_last_weights_and_at_the_mean_of_its_last_fifth(
