@@ -197,8 +197,9 @@ def by_level(plan: pd.DataFrame, spent: pd.DataFrame, events: pd.DataFrame) -> p
         Columns ``level`` (text, with the regime if there are several), ``trials``, ``planned``, ``spent``
         (waste included), ``wasted``, ``evaluation`` (forward FLOPs) and ``hours`` (of devices).
     """
-    if plan.empty:
-        return pd.DataFrame({name: [] for name in ("level", "trials", "planned", *_SPENT_COLUMNS)})
+    columns = ["level", "trials", "planned", *_SPENT_COLUMNS]
+    if "trial" not in plan:
+        return pd.DataFrame(columns=columns)
     planned = pd.DataFrame({
         "trial": plan["trial"].to_numpy(object), "regime": plan["regime"].to_numpy(object),
         "budget": budgets(plan), "planned": plan["paid_flops"].to_numpy(np.float64),
@@ -230,7 +231,7 @@ def by_level(plan: pd.DataFrame, spent: pd.DataFrame, events: pd.DataFrame) -> p
             "level": str(what), "trials": 0, "planned": flops, "spent": flops, "wasted": 0.0,
             "evaluation": 0.0, "hours": 0.0,
         })  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=columns)
 
 
 def score_costs(scores: pd.DataFrame, *of: str) -> list[ScoreCost]:

@@ -9,8 +9,10 @@ from analysis.cells.table import CELL, Trials, records
 from analysis.error_unit import ErrorUnit
 from analysis.labels import budget_text, configuration_text
 from budgets.quantity import format_number
+from runners.results import PHASE, TRUNK
 
-_COLUMNS = ("trial", *CELL, "seed", "error", "miss", "deviation", "deviations")
+_RUN = ("trial", *CELL, "seed", "error", PHASE)
+_COLUMNS = (*_RUN, "miss", "deviation", "deviations")
 _NAMED = 3
 
 
@@ -18,12 +20,12 @@ def outliers(families: Mapping[str, Family], trials: Trials) -> pd.DataFrame:
     """Return the runs that stand out, the farthest first.
 
     Returns:
-        One row per run: ``trial``, the columns of ``CELL``, ``seed``, ``error``; ``miss``, that minus what
-        the law and all other runs predict, with its standard ``deviation``, and the number of
-        ``deviations``. None if no noise is known.
+        One row per run or trunk state: ``trial``, the columns of ``CELL``, ``seed``, ``error``, ``phase``;
+        ``miss``, the error minus what the law and all other runs predict, with its standard ``deviation``,
+        and the number of ``deviations``. None if no noise is known.
     """
     rows = []
-    for row in records(trials.frame[["trial", *CELL, "seed", "error"]]):
+    for row in records(trials.every.reindex(columns=[*_RUN])):
         family = families[row["regime"]]
         curve, point = family.place_of[row["trial"]]
         run = curve, int((family.measured.errors[curve, :, point] == row["error"]).argmax()), point
@@ -38,9 +40,10 @@ def outlier_lines(found: pd.DataFrame, unit: ErrorUnit) -> tuple[str, ...]:
     """Return a line on each of the first runs that stand out, and one on their number if there are more."""
     lines = [
         f"{row['trial']} stands out ({configuration_text(row)} at {budget_text(row['regime'], row['budget'])}"
-        f"): {unit.named(row['error'])}, {unit.gap(abs(row['miss']))} "
-        f"{'above' if row['miss'] > 0 else 'below'} the {unit.text(row['error'] - row['miss'])} that all "
-        f"other runs predict ({format_number(row['deviations'], '.0f')} standard deviations)"
+        f"{', trunk' if row[PHASE] == TRUNK else ''}): {unit.named(row['error'])}, "
+        f"{unit.gap(abs(row['miss']))} {'above' if row['miss'] > 0 else 'below'} the "
+        f"{unit.text(row['error'] - row['miss'])} that all other runs predict "
+        f"({format_number(row['deviations'], '.0f')} standard deviations)"
         for row in records(found.head(_NAMED))
     ]
     more = len(found) - len(lines)

@@ -60,6 +60,7 @@ class Recommendation:
         cheaper: Which measured cell is lower at a lower cost; empty without one.
         experiment: The run that would decide or confirm the choice.
         explanation: Source of the intervals.
+        unlearned: Why trunk states don't count as runs, see `Family.unlearned`.
         flops: Training FLOPs of one trial, as asked.
         pairs: Pairs of the pool before filtering, as asked.
         error_unit: Unit of the errors.
@@ -73,6 +74,7 @@ class Recommendation:
     cheaper: str
     experiment: str
     explanation: str
+    unlearned: str
     flops: float
     pairs: float
     error_unit: ErrorUnit
@@ -118,6 +120,7 @@ def recommend(draws: CellDraws, *, flops: float, pairs: float, limit: float = FA
     found, flops, pairs = _Candidates(), float(flops), float(pairs)  # NumPy has no integers beyond 9e18
     for family in draws.families.values():
         _read(found, draws, family, flops=flops, pool=pairs, limit=limit)
+    unlearned = "; ".join(filter(None, (family.unlearned for family in draws.families.values())))
     if all(row["lost"] for row in found.rows):
         why = [f"{row['curve']}: {row['reason']}" for row in found.left_out]
         more = f"; and {len(why) - _NAMED} more" if len(why) > _NAMED else ""
@@ -125,7 +128,7 @@ def recommend(draws: CellDraws, *, flops: float, pairs: float, limit: float = FA
             more += f"; the smallest pool that holds one has {min(pools):,} pairs"
         raise ValueError(
             f"no configuration can be read at {format_flops(flops)}: "
-            f"{'; '.join(why[:_NAMED]) or 'nothing was measured'}{more}"
+            f"{'; '.join(why[:_NAMED]) or unlearned or 'nothing was measured'}{more}"
         )
     values = np.stack(found.errors, axis=1)
     middle = np.median(values, axis=0)
@@ -165,7 +168,7 @@ def recommend(draws: CellDraws, *, flops: float, pairs: float, limit: float = FA
         candidates=candidates, verdict=verdict, experiment=experiment, explanation=draws.explanation,
         left_out=pd.DataFrame(found.left_out, columns=["curve", "reason"]),
         pool=float(held.max()), better=_better(found.too_large, float(middle[0])), cheaper=cheaper,
-        flops=flops, pairs=pairs, error_unit=draws.error_unit,
+        unlearned=unlearned, flops=flops, pairs=pairs, error_unit=draws.error_unit,
     )  # fmt: skip
 
 
@@ -256,7 +259,7 @@ def _rows(
     if family.regime == "one-epoch":
         sizes = own["subset_size"].fillna(pd.Series(spent / per_sample, index=own.index)).to_numpy()
     # Where none was run, the runs that each is read from count.
-    asked = np.array([same_cost(cells["train_flops"].to_numpy(np.float64), each).any() for each in spent])
+    asked = np.array([same_cost(x[ran], each).any() for each in spent])
     costs_vary = cells.groupby("curve")["train_flops_per_sample"].agg(lambda each: np.ptp(each) / each.mean())
     nearest = np.abs(np.log(x / spent[:, None])).argmin(axis=1)
     return records(
@@ -264,7 +267,7 @@ def _rows(
             regime=family.regime, subset_size=sizes, flops=spent, share=spent / flops,
             sizes="", measured=own["error"].notna().to_numpy(), by_trunk=family.by_trunk(place),
             mean=own["error"].to_numpy(np.float64), lost=family.apart(spent, place),
-            runs=np.where(asked, family.runs(place), family.measured.runs.sum(axis=1)),
+            runs=np.where(asked, family.runs(place), ran.any(axis=1)),
             factor=factor, beyond=factor > SAME_COST, least_flops=x[:, 0], most_flops=most.max(),
             epochs=spent / per_sample / sizes, own_epochs=most / per_sample / sizes,
             most_epochs=float(cells["epochs"].max()), noise=family.belief.noise[curves, nearest] ** 0.5,

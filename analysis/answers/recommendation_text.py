@@ -38,6 +38,7 @@ def recommendation_lines(
     if why or (first["share"] < 1 / SAME_COST and not first["uses_up"]):
         lines.append(f"  {_source_text(first)}")
     lines += [f"  {verdict.reason}"] if why else []
+    lines += [f"  trunk states count for no run: {found.unlearned}"] if found.unlearned else []
     lines.append(f"  {'next' if verdict.kind == 'clear' else 'to decide'}: {found.experiment}")
     lines += _data_lines(found)
     if found.cheaper and not (why and found.cheaper in verdict.reason):

@@ -124,7 +124,7 @@ def cell_draws(
     return CellDraws(
         cells=cells, lost=_lost(trials, every), draws=drawn, families=found, source=source,
         chance=chance_error(trials.metric), error_unit=ErrorUnit.of(trials.metric),
-        explanation=_explanation(source, cells), confidence=confidence or CLEAR,
+        explanation=_explanation(source, cells, trials.trunks), confidence=confidence or CLEAR,
     )  # fmt: skip
 
 
@@ -152,10 +152,12 @@ def _cells(runs_of: pd.DataFrame, found: Mapping[str, Family]) -> pd.DataFrame:
     return cells[names]
 
 
-def _explanation(source: NoiseSource, cells: pd.DataFrame) -> str:
+def _explanation(source: NoiseSource, cells: pd.DataFrame, trunks: pd.DataFrame) -> str:
     """Return the source of the intervals in one sentence."""
     if source == "runs":
-        seeds, single = int((cells["runs"] - 1).sum()), int((cells["runs"] == 1).sum())
+        # States of the same trunks tell little more of the noise than their cooled runs.
+        seeds = max(int((cells["runs"] - 1).sum()), len(trunks) - len(trunks[[*CELL]].drop_duplicates()))
+        single = int((cells["runs"] == 1).sum())
         borrowed = f"; {single} of {len(cells)} cells have one run" if single else ""
         return (
             f"{format_share(COVERAGE)} intervals from the joint law of all runs: the noise between seeds, "

@@ -29,7 +29,6 @@ from analysis.cells.table import (
 from analysis.error_unit import ErrorUnit, chance_error
 from analysis.labels import budget_text, configuration_text
 from budgets.quantity import plural
-from runners.results import PHASE, TRUNK
 
 NoiseSource = Literal["runs", "laws", "none"]
 
@@ -246,9 +245,7 @@ def families(trials: Trials, grid: pd.DataFrame | None = None, *, draws: int = D
     bounded = False
     lost = trials.lost.assign(train_flops=costs(trials.lost))  # without a plan, those until it diverged
     lost = lost[lost["train_flops"] > 0]
-    cells = pd.concat([trials.frame, lost]) if len(lost) else trials.frame
-    if len(trials.trunks):
-        cells = pd.concat([cells, trials.trunks.assign(**{PHASE: TRUNK})])
+    cells = pd.concat([trials.every, lost]) if len(lost) else trials.every
     if grid is not None and len(grid):
         bounded = True
         planned = with_budgets(grid, trials)

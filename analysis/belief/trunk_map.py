@@ -85,15 +85,8 @@ def _pairs(family: Family, trials: Trials) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*names, *_RUN, *_PREDICTED])
 
 
-def misses(results: pd.DataFrame, plan: pd.DataFrame, metric: str) -> dict[str, float]:
-    """Return by how far cooled runs miss what is predicted from trunks' weights and from their averages.
-
-    The root mean square of the residuals of all regimes, by the name of the metric.
-    """
-    found = {}
-    for name, table in ((metric, results.drop(columns=metric + AVERAGE)), (metric + AVERAGE, results)):
-        trials = tidy(table, metric=metric)
-        maps = [trunk_map(family, trials) for family in families(trials, plan).values()]
-        residuals = pd.concat([one.pairs["residual"] for one in maps if one is not None])
-        found[name] = float(np.sqrt((residuals**2).mean()))
-    return found
+def weights_miss(results: pd.DataFrame, plan: pd.DataFrame, metric: str) -> float:
+    """Return `TrunkMap.miss` for the weights of trunks, where their averages were measured as well."""
+    trials = tidy(results.drop(columns=metric + AVERAGE), metric=metric)
+    maps = (trunk_map(family, trials) for family in families(trials, plan).values())
+    return next(found.miss for found in maps if found is not None)

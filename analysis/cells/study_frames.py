@@ -220,7 +220,7 @@ def missing(plan: pd.DataFrame, trials: Trials, begun: Mapping[str, str]) -> pd.
     if plan.empty:
         return pd.DataFrame(columns=columns)
     reasons = dict(begun) | dict(zip(trials.excluded["trial"], trials.excluded["reason"], strict=True))
-    lacking = plan[~plan["trial"].isin(pd.concat([trials.frame, trials.trunks])["trial"])]
+    lacking = plan[~plan["trial"].isin(trials.every["trial"])]
     worded = lacking.assign(
         reason=[reasons.get(trial, WAITING) for trial in lacking["trial"]],
         seeds=[

@@ -67,6 +67,13 @@ class Trials:
     trunks: pd.DataFrame
 
     @property
+    def every(self) -> pd.DataFrame:
+        """All finished trials; of trunks there is a column that tells them apart, see `of_trunks`."""
+        if self.trunks.empty:
+            return self.frame
+        return pd.concat([self.frame, self.trunks.assign(**{PHASE: TRUNK})], ignore_index=True)
+
+    @property
     def sound(self) -> pd.DataFrame:
         """Rows of ``frame`` whose cell lost no run: the survivors of the others are a biased sample."""
         return self.frame[self.frame["lost"] == 0]
@@ -220,7 +227,7 @@ def with_budgets(plan: pd.DataFrame, trials: Trials) -> pd.DataFrame:
     measured = trials.frame.set_index("trial")["budget"].reindex(plan["trial"]).to_numpy(np.float64)
     known = np.isfinite(measured)
     same = dict(zip(budget[known], measured[known], strict=True))
-    ended = {*trials.frame["trial"], *trials.lost["trial"], *trials.trunks["trial"]}
+    ended = {*trials.every["trial"], *trials.lost["trial"]}
     return plan.assign(
         budget=[same.get(value, value) for value in budget], ended=[trial in ended for trial in plan["trial"]]
     )

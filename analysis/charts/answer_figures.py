@@ -32,7 +32,6 @@ from analysis.labels import axis_text, budget_text, capital, configuration_text,
 from analysis.laws.holdout import JOINT, LAST, Holdout
 from analysis.laws.laws import Measure
 from budgets.quantity import format_flops, format_number, plural
-from runners.results import AVERAGE
 
 SHARE = replace(PERCENT, form=".0f")
 """Unit of shares of variance."""
@@ -250,10 +249,10 @@ def forecasts(found: Holdout, *, metric: str) -> FigureData | Missing:
     )
 
 
-def trunk_map(found: TrunkMap, misses: Mapping[str, float], *, metric: str) -> FigureData | Missing:
+def trunk_map(found: TrunkMap, weights_miss: float, *, metric: str) -> FigureData | Missing:
     """Return the figure of the error after a cooldown against that of the trunk state, with the map.
 
-    ``misses`` is of `trunk_map.misses`, empty if weight averages were not measured.
+    ``weights_miss`` is of `trunk_map.weights_miss`, NaN if weight averages were not measured.
     """
     title, unit, pairs = "What a cooldown gains", ErrorUnit.of(metric), records(found.pairs)
     if not pairs:
@@ -278,8 +277,9 @@ def trunk_map(found: TrunkMap, misses: Mapping[str, float], *, metric: str) -> F
     gain = f"{unit.gap(float(np.median(found.gain)))} {unit.interval(*interval(found.gain))}"
     slope = f"{np.median(found.slope):.2f} {interval_text(*interval(found.slope))}"
     learned = "" if found.learned else f"The map is not learned from {plural(len(pairs), 'pair')}. "
-    near = [f"{unit.gap(misses[one], fine=True)} by the {what}" for one, what in (
-        (metric + AVERAGE, "weight average"), (metric, "weights")) if misses]  # fmt: skip
+    near = unit.gap(found.miss, fine=True)
+    if not isnan(weights_miss):
+        near += f" by the weight average, {unit.gap(weights_miss, fine=True)} by the weights"
     return FigureData(
         name="trunk-map",
         title=title,
@@ -287,9 +287,8 @@ def trunk_map(found: TrunkMap, misses: Mapping[str, float], *, metric: str) -> F
         x_label=unit.heading_of(f"{unit.word} of the trunk state"),
         y_label=unit.heading_of(f"{unit.word} after the cooldown"),
         frame=mark_frame(marks),
-        finding=f"{learned}A cooldown gains {gain} at {unit.text(found.middle)}, and {slope} more for "
-        f"each point above. The root mean square of the residuals is "
-        f"{', '.join(near) or unit.gap(found.miss, fine=True)}.",
+        finding=f"{learned}A cooldown gains {gain} at {unit.text(found.middle)}, and {slope} of what an "
+        f"{unit.word} lies above that. The root mean square of the residuals is {near}.",
         caption=f"{capital(metric_text(metric))} of each cooled run against that of its trunk state; line: "
         "the map; dashed: equality.",
         by=by,

@@ -1,7 +1,8 @@
 """Computation of everything in a report from the frames of a study, before anything is drawn."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import nan
 
 import pandas as pd
 
@@ -16,7 +17,7 @@ from analysis.answers.variance import variance_shares
 from analysis.belief.cell_draws import CellDraws, study_draws
 from analysis.belief.curves import X_COLUMNS
 from analysis.belief.parameters import parameters
-from analysis.belief.trunk_map import TrunkMap, misses, trunk_map
+from analysis.belief.trunk_map import TrunkMap, trunk_map, weights_miss
 from analysis.cells.study_frames import StudyFrames, missing
 from analysis.cells.table import Trials, records, with_budgets
 from analysis.laws.best_size import Growth, Profile, growths, profiles, scaling_exponents
@@ -58,7 +59,7 @@ class Analysis:
     `best_at_budgets` and `with_scope`, with the cost of its scores; ``levels``: cost by budget level;
     ``shares``: `variance_shares`).
     ``laws`` run along compute, then along data. ``trunk_map`` is None without evaluated trunks;
-    ``state_misses`` is of `trunk_map.misses`, empty unless weights and averages were measured.
+    ``weights_miss`` is of `trunk_map.weights_miss`, NaN unless weights and averages were measured.
     """
 
     study: StudyFrames
@@ -74,7 +75,7 @@ class Analysis:
     profiles: tuple[Profile, ...]
     growths: tuple[Growth, ...]
     trunk_map: TrunkMap | None
-    state_misses: Mapping[str, float]
+    weights_miss: float
     exponents: pd.DataFrame
     comparisons: pd.DataFrame
     holdout: Holdout
@@ -118,7 +119,7 @@ def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
         outliers=outliers(draws.families, trials),
         progress=TrialCounts(
             planned=max(len(all_planned), len(study.every("results"))),
-            finished=len(trials.frame) + len(trials.trunks),
+            finished=len(trials.every),
             excluded=len(trials.excluded),
             begun=len(study.begun),
             not_chosen=len(study.every("not_chosen")),
@@ -127,11 +128,11 @@ def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
         best=best,
         contrasts=table,
         laws=fitted,
-        parameters=parameters(draws.families.values()),
+        parameters=parameters(family for family in draws.families.values() if family.ran.any()),
         profiles=profiles(draws),
         growths=grown,
         trunk_map=mapped,
-        state_misses=misses(study.every("results"), study.grid, study.metric) if averaged else {},
+        weights_miss=weights_miss(study.every("results"), study.grid, study.metric) if averaged else nan,
         exponents=scaling_exponents(grown),
         comparisons=comparisons(draws),
         holdout=held,

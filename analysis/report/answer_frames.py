@@ -31,6 +31,7 @@ _MEANINGS: ColumnMeanings = {
     "epochs": ("`samples_seen` ÷ `subset_size`", ""),
     "parameters": ("Trainable parameters", "parameters"),
     "runs": ("Number of its runs", ""),
+    "by_trunk": ("Whether these are trunk states alone", ""),
     "error": ("Mean error of its runs", "fraction"),
     "low": ("Lower end of its interval", "fraction"),
     "high": ("Upper end of its interval", "fraction"),
@@ -116,13 +117,15 @@ FRAMES: Mapping[str, AnswerFrame] = {
     "best": AnswerFrame(
         "The best configuration at each budget.",
         f"{_CELL} train_flops samples_seen epochs parameters runs error low high configurations {_VERDICT} "
-        "not_run score_flops",
+        "not_run score_flops by_trunk",
     ),
     "recommend": AnswerFrame(
         "The configurations that fit a compute and a data budget, the recommended one first.",
-        f"name {_CELL} flops share epochs error low high probability measured factor".replace(" budget", ""),
+        f"name {_CELL.replace('budget ', '')} flops share epochs error low high probability measured "
+        "by_trunk factor",
         {
             "error": ("Median of the draws of its error", "fraction"),
+            "by_trunk": ("Whether it is read from its trunk state there", ""),
             "factor": ("Compute ÷ its largest measured compute; infinite if it was never run", ""),
         },
     ),

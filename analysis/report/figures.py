@@ -63,7 +63,7 @@ def report_figures(found: Analysis) -> tuple[FigureData | Missing, ...]:
         *(
             []
             if found.trunk_map is None
-            else [answer_figures.trunk_map(found.trunk_map, found.state_misses, metric=metric)]
+            else [answer_figures.trunk_map(found.trunk_map, found.weights_miss, metric=metric)]
         ),
         *(each for each in course if not _as_planned(each)),
         *(() if tuned is None or tuned.tried.empty else tuning_figures.figures(tuned)),

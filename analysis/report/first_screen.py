@@ -87,13 +87,14 @@ def _budget(
 ) -> BudgetRow:
     unit, share = found.draws.error_unit, probability_text(float(row["probability"]))
     data = f"{axis_text('subset_size', row['subset_size'])}, {axis_text('quality', row['quality'])}"
-    runs = plural(int(row["runs"]), "run")
+    runs = plural(int(row["runs"]), "trunk state" if row["by_trunk"] else "run")
     why = [f"{row['reason']}{': ' if row['tied'] else ''}{row['tied']}", str(row["scope"])]
-    if row["by_trunk"]:
-        why.append("read from its trunk, which was not cooled down here")
     if row["runner_up"] and not row["tied"]:
         why.append(f"runner-up: {row['runner_up']}, {unit.text(row['runner_up_error'])}")
-    why.append(f"{count_text(row['samples_seen'])} samples, {epochs_text(row['epochs'])} epochs; {runs}")
+    why.append(
+        f"{count_text(row['samples_seen'])} samples, {epochs_text(row['epochs'])} epochs; {runs}"
+        f"{', not cooled down here' if row['by_trunk'] else ''}"
+    )
     trials = found.trials.frame
     mine = trials[(trials[[*CELL]] == [row[name] for name in CELL]).all(axis=1)]["trial"]
     if known := [hours[trial] for trial in mine if trial in hours]:

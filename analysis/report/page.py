@@ -15,6 +15,7 @@ from analysis.labels import capital, metric_text
 from analysis.laws.best_size import undecided
 from analysis.report.analyse import Analysis
 from analysis.report.first_screen import cost_texts, first_screen
+from analysis.report.summary import no_answer
 from analysis.report.tables import Table
 from budgets.names import one_line, printable
 
@@ -76,6 +77,7 @@ def render(  # noqa: PLR0913 (a page shows as many things)
         "name": found.study.name,
         "metric": metric_text(found.trials.metric),
         "first": first_screen(found),
+        "none": no_answer(found),
         "hero": views.get(FIRST_FIGURE),
         "main_figures": [views[name] for name in MAIN_FIGURES if name in views],
         "more_figures": [views[name] for name in views if name not in (FIRST_FIGURE, *MAIN_FIGURES)],

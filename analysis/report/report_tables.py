@@ -39,6 +39,7 @@ from analysis.report.tables import (
 from analysis.report.tuning_tables import choices_table, sweep_table, tuning_tables
 from budgets.planning.scoring import score_charges
 from budgets.quantity import format_flops, format_number, format_share, plural
+from runners.results import PHASE
 
 _MOST_COMPARED = 300  # rows of two options each, beyond which one row a pair is shown
 _PARAMETERS = {
@@ -278,8 +279,8 @@ def _what_was_run(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
     study = found.study
     if not study.imported:
         yield _cost(found)
-    ended, settings = found.trials.frame, ["lr_peak", "batch_size"]
-    results = study.results.reindex(columns=["trial", *settings]).set_index("trial")
+    ended, settings = found.trials.every, ["lr_peak", "batch_size"]
+    results = study.every("results").reindex(columns=["trial", *settings]).set_index("trial")
     yield Table.of(
         "trials", "All finished trials",
         capital(metric_text(found.trials.metric)),
@@ -290,7 +291,7 @@ def _what_was_run(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
             column("Seed", "seed", number(".0f")), column("Learning rate", "lr_peak", "{:g}".format),
             column("Batch", "batch_size", count_text), column("Samples", "samples_seen", count_text), EPOCHS,
             *([] if set(ended["regime"]) <= {"fixed-compute"} else [FLOPS]), column("Trial", "trial"),
-            column("Attempts", "again"),
+            column("Attempts", "again"), *([column("Phase", PHASE)] if PHASE in ended else []),
         ],
     )  # fmt: skip
     if study.imported:

@@ -25,6 +25,12 @@ def answer_lines(best: pd.DataFrame, found: Analysis, *, why: bool = False) -> I
             yield from (f"  {said}" for said in (row["reason"], *tied, scope))
 
 
+def no_answer(found: Analysis) -> str:
+    """Return why no budget has an answer yet."""
+    what = "cooled run" if len(found.trials.trunks) else "trial"
+    return f"no {what} has finished, so there is nothing to compare yet"
+
+
 def summary_lines(found: Analysis, *, why: bool = False) -> tuple[str, ...]:
     """Return the answers as the command line prints them, if asked with the reasons of each."""
     progress, unit = found.progress, found.draws.error_unit
@@ -38,8 +44,7 @@ def summary_lines(found: Analysis, *, why: bool = False) -> tuple[str, ...]:
     lines += [f"{more}: tables/best.md"] if more else []
     lines += unranked(found.draws)
     if found.best.empty and len(lines) == 1:
-        what = "cooled run" if len(found.trials.trunks) else "trial"
-        lines.append(f"no {what} has finished, so there is nothing to compare yet")
+        lines.append(no_answer(found))
     lines += outlier_lines(found.outliers, unit)
     without = found.missing["reason"].isin(found.trials.excluded["reason"])
     for what, rows in (("no result yet", ~without), ("failed or diverged", without)):

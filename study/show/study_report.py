@@ -73,7 +73,7 @@ def report_study(
     """
     frames = study_frames(study)
     if target_flops is not None:
-        largest = frames.results["train_flops"].max()
+        largest = frames.every("results")["train_flops"].max()
         if target_flops <= largest:
             raise ValueError(
                 f"--target {format_flops(target_flops)} is not beyond the study's largest trial, "
@@ -218,7 +218,7 @@ def _provenance(study: Study | Imported, frames: StudyFrames) -> dict[str, str]:
         **made,
         **last,
         "Pool": name,
-        **_evaluated(frames.results),
+        **_evaluated(frames.every("results")),
         **{
             f"Trained with: {key}" if key == "version" else key: str(text)
             for key, text in environment.items()

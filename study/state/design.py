@@ -113,7 +113,7 @@ def answers(study: Study, grid: pd.DataFrame) -> list[dict[str, Any]]:
     grid, ask = first_attempts(grid), questions(study.declaration)
     if (trials := trials_so_far(study, grid)) is None:
         return []
-    values = pd.concat([trials.frame, trials.lost, trials.trunks])[["trial", "error"]].sort_values("trial")
+    values = pd.concat([trials.every, trials.lost])[["trial", "error"]].sort_values("trial")
     read = [VERSION, sorted(Answer.__slots__), asdict(ask), sorted(grid["trial"]), values.to_numpy().tolist()]
     digest, kept = sha256(json.dumps(read).encode()).hexdigest(), study.folder / _ANSWERS
     with suppress(OSError, ValueError):

@@ -10,7 +10,7 @@ import pytest
 from analysis.arrays import Floats, Mask
 from analysis.belief.cell_draws import cell_draws, stream
 from analysis.belief.family import Family, families
-from analysis.belief.trunk_map import misses, trunk_map
+from analysis.belief.trunk_map import trunk_map, weights_miss
 from analysis.cells.intervals import column_intervals
 from analysis.cells.table import Trials, cooled, of_trunks, records, tidy
 from runners.results import AVERAGE
@@ -157,5 +157,6 @@ def test_misses_tell_which_of_two_weights_is_nearer_to_the_cooled_ones() -> None
     off = stream("average").standard_normal(len(grid))
     far = grid[METRIC] + np.where(state, 0.03 * off, 0.0)
     table = grid.assign(**{METRIC: far, METRIC + AVERAGE: grid[METRIC].where(state)})
-    found = misses(table, cooled(grid), METRIC)
-    assert found[METRIC + AVERAGE] < found[METRIC]
+    found = trunk_map(*believed(table, np.ones(len(table), dtype=bool)))
+    assert found is not None
+    assert found.miss < weights_miss(table, cooled(grid), METRIC)

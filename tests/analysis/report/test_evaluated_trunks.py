@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 
 from analysis.answers.best import best_at_budgets
+from analysis.answers.outliers import outlier_lines, outliers
+from analysis.answers.recommendation import recommend
+from analysis.answers.recommendation_text import recommendation_lines
 from analysis.belief.cell_draws import stream, study_draws
 from analysis.cells.study_frames import StudyFrames
 from analysis.design.questions import Ask, answers_to
+from analysis.error_unit import PERCENT
 from analysis.report.analyse import Analysis, analyse
 from analysis.report.figures import report_figures
 from analysis.report.first_screen import first_screen
@@ -65,6 +69,27 @@ def test_map_is_drawn_with_a_point_and_listed_with_a_row_for_each_pair(found: An
     assert len(table.frame) == pairs
 
 
+def test_study_without_a_cooled_run_says_what_is_lacking(frames: StudyFrames) -> None:
+    found = analyse(replace(frames, results=frames.results.head(0)))
+    assert "no cooled run has finished, so there is nothing to compare yet" in summary_lines(found)
+    assert found.parameters.empty
+    assert " 0 degrees of freedom" not in found.draws.explanation
+    (trials,) = (table for table in report_tables(found) if table.name == "trials")
+    assert len(trials.frame) == found.progress.finished == len(found.trials.trunks)
+    with pytest.raises(ValueError, match="the map from trunk to cooled error is not learned"):
+        recommend(found.draws, flops=1e12, pairs=4096)
+
+
+def test_trunk_state_that_stands_out_is_named(frames: StudyFrames) -> None:
+    states = frames.trunks["results"]
+    first = (states["trial"] == states["trial"].iloc[0]).to_numpy(bool)
+    odd = states.assign(**{METRIC + AVERAGE: states[METRIC + AVERAGE] + 0.4 * first})
+    moved = replace(frames, trunks={**frames.trunks, "results": odd})
+    found = outliers(study_draws(moved).families, moved.trials)
+    assert found["trial"].tolist() == [states["trial"].iloc[0]]
+    assert ", trunk): " in outlier_lines(found, PERCENT)[0]
+
+
 def test_without_enough_cooled_runs_trunk_states_decide_nothing(frames: StudyFrames) -> None:
     two = replace(frames, results=frames.results.iloc[[0, -1]])
     best, answers = best_at_budgets(study_draws(two)), answers_to(two.trials, two.grid, Ask())
@@ -73,3 +98,5 @@ def test_without_enough_cooled_runs_trunk_states_decide_nothing(frames: StudyFra
     said = "the map from trunk to cooled error is not learned (2 pairs)"
     assert best["reason"].str.endswith(said).all()
     assert {answer.unlearned for answer in answers} == {said}
+    advice = recommend(study_draws(two), flops=LEVELS[-1], pairs=4096)
+    assert f"  trunk states count for no run: {said}" in recommendation_lines(advice, source="made-up")
