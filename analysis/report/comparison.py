@@ -24,7 +24,7 @@ from analysis.error_unit import ErrorUnit
 from analysis.labels import budget_text, configuration_text, listed, metric_text
 from analysis.report.page import inline_svg, templates
 from analysis.report.table_files import replacing, save
-from analysis.report.tables import Table
+from analysis.report.tables import BUDGET, NAMED, VERDICT, Table, TextColumn, column
 from budgets.quantity import format_number, plural
 
 _UNKNOWN = "unknown noise"
@@ -158,19 +158,6 @@ def _differences(draws: Mapping[str, CellDraws], shared: Mapping[str, pd.DataFra
 def _cells(metric: str, draws: Mapping[str, CellDraws], cells: pd.DataFrame) -> Table:
     first, *others = draws
     unit = ErrorUnit.of(metric)
-    rows = [
-        {
-            "Budget": budget_text(cell["regime"], cell["budget"]),
-            "Configuration": configuration_text(cell),
-            first: unit.text(cell["error"]),
-            "Study": cell["study"],
-            f"Its {unit.word}": unit.text(cell["its"]),
-            unit.gap_heading_of("Difference"): unit.number(cell["its"] - cell["error"]),
-            "Interval": unit.interval(cell["low"], cell["high"]) or "–",
-            "Verdict": cell["verdict"],
-        }
-        for cell in records(cells)
-    ]
     lower, higher, unknown = ((cells["verdict"] == word).sum() for word in ("lower", "higher", _UNKNOWN))
     judged = len(cells) - unknown
     other = others[0] if len(others) == 1 else "the other study"
@@ -186,10 +173,15 @@ def _cells(metric: str, draws: Mapping[str, CellDraws], cells: pd.DataFrame) -> 
         alone = {which: len(draws[which].cells) - len(mine) for which in (first, str(name))}
         lone = " and ".join(f"{plural(count, 'cell')} of {which}" for which, count in alone.items() if count)
         said += [f"{lone} without a counterpart in the comparison with {name}"] if lone else []
-    alike = ("Study",) if len(others) == 1 else ()
-    return Table(
-        name="cells", title="Cell by cell", note="; ".join(said), frame=pd.DataFrame(rows), alike=alike
-    )
+    return Table.of(
+        "cells", "Cell by cell", "; ".join(said), cells.assign(gap=cells["its"] - cells["error"]), [
+            BUDGET, NAMED, column(first, "error", unit.text),
+            *([column("Study", "study")] if len(others) > 1 else []),
+            column(f"Its {unit.word}", "its", unit.text),
+            column(unit.gap_heading_of("Difference"), "gap", unit.number),
+            TextColumn("Interval", lambda cell: unit.interval(cell["low"], cell["high"])), VERDICT,
+        ],
+    )  # fmt: skip
 
 
 def _verdict(low: float, high: float) -> str:

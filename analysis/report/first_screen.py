@@ -11,9 +11,9 @@ from analysis.cells.table import CELL, records
 from analysis.labels import axis_text, capital, configuration_text, count_text, epochs_text
 from analysis.report.analyse import Analysis, TrialCounts
 from analysis.report.summary import answer_lines
-from analysis.report.tables import duration_text, probability_text
+from analysis.report.tables import probability_text
 from budgets.planning.scoring import score_flops, score_words
-from budgets.quantity import format_flops, format_number, format_share, plural
+from budgets.quantity import format_flops, format_number, format_seconds, format_share, plural
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +100,7 @@ def _budget(
     if known := [hours[trial] for trial in mine if trial in hours]:
         mean = sum(known) / len(known)
         price = "" if price_per_hour is None else f", {format_number(mean * price_per_hour, ',.2f')}"
-        why.append(f"a run of its own takes {duration_text(3600 * mean)} of device time{price}")
+        why.append(f"a run of its own takes {format_seconds(3600 * mean)} of device time{price}")
     if row["score_flops"]:
         why.append(f"its quality score cost {score_text(row['score_flops'], found.cost)}")
     sure = ["by its trunk"] if row["by_trunk"] else [] if row["runs"] else ["predicted"]
@@ -147,13 +147,13 @@ def cost_texts(found: Analysis) -> dict[str, str]:
     time = cost.time
     if not isnan(cost.device_hours):
         said["Device time"] = (
-            f"{duration_text(3600 * cost.device_hours)}, evaluation and lost attempts included"
+            f"{format_seconds(3600 * cost.device_hours)}, evaluation and lost attempts included"
             + ("" if isnan(cost.price) else f"; {format_number(cost.price, ',.2f')} at the declared price")
         )
     if not isnan(time.wall_s):
         up_to = "up to " if round(time.slot_s) < round(time.slots * time.wall_s) else ""
         busy = "" if time.busy is None else f", {format_share(time.busy)} busy"
-        said["Time"] = f"{duration_text(time.wall_s)} with {up_to}{plural(time.slots, 'slot')}{busy}"
+        said["Time"] = f"{format_seconds(time.wall_s)} with {up_to}{plural(time.slots, 'slot')}{busy}"
     return said
 
 

@@ -30,7 +30,6 @@ from analysis.report.tables import (
     Table,
     TextColumn,
     column,
-    duration_text,
     errors,
     interval,
     number,
@@ -38,7 +37,7 @@ from analysis.report.tables import (
 )  # fmt: skip
 from analysis.report.tuning_tables import choices_table, sweep_table, tuning_tables
 from budgets.planning.scoring import score_charges
-from budgets.quantity import format_flops, format_number, format_share, plural
+from budgets.quantity import format_flops, format_number, format_seconds, format_share, plural
 from runners.results import PHASE
 
 _MOST_COMPARED = 300  # rows of two options each, beyond which one row a pair is shown
@@ -334,7 +333,7 @@ def _cost(found: Analysis) -> Table:
                 column(name.capitalize(), name, known(format_flops))
                 for name in ("planned", "spent", "wasted", "evaluation")
             ),
-            column("Device time", "hours", known(lambda hours: duration_text(3600 * hours))),
+            column("Device time", "hours", known(lambda hours: format_seconds(3600 * hours))),
         ],
     )  # fmt: skip
 

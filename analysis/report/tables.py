@@ -104,21 +104,6 @@ def probability_text(probability: float) -> str:
     return format_number(probability, ".2f")
 
 
-def duration_text(seconds: float) -> str:
-    """Return seconds as text: ``75`` → ``1 min 15 s``; from 100 hours on, hours alone; a dash for NaN."""
-    if isnan(seconds):
-        return EMPTY
-    if seconds < 10:  # noqa: PLR2004 (two digits)
-        return f"{format_number(seconds, '.2g')} s"
-    minutes, rest = divmod(int(format_number(seconds, ".0f")), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours >= 100:  # noqa: PLR2004 (three digits)
-        return f"{hours:,} h"
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
 def errors(unit: ErrorUnit) -> tuple[TextColumn, TextColumn]:
     """Return the columns of errors and of their intervals."""
     return column(unit.heading, "error", unit.number), interval("Interval", unit.interval)

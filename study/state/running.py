@@ -10,7 +10,7 @@ from budgets.planning import tuning_plan
 from budgets.planning.planned_trial import Cell
 from budgets.planning.price import Ahead, Speed, planned_range
 from budgets.quantity import finite_or_none
-from runners.results import PHASE
+from runners.results import PHASE, TRUNK
 from study.state.trial_states import Stage, TrialState
 from study.state.tuning_table import values_of
 
@@ -111,7 +111,9 @@ def trial_words(row: Mapping[str, Any]) -> str:
         architecture=row["architecture"], strategy=row["strategy"],
         level_flops=None if math.isnan(level) else level,
     )  # fmt: skip
-    parts = str(cell), tuning_plan.values_words(values_of(row)), f"seed {row['seed']}", row.get(PHASE, "")
+    # The plan of a tuning has no phase, also beside that of a grid with trunks.
+    trunk = TRUNK if row.get(PHASE) == TRUNK else ""
+    parts = str(cell), tuning_plan.values_words(values_of(row)), f"seed {row['seed']}", trunk
     return ", ".join(filter(None, parts))
 
 

@@ -141,7 +141,7 @@ def test_the_cost_agrees_with_the_book(written: tuple[Written, Elements], frames
     assert gone == pytest.approx(156.04e12, rel=1e-3)
     text = written[1].text
     assert "156 TFLOP of training, of a study budget of 400 TFLOP" in text
-    assert "8 min 15 s, evaluation and lost attempts included" in text
+    assert "8 min, evaluation and lost attempts included" in text
 
 
 def test_trials_show_their_settings_with_the_error_first(written: tuple[Written, Elements]) -> None:

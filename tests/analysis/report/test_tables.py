@@ -10,7 +10,7 @@ import pytest
 from analysis.answers.cost import by_level, run_time, score_costs, totals, trial_hours
 from analysis.cells.study_frames import StudyFrames
 from analysis.report.table_files import latex, markdown, save
-from analysis.report.tables import Table, column, duration_text, number, probability_text
+from analysis.report.tables import Table, column, number, probability_text
 from tests.analysis.synthetic import paid
 
 ODD = Table(
@@ -165,14 +165,6 @@ def test_a_column_that_says_nothing_goes_and_one_that_is_alike_in_all_rows_into_
 )
 def test_a_share_near_0_or_1_is_a_bound(probability: float, text: str) -> None:
     assert probability_text(probability) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(np.nan, "–"), (2.25, "2.3 s"), (74.5, "1 min 15 s"), (3661.0, "1 h 1 min"), (4e5, "111 h")],
-)
-def test_durations_are_in_their_two_largest_units(seconds: float, text: str) -> None:
-    assert duration_text(seconds) == text
 
 
 def test_a_winner_has_the_costs_of_its_quality_and_of_its_strategys_columns() -> None:
