@@ -77,7 +77,7 @@ def render(  # noqa: PLR0913 (a page shows as many things)
         "name": found.study.name,
         "metric": metric_text(found.trials.metric),
         "first": first_screen(found),
-        "none": no_answer(found),
+        "no_answer": no_answer(found),
         "hero": views.get(FIRST_FIGURE),
         "main_figures": [views[name] for name in MAIN_FIGURES if name in views],
         "more_figures": [views[name] for name in views if name not in (FIRST_FIGURE, *MAIN_FIGURES)],

@@ -181,7 +181,7 @@ def test_a_study_without_a_finished_trial_has_a_report(tmp_path: Path, frames: S
         "no trial has finished, so there is nothing to compare yet",
         f"no result yet: {', '.join(f'33 trials at {each}' for each in levels)}; see tables/missing.md",
     )
-    assert "No trial has finished yet" in summary.page.read_text(encoding="utf-8")
+    assert "No trial has finished, so there is nothing" in summary.page.read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("undrawn")
