@@ -90,7 +90,7 @@ def _answers(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
             column("Trial", "trial"), NAMED, BUDGET, error,
             column("All others predict", "at", unit.number), ends,
             column(unit.gap_heading_of("Off by"), "miss", unit.number),
-            column("Standard deviations", "deviations", number(".0f")),
+            column("Standard deviations", "deviations", number(".0f")), *_phase(found),
         ],
     )  # fmt: skip
     parts = dict.fromkeys(found.shares["part"])
@@ -158,6 +158,11 @@ def _answers(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
             interval("Interval", PERCENT.interval), VERDICT,
         ],
     )  # fmt: skip
+
+
+def _phase(found: Analysis) -> list[TextColumn]:
+    """Return the column that tells states of trunks from cooled runs, if there are any."""
+    return [column("Phase", PHASE)] if len(found.trials.trunks) else []
 
 
 def _x_text(along: str, x: float) -> str:
@@ -290,7 +295,7 @@ def _what_was_run(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
             column("Seed", "seed", number(".0f")), column("Learning rate", "lr_peak", "{:g}".format),
             column("Batch", "batch_size", count_text), column("Samples", "samples_seen", count_text), EPOCHS,
             *([] if set(ended["regime"]) <= {"fixed-compute"} else [FLOPS]), column("Trial", "trial"),
-            column("Attempts", "again"), *([column("Phase", PHASE)] if PHASE in ended else []),
+            column("Attempts", "again"), *_phase(found),
         ],
     )  # fmt: skip
     if study.imported:
