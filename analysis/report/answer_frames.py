@@ -5,7 +5,6 @@ samples seen otherwise; intervals are 90 %, NaN when unknown.
 """
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import NamedTuple
 
 import pandas as pd
@@ -92,16 +91,15 @@ _MEANINGS: ColumnMeanings = {
 
 
 class AnswerFrame(NamedTuple):
-    """The content of a frame in words, the names of its columns, and what some of them mean there."""
+    """The content of a frame in words, and its columns with meaning and unit."""
 
     content: str
-    names: str
-    here: ColumnMeanings = MappingProxyType({})
+    columns: ColumnMeanings
 
-    @property
-    def columns(self) -> ColumnMeanings:
-        """Columns with meaning and unit."""
-        return {name: self.here.get(name, _MEANINGS[name]) for name in self.names.split()}
+
+def _frame(content: str, names: str, **here: tuple[str, str]) -> AnswerFrame:
+    """Return a frame by the names of its columns, and what some of them mean ``here``."""
+    return AnswerFrame(content, {name: here.get(name, _MEANINGS[name]) for name in names.split()})
 
 
 _CELL = f"regime budget {' '.join(CONFIGURATION)}"
@@ -109,66 +107,60 @@ _SIZES = "train_flops train_flops_per_sample samples_seen epochs parameters"
 _VERDICT = "probability runner_up runner_up_error gap gap_low gap_high verdict reason"
 _NO_UNIT = {"low": ("Lower end of its interval", ""), "high": ("Upper end of its interval", "")}
 FRAMES: Mapping[str, AnswerFrame] = {
-    "trials": AnswerFrame(
-        "One row per finished trial with the metric.",
+    "trials": _frame(
+        "One row per finished trial with the metric, without those of trunks.",
         f"trial {_CELL} seed {_SIZES} train_loss error",
-        {"error": ("1 − the metric, or the loss", "fraction")},
+        error=("1 − the metric, or the loss", "fraction"),
     ),
-    "best": AnswerFrame(
+    "best": _frame(
         "The best configuration at each budget.",
         f"{_CELL} train_flops samples_seen epochs parameters runs error low high configurations {_VERDICT} "
         "not_run score_flops by_trunk",
     ),
-    "recommend": AnswerFrame(
+    "recommend": _frame(
         "The configurations that fit a compute and a data budget, the recommended one first.",
         f"name {_CELL.replace('budget ', '')} flops share epochs error low high probability measured "
         "by_trunk factor",
-        {
-            "error": ("Median of the draws of its error", "fraction"),
-            "by_trunk": ("Whether it is read from its trunk state there", ""),
-            "factor": ("Compute ÷ its largest measured compute; infinite if it was never run", ""),
-        },
+        error=("Median of the draws of its error", "fraction"),
+        by_trunk=("Whether it is read from its trunk state there", ""),
+        factor=("Compute ÷ its largest measured compute; infinite if it was never run", ""),
     ),
-    "contrasts": AnswerFrame(
+    "contrasts": _frame(
         "Comparisons along one part of the configuration, the others fixed.",
         f"axis regime budget held values best error low high {_VERDICT}",
     ),
-    "comparisons": AnswerFrame(
+    "comparisons": _frame(
         "Two options that differ in one part of the configuration: difference, worth, and where they cross.",
         "axis along held option other x gap gap_low gap_high probability verdict factor factor_low "
         "factor_high lowest highest x_from x_to crossing crossing_x x_low x_high crossings reason",
-        {
-            "x": ("Where the two are compared, an x of the option", _X),
-            "gap": ("Error of the other minus error of the option; NaN beyond the other's x", "fraction"),
-            "probability": ("Share of the draws in which the option has the lower error", ""),
-            "verdict": ("`ahead`, `behind` or `undecided`: the option at x", ""),
-            "reason": ("Reason of the verdict on the crossing, in words", ""),
-        },
+        x=("Where the two are compared, an x of the option", _X),
+        gap=("Error of the other minus error of the option; NaN beyond the other's x", "fraction"),
+        probability=("Share of the draws in which the option has the lower error", ""),
+        verdict=("`ahead`, `behind` or `undecided`: the option at x", ""),
+        reason=("Reason of the verdict on the crossing, in words", ""),
     ),
-    "laws": AnswerFrame(
+    "laws": _frame(
         "Parameters of the joint law of each regime, see [Method](method.md#joint-law).",
         "regime parameter of value low high",
-        _NO_UNIT,
+        **_NO_UNIT,
     ),
-    "bands": AnswerFrame(
+    "bands": _frame(
         "Curves of cells that differ only in compute or only in data: points of the joint law along them.",
         f"along {_CELL} status x y low high",
     ),
-    "pareto": AnswerFrame(
+    "pareto": _frame(
         "Cells that no other cell beats at equal or lower compute.",
         f"{_CELL} {_SIZES} error runs probability",
-        {"probability": ("Share of the draws in which it is on the frontier", "")},
+        probability=("Share of the draws in which it is on the frontier", ""),
     ),
-    "exponents": AnswerFrame(
+    "exponents": _frame(
         "How the best model size N (training FLOPs of a sample) and the samples D grow with compute.",
         "regime what exponent low high sizes status reason",
-        {
-            **_NO_UNIT,
-            "status": ("`ok`, `undetermined` or `none`", ""),
-            "reason": ("Reason of the status, in words; empty if it is `ok`", ""),
-        },
+        **_NO_UNIT,
+        status=("`ok`, `undetermined` or `none`", ""),
+        reason=("Reason of the status, in words; empty if it is `ok`", ""),
     ),
-    "cost": AnswerFrame(
+    "cost": _frame(
         "Training FLOPs and device hours by budget level; empty for an imported study.",
         "level trials planned spent wasted evaluation hours",
     ),
