@@ -269,13 +269,13 @@ def trunk_map(found: TrunkMap, weights_miss: float, *, metric: str) -> FigureDat
             "mark": "point", "series": axis_text(by, row[by]), "x": unit.factor * row["trunk_error"],
             "y": unit.factor * row["error"],
             "text": f"{configuration_text(row)}, {budget_text(row['regime'], row['budget'])}, seed "
-            f"{row['seed']:.0f}: {unit.text(row['error'])} after {unit.text(row['trunk_error'])}; predicted "
+            f"{row['seed']:g}: {unit.text(row['error'])} after {unit.text(row['trunk_error'])}; predicted "
             f"{unit.text(row['predicted'])} {unit.interval(row['low'], row['high'])}",
         }
         for row in pairs
     ]  # fmt: skip
     gain = f"{unit.gap(float(np.median(found.gain)))} {unit.interval(*interval(found.gain))}"
-    slope = f"{np.median(found.slope):.2f} {interval_text(*interval(found.slope))}"
+    slope = f"{format_number(float(np.median(found.slope)), '.2f')} {interval_text(*interval(found.slope))}"
     learned = "" if found.learned else f"The map is not learned from {plural(len(pairs), 'pair')}. "
     near = unit.gap(found.miss, fine=True)
     if not isnan(weights_miss):
