@@ -80,7 +80,7 @@ class KnownGrid:
 
     @cached_property
     def _rows(self) -> pd.DataFrame:
-        known = pd.concat([self.trials.frame, self.trials.trunks]).set_index("trial")["error"]
+        known = self.trials.every.set_index("trial")["error"]
         curve = [self.full[1].place_of[trial][0] for trial in self.results["trial"]]
         return self.results.assign(
             curve=curve, error=known.reindex(self.results["trial"]).to_numpy(), row=np.arange(len(curve))

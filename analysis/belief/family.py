@@ -333,9 +333,8 @@ def _lost(trials: Trials, place_of: Mapping[str, tuple[int, int]]) -> dict[tuple
 def _measured(
     curves: Curves, cells: pd.DataFrame, curve: Indices, point: Indices, trials: Trials
 ) -> Measured:
-    states = trials.trunks[trials.trunks["lost"] == 0]
-    frame = (pd.concat([trials.sound, states]) if len(states) else trials.sound).set_index("trial")
-    ran = frame.reindex(cells["trial"])
+    every = trials.every
+    ran = every[every["lost"] == 0].set_index("trial").reindex(cells["trial"])
     error = ran["error"].to_numpy(np.float64)
     known = np.isfinite(error)
     trunk = ran["trunk"].where(ran["trunk"] != "", ran.index.to_series())[known]

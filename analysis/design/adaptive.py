@@ -126,7 +126,7 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
     diverged, are ``ended``. At most ``slots`` trials are chosen, besides the shorter trials of their trunks
     that they need, and at most ``room_flops`` are spent.
     """
-    known = grid["trial"].isin({*trials.frame["trial"], *trials.trunks["trial"]}).to_numpy(bool)
+    known = grid["trial"].isin(set(trials.every["trial"])).to_numpy(bool)
     waiting = grid["trial"].isin(set(running)).to_numpy(bool)
     taken = known | waiting | grid["trial"].isin(set(ended)).to_numpy(bool)
     prices = Prices.of(grid)

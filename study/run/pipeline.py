@@ -77,7 +77,7 @@ class Chooser:
         rows = to_frame([outcome.row for outcome in outcomes.values()], RESULT_COLUMNS)
         used = used_attempts(rows, rows)
         trials = tidy(used[used["trial"].isin(self.trials)], metric=self._study.declaration.metric)
-        lost = {*failures, *outcomes} - {*trials.frame["trial"], *trials.trunks["trial"]}
+        lost = {*failures, *outcomes} - set(trials.every["trial"])
         decision = decide(
             trials, choices_of(tuple(self.trials.values())), ask=questions(self._study.declaration),
             running=running, ended=lost, slots=slots, room_flops=room_flops,
