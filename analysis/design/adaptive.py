@@ -43,9 +43,8 @@ from analysis.design.questions import Answer, Ask, Goal, answers_of, best_gains,
 from analysis.error_unit import PERCENT, ErrorUnit
 from budgets.quantity import format_flops, plural
 
-WORTH, WORTH_BY_TRUNKS = 0.25, 2.0
-"""Least worth of an option: its gain per FLOP times the FLOPs of the whole grid. The second is for grids that
-evaluate their trunks: there an answer has a gain of its own (``questions.SETTLED``)."""
+WORTH = 0.25
+"""Least worth of an option: its gain per FLOP times the FLOPs of the whole grid."""
 DRAWS = 1000
 _NO_ROOM = "the budget has no room for a trial that is worth its cost"
 FIRST_ROUND = "first runs of each curve, for its shape and the noise between seeds"
@@ -157,8 +156,7 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
         return _decision((), answers, waiting, "every question is answered")
     rate = np.array([option.gain / max(option.cost, 1.0) for option in options])
     order = np.argsort(-rate, kind="stable")
-    least = WORTH_BY_TRUNKS if of_trunks(grid).any() else WORTH
-    worthy = [options[place] for place in order if rate[place] * prices.paid.sum() >= least]
+    worthy = [options[place] for place in order if rate[place] * prices.paid.sum() >= WORTH]
     picks = _pick(worthy, grid, prices, taken, slots, room_flops)
     return _decision(picks, answers, waiting, _NO_ROOM if worthy else "no further trial is worth its cost")
 
@@ -250,10 +248,7 @@ def _options(  # noqa: PLR0913, PLR0917 (a family, what is known of it, what is 
         if np.isnan(goal.indifference):
             gains += forecast_gains(goal.errors.min(axis=1), draws, variance, curve, point)
             continue
-        settled = ask.confidence if family.states else np.inf
-        gains += best_gains(
-            goal.errors, draws, variance, curve, point, indifference=goal.indifference, settled=settled
-        )
+        gains += best_gains(goal.errors, draws, variance, curve, point, indifference=goal.indifference)
         # A leader is named only once it has a run at the level of the question, or a state that counts.
         leader = int(shares(goal.errors).argmax())
         named = goal.place[leader] + cells * np.arange(1 + family.learned)

@@ -14,7 +14,7 @@ draws, with t and y taken as normal, gives the distribution of t after each resu
   probability, minus the largest mean probability: the drop in the probability of naming a wrong best (the
   knowledge gradient, Frazier et al. 2008). It is zero if no single run can unseat the leader. The gain is
   then the drop in p(1 − p), where p is the probability that the leader is right; this is the variance of p
-  over y. Where trunks are evaluated, the probability that the run answers the question counts as well.
+  over y.
 * ``forecast``: the share of the variance of the forecast that the run would remove, Cov²/(Var y · Var
   forecast).
 """
@@ -35,8 +35,6 @@ from analysis.cells.table import Trials
 from analysis.error_unit import ErrorUnit
 
 HOPELESS = 0.005
-SETTLED = 0.2
-"""Worth of the answer to a question, as a probability of naming a wrong best."""
 _LEADERS = 3
 _TABLE = 65
 _UNLIKELY = 1e-3
@@ -218,8 +216,7 @@ def _nothing(family: Family, flops: float, lost: Sequence[str], *, forecast: boo
 
 
 def best_gains(  # noqa: PLR0913 (a belief, options and what counts)
-    values: Floats, draws: Floats, variance: Floats, curve: Indices, point: Indices, *, indifference: float,
-    settled: float = np.inf,
+    values: Floats, draws: Floats, variance: Floats, curve: Indices, point: Indices, *, indifference: float
 ) -> Floats:  # fmt: skip
     """Return the drop in the probability of naming a wrong best that each option brings.
 
@@ -231,7 +228,6 @@ def best_gains(  # noqa: PLR0913 (a belief, options and what counts)
         curve: Curve of each option.
         point: Point of each option.
         indifference: Difference in error that does not matter.
-        settled: Probability of being right that answers the question: reaching it is worth ``SETTLED``.
     """
     gains = np.zeros(len(curve))
     count = values.shape[1]
@@ -266,7 +262,6 @@ def best_gains(  # noqa: PLR0913 (a belief, options and what counts)
         lead = right_after[0 if each == leaders[0] else 1]
         doubt = (lead - (lead @ _WEIGHTS)[:, None]) ** 2 @ _WEIGHTS
         gains[here] = np.maximum(right_after.max(axis=0) @ _WEIGHTS - mean.max(axis=0), doubt)
-        gains[here] += SETTLED * ((right_after.max(axis=0) >= settled) @ _WEIGHTS)
     return gains
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analysis.design.questions import SETTLED, best_gains, forecast_gains, settle
+from analysis.design.questions import best_gains, forecast_gains, settle
 
 DRAWS = 20_000
 
@@ -76,15 +76,3 @@ def test_running_trial_narrows_the_draws_and_moves_no_mean() -> None:
 
     assert draws.mean(axis=0) == pytest.approx(before, rel=1e-3)
     assert draws.std(axis=0).ravel() == pytest.approx([0.02 / 2**0.5, 0.02], rel=0.03)
-
-
-def test_run_that_may_answer_the_question_gains_by_the_probability_of_that() -> None:
-    # Given an exact result of one of two equals, either is right with .9 or more in a fifth of all cases.
-    values = normal((0.5, 0.1), (0.5, 0.1))
-    curves, one = np.arange(2), np.full(2, 1e-9)
-
-    def found(settled: float) -> np.ndarray:
-        points = np.zeros(2, int)
-        return best_gains(values, values[:, :, None], one, curves, points, indifference=0.0, settled=settled)
-
-    assert found(0.9) - found(np.inf) == pytest.approx([SETTLED / 5, SETTLED / 5], abs=0.02)
