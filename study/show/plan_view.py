@@ -94,6 +94,7 @@ def _merged_sizes(cells: list[list[Trial]]) -> list[list[Trial]]:
 def _row(trials: list[Trial], declaration: Declaration, plan: Plan, own: Speeds) -> dict[str, str]:
     first = trials[0]
     cell = first.cell
+    runs = [trial for trial in trials if not trial.of_trunk] or trials
     row = {
         "level": cell.level,
         "architecture": cell.architecture,
@@ -102,21 +103,30 @@ def _row(trials: list[Trial], declaration: Declaration, plan: Plan, own: Speeds)
         "quality": cell.quality,
         "seeds": " ".join(dict.fromkeys(str(trial.seed) for trial in trials)),
         "batch": f"{first.batch_size:,}",
-        "samples": _span([trial.samples_seen for trial in trials], format_count),
-        "epochs": _span([trial.epochs for trial in trials], _epochs),
-        "steps": _span([trial.steps for trial in trials], lambda steps: f"{steps:,}"),
+        "samples": _span([trial.samples_seen for trial in runs], format_count),
+        "epochs": _span([trial.epochs for trial in runs], _epochs),
+        "steps": _span([trial.steps for trial in runs], lambda steps: f"{steps:,}"),
         "FLOPs a sample": format_flops(first.train_flops_per_sample),
-        "FLOPs a trial": _span([trial.train_flops for trial in trials], format_flops),
+        "FLOPs a trial": _span([trial.train_flops for trial in runs], format_flops),
     }
     if any(trial.milestone_step for trial in plan.trials):
-        row["paid"] = _span([trial.paid_flops for trial in trials], format_flops)
+        row["paid"] = _span(_with_trunks(trials, lambda trial: trial.paid_flops), format_flops)
     cluster = declaration.cluster
     if cluster is None:
-        return row | {"time": _span([wall_s(trial, None, own).middle for trial in trials], format_seconds)}
+        seconds = _with_trunks(trials, lambda trial: wall_s(trial, None, own).middle)
+        return row | {"time": _span(seconds, format_seconds)}
     hours = sum_of([device_hours(trial, cluster, own) for trial in trials])
     chosen = plan.chosen.get(first.trial_id)
     gpus = {} if chosen is None else {"GPUs": chosen.words, "chosen for": chosen.why}
     return row | {"trials": f"{len(trials):,}", f"{cluster.device} hours": figure_range(hours)} | gpus
+
+
+def _with_trunks(trials: list[Trial], value: Callable[[Trial], Number]) -> list[Number]:
+    """Return the sum over each run and the trial of its trunk."""
+    of: dict[tuple[Cell, int], list[Number]] = {}
+    for trial in trials:
+        of.setdefault((trial.cell, trial.seed), []).append(value(trial))
+    return [sum(values, start=values[0] * 0) for values in of.values()]
 
 
 def _mixtures(plan: Plan) -> Iterator[str]:
