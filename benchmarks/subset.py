@@ -25,8 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measured import Result, at_most, own_peak, printed, verdict
 from runners.data.index.parts import ROWS_PER_GROUP, ROWS_PER_PART, Index, Part
-from runners.data.index.selection import select
-from runners.data.index.subset import Subset, subset_of
+from runners.data.index.selection import Subset, select, subset_of
 from runners.data.index.writing import read_manifest, write_manifest
 from runners.data.pool.describe import write_facts
 from runners.data.pool.pool import Origin, Pool

@@ -1,12 +1,14 @@
 """Construction of the embedded pool and its evaluation sets."""
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from budgets.cost.architecture import load_architecture
@@ -14,9 +16,14 @@ from budgets.cost.flops import CONVENTION, encoding_flops, sample_cost
 from budgets.cost.strategy import find_strategy
 from budgets.declaration.data_sections import EMBEDDED_VERSION
 from budgets.declaration.recipe import Recipe
-from runners.data.build.write import fill_pool
+from runners.data.build.new_shards import PAIRS_PER_SHARD, keys_of, write_pairs
+from runners.data.build.source import SCORE_FIELD
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
+from runners.data.index.selection import BINS
+from runners.data.index.writing import write_parts
+from runners.data.pool.describe import describe_pool
 from runners.data.pool.pool import Origin, Pool, Scorer
+from runners.data.pool.shards import PairEntry, close_shard, content_hash, encode_image, frame_of
 from runners.embedded.bank import BANK_FILE, CONCEPTS, Bank, load_bank
 from runners.embedded.pair import ZERO_SHOT, Pair, evaluation_image, retrieval_pair, training_pair
 from runners.store.files import new_folder
@@ -98,6 +105,58 @@ def build_embedded_pool(  # noqa: PLR0913 (independent options)
         for name, size in evaluation_sizes.items():
             write_evaluation_set(partial / "evaluation" / name, evaluation_set(name, size))
     return Pool.open(path)
+
+
+def fill_pool(
+    folder: Path,
+    pairs: Sequence[Pair] | TrainingPairs,
+    scores: NDArray[np.float32] | None,
+    origin: Origin,
+) -> None:
+    """Write a new pool, best tenth of the pairs first, into an empty folder that the caller then moves.
+
+    Scores are one per pair, higher is better, shape (pairs,). Each pair is requested twice, so a lazy
+    sequence keeps memory small.
+
+    Raises:
+        ValueError: There are no pairs, or the number of scores is not that of the pairs.
+    """
+    if scores is None:
+        scores = np.full(len(pairs), np.nan, np.float32)
+    if len(pairs) == 0 or scores.shape != (len(pairs),):
+        raise ValueError(
+            f"a pool needs pairs, one score each; found {len(pairs)} pairs, scores of shape {scores.shape}"
+        )
+    finite = [float(score) if np.isfinite(score) else np.nan for score in scores]
+    described = [_described(pairs[place], score) for place, score in enumerate(finite)]
+    frame = frame_of(entry for entry, _ in described).assign(
+        kind="png", facts=[facts for _, facts in described]
+    )
+    best_first = frame.sort_values(["score", "hash"], ascending=[False, True])  # without a score last
+    tenth = np.where(best_first["score"].isna(), -1, np.arange(len(frame)) * BINS // len(frame))
+    frame = best_first.iloc[np.lexsort((best_first.index, best_first["hash"], tenth))]
+    (folder / "shards").mkdir()
+    written = []
+    for start in range(0, len(frame), PAIRS_PER_SHARD):
+        rows, name = frame[start : start + PAIRS_PER_SHARD], f"shards/{start // PAIRS_PER_SHARD:05d}.tar"
+        images = (encode_image(pairs[place].image) for place in rows.index)
+        with (folder / name).open("wb") as file:
+            written.append(write_pairs(file, rows, images, keys_of(rows, start)).assign(shard=name))
+            close_shard(file)
+    index = pd.concat(written, ignore_index=True).drop(columns=["kind", "facts"])
+    describe_pool(folder, write_parts(folder, index), origin)
+
+
+def _described(pair: Pair, score: float) -> tuple[PairEntry, str]:
+    """Return a pair's entry, which has no place yet, and the other fields of its json."""
+    image = encode_image(pair.image)
+    height, width = pair.image.shape[:2]
+    facts = pair.facts if np.isnan(score) else {**pair.facts, SCORE_FIELD: score}
+    entry = PairEntry(
+        key="", shard="", offset=0, length=len(image), caption=pair.caption, width=width, height=height,
+        hash=content_hash(image, pair.caption), score=score,
+    )  # fmt: skip
+    return entry, json.dumps(facts)
 
 
 def evaluation_counts(sizes: Mapping[str, int] = EVALUATION_SIZES) -> dict[str, tuple[int, int]]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from budgets.cost.architecture import Architecture
 from budgets.cost.flops import CONVENTION_NAME, encoding_flops
 from budgets.machine_cache import machine_cache
-from runners.data.build.scan import make_files
+from runners.data.build.build import make_files
 from runners.data.pool.damage import Damage
 from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.reader import READ_COLUMNS, decode_rows

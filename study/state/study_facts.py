@@ -17,7 +17,7 @@ from budgets.machine_cache import machine_cache
 from budgets.planning.facts import EvaluationFacts, MixtureFacts, PoolFacts, Ranking
 from budgets.planning.plan import Plan
 from budgets.quality import score_of_quality
-from runners.data.build.in_place import not_indexed
+from runners.data.build.source import not_indexed
 from runners.data.evaluation.evaluation_set import (
     RETRIEVAL_METRICS,
     ZERO_SHOT_METRICS,

@@ -1,20 +1,39 @@
-"""Source and options of a build of a pool, and the folder that it works in."""
+"""A build of a pool: its source and options, the folder that it works in, and its first step, the scan.
+
+The scan finds, checks and hashes every pair, and writes one table for each part of the source.
+"""
 
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from decimal import Decimal
+from functools import partial
 from hashlib import blake2b
+from operator import methodcaller
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from PIL import Image
 
-from runners.data.build.source import Columns, SourcePart
-from runners.data.pool.damage import damage_table
-from runners.host.workers import Processes, Workers
-from runners.store.files import locked
+from runners.data.build.source import Columns, SourcePart, pairs_of
+from runners.data.build.thumbnail import EvaluationImages, file_hash, thumbnail_of
+from runners.data.pool.damage import Damage, damage_table
+from runners.data.pool.shards import PairEntry, frame_of
+from runners.host.workers import Processes, Report, Workers, part_name
+from runners.store.files import locked, new_file
 from runners.store.shared_folder import SharedFolder
+
+_OTHERS = {"kind": "str", "facts": "str", "image_hash": "uint64", "reason": "str"}
+
+NOT_INDEXED = [*_OTHERS, "damage"]
+"""Columns of the tables of pairs that an index does not have."""
+
+ReportPart = Callable[[int, int, int], None]
+"""Called with the number of finished parts, the total, and the number of pairs just processed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,3 +115,101 @@ def working(folders: PoolFolders, how: Build, parts: Sequence[SourcePart], known
             if not any(name.endswith(".parquet") for name in shared.names(f"{work}parts/")):
                 shared.delete(work)  # an error before any work
             raise
+
+
+def scan(
+    parts: Sequence[SourcePart],
+    how: Build,
+    folders: PoolFolders,
+    known: EvaluationImages | None,
+    report: Report,
+) -> list[str]:
+    """Read a source's parts in parallel; return the name of a table for each, in the order of the source.
+
+    Parts that were read before are not read again. The tables have a row for each sample, with the columns of
+    the index and ``kind``, ``facts`` (JSON), ``image_hash`` and ``reason``: why the sample is left out, as
+    images of the evaluation sets ``known`` are; empty for a pair.
+    """
+    files = {number: f"{folders.work}parts/{number:06d}.parquet" for number in range(len(parts))}
+    task = partial(_scan_part, parts, how.columns, folders.shared, files, known)
+    names = [part.name for part in parts]
+    make_files(task, files, folders.shared, how.workers, partial(report, "reading"), names.__getitem__)
+    return list(files.values())
+
+
+def make_files(  # noqa: PLR0913, PLR0917 - what workers need
+    task: Callable[[int], int],
+    files: Mapping[int, str],
+    shared: SharedFolder,
+    workers: Workers,
+    done: ReportPart,
+    name: Callable[[int], str] = part_name,
+) -> None:
+    """Let workers make those files of a shared folder that do not exist, and fetch all of them.
+
+    The task is called with the key of a file, writes the file as its last step, and returns a number of
+    pairs. Errors are those of `Workers.map`.
+    """
+    folders = {file.rpartition("/")[0] for file in files.values()}
+    there = {f"{folder}/{each}" for folder in folders for each in shared.names(folder)}
+    left = [item for item, file in files.items() if file not in there]
+    for finished, (_, pairs) in enumerate(workers.map(task, left, name), 1 + len(files) - len(left)):
+        done(finished, len(files), pairs)
+    shared.fetch(files.values())
+
+
+def _scan_part(  # noqa: PLR0913, PLR0917 - what a scan needs
+    parts: Sequence[SourcePart],
+    columns: Columns,
+    shared: SharedFolder,
+    files: Mapping[int, str],
+    known: EvaluationImages | None,
+    number: int,
+) -> int:
+    last, made = (0, b""), list[tuple[int, bytes]]()
+    rows = list[tuple[PairEntry, str, str, int, str]]()
+
+    def inspect(image: Image.Image) -> None:
+        nonlocal last
+        last = thumbnail_of(image)
+
+    for each in pairs_of(parts[number], columns, methodcaller("load") if known is None else inspect):
+        if isinstance(each, Damage):
+            rows.append((_no_pair(each), "", "", 0, each.reason))
+        else:
+            entry, image, kind, facts = each
+            rows.append((entry, kind, _json(facts), file_hash(image), ""))
+            made.append(last)
+    others = pd.DataFrame([other for _, *other in rows], columns=[*_OTHERS]).astype(_OTHERS)
+    frame = pd.concat([frame_of(entry for entry, *_ in rows), others], axis=1)
+    if known is not None:
+        pairs = frame["reason"] == ""
+        frame.loc[pairs, "reason"] = known.reasons(frame["image_hash"][pairs].to_numpy(), made)
+    with shared.here() as here:
+        with new_file(here.file(files[number])) as file:
+            frame.to_parquet(file, index=False)
+        here.keep(files[number])
+    return len(frame)
+
+
+def _no_pair(damage: Damage) -> PairEntry:
+    """Return the entry of a sample that is not a pair."""
+    place = file_hash(f"{damage.shard}/{damage.key}".encode())
+    return PairEntry(
+        key=damage.key, shard=damage.shard, offset=0, length=0, caption="", width=0, height=0, hash=place,
+        score=math.nan,
+    )  # fmt: skip
+
+
+def _json(facts: Mapping[str, object]) -> str:
+    try:
+        return json.dumps(dict(facts), default=_plain)
+    except RecursionError:  # nested almost too deeply to be read
+        return "{}"
+
+
+def _plain(value: object) -> object:
+    """Return a value of a parquet file as JSON has it: bytes are left out, dates and the like are texts."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return None if isinstance(value, bytes) else float(value) if isinstance(value, Decimal) else str(value)

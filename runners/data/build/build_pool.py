@@ -13,21 +13,27 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from runners.data.build.build import Build, PoolFolders, folders_of, working
-from runners.data.build.in_place import SCORE_FIELD
-from runners.data.build.keep_pairs import keep_pairs, left_out_of, own_score
-from runners.data.build.new_shards import plan_shards, write_index, write_pairs, write_shards
-from runners.data.build.scan import ReportPart, scan
-from runners.data.build.source import SourcePart, parts_at, parts_of
+from runners.data.build.build import Build, PoolFolders, ReportPart, folders_of, scan, working
+from runners.data.build.new_shards import (
+    PAIRS_PER_SHARD,
+    groups_of,
+    keys_of,
+    plan_shards,
+    write_index,
+    write_pairs,
+    write_shards,
+)
+from runners.data.build.source import SCORE_FIELD, SourcePart, parts_at, parts_of
 from runners.data.build.thumbnail import EvaluationImages
-from runners.data.build.write import PAIRS_PER_SHARD
-from runners.data.index.merge import in_order, order_of_shards
+from runners.data.index.merge import find_duplicates, in_order, order_of_shards
+from runners.data.index.parts import ROWS_PER_GROUP, Index
 from runners.data.index.selection import SCORE_PREFIX
-from runners.data.index.writing import VERSIONS, index_of_files, write_table
+from runners.data.index.writing import VERSIONS, read_part, write_table
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.reader import read_once
@@ -65,10 +71,10 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
         tables = scan(parts, how, folders, known, report)
         if before is None:  # parts that a killed build left would be described as parts of this pool
             shared.delete(f"{folders.pool}{INDEX}", f"{folders.pool}{VERSIONS}/")
-        kept = keep_pairs(tables, how, folders, before)
+        kept = _keep_pairs(tables, how, folders, before)
         if not kept and before is None:
             firsts: dict[str, str] = {}
-            for table in left_out_of(folders):
+            for table in _left_out_of(folders):
                 for shard, key, reason in table[["shard", "key", "reason"]].itertuples(index=False):
                     firsts.setdefault(reason, f"{reason} ({f'{shard} {key}'.rstrip()})")
             shared.delete(work)
@@ -149,6 +155,68 @@ def _words(value: object) -> str:
     return (", ".join(map(str, value)) if isinstance(value, list) else str(value)) or "none"
 
 
+def _keep_pairs(
+    names: Sequence[str], how: Build, folders: PoolFolders, before: Pool | None
+) -> dict[str, int]:
+    """Write the pairs of the scan's tables, in their order, as tables of about `ROWS_PER_PART` pairs.
+
+    Return the names of those that are not empty, and their number of pairs. What is left out is written
+    beside them, for `_left_out_of`. Duplicates are left out, which DuckDB finds among all pairs, and what the
+    scan has a reason for.
+    """
+    shared, work, kept = folders.shared, f"{folders.work}kept/", dict[str, int]()
+    shared.delete(work)
+    files, duplicates = [shared.path / name for name in names], shared.file(f"{work}duplicates")
+    find_duplicates(files, before.index.files if before else (), duplicates)
+    counts = [pq.read_metadata(file).num_rows for file in files]
+    starts = np.cumsum([0, *counts])
+    score = _column_of_scores(how, before)
+    for number, group in enumerate(groups_of(counts)):
+        within = [("part", ">=", group.start), ("part", "<", group.stop)]
+        repeated = pq.read_table(duplicates, filters=within).to_pandas()
+        some = [pq.read_table(files[place]) for place in group]
+        samples, name = pa.concat_tables(some, promote_options="permissive"), f"{work}{number:05d}"
+        left_out = samples.select(["shard", "key", "reason"]).to_pandas().astype("str")
+        again = left_out.index.isin(starts[repeated["part"]] - starts[group.start] + repeated["row"])
+        left_out.loc[again & (left_out["reason"] == ""), "reason"] = "duplicate"
+        is_pair = left_out["reason"] == ""
+        pairs = samples.filter(pa.array(is_pair))
+        if score != "score":
+            pairs = pairs.rename_columns([score if each == "score" else each for each in pairs.column_names])
+            pairs = pairs.append_column("score", pa.array(np.full(len(pairs), np.nan, np.float32)))
+        left_out[~is_pair].to_parquet(shared.file(f"{name}.left-out"), index=False)
+        if len(pairs):
+            # Small row groups: DuckDB holds several of them while it sorts.
+            pq.write_table(pairs, shared.file(f"{name}.parquet"), row_group_size=ROWS_PER_GROUP)
+            kept[f"{name}.parquet"] = len(pairs)
+    return kept
+
+
+def _left_out_of(folders: PoolFolders) -> Iterator[pd.DataFrame]:
+    """Yield what `_keep_pairs` left out, in the order of the source."""
+    for file in sorted((folders.shared.path / folders.work).glob("kept/*.left-out")):
+        yield pd.read_parquet(file).astype("str")
+
+
+def _own_score(pool: Pool) -> str:
+    """Return the column of the score that a pool's shards had when they were indexed; empty if replaced."""
+    named, scorer = pool.index.named, pool.origin.scorer
+    in_force = SCORE_PREFIX + scorer.name if scorer and "score" not in named else ""
+    return next((name for name, column in named.items() if column == "score"), in_force)
+
+
+def _column_of_scores(how: Build, before: Pool | None) -> str:
+    """Return the index's column for scores of the source.
+
+    It is ``score`` unless the pool is ranked by another scorer, whose scores then are in that column.
+    """
+    source = SCORE_PREFIX + how.columns.score
+    # A given score of the source's name hides the source's, also those of new pairs.
+    if before is None or before.origin.scorer is None or source in {_own_score(before), *before.index.added}:
+        return "score"
+    return source
+
+
 def _new_shards(
     how: Build, folders: PoolFolders, kept: Iterable[str], before: Pool | None, report: ReportPart
 ) -> dict[str, int]:
@@ -157,8 +225,9 @@ def _new_shards(
 
     def rows() -> Iterator[pa.Table]:
         if tables:
-            order, folder = order_of_shards(index_of_files(tables)), folders.shared.path / folders.work
-            yield from in_order(tables, order, folder, PAIRS_PER_SHARD)
+            folder = tables[0].parent
+            order = order_of_shards(Index(folder, [read_part(folder, each.stem)[0] for each in tables], ()))
+            yield from in_order(tables, order, folder.parent, PAIRS_PER_SHARD)
 
     mark = blake2b(b"".join(blake2b(table.read_bytes()).digest() for table in tables)).hexdigest()
     numbers = (_SHARD.fullmatch(name) for name in (before.shards if before else ()))
@@ -174,7 +243,7 @@ def _fill(source: Location, most: int, file: IO[bytes], rows: pd.DataFrame, numb
     images, damage = read_once(place_of(source, {}), rows)
     for each in damage.values():
         raise ValueError(f"{each.shard} changed during the build; start the build again")
-    return write_pairs(file, rows, images, number * most)
+    return write_pairs(file, rows, images, keys_of(rows, number * most))
 
 
 def _describe(  # noqa: PLR0913, PLR0917 - all that a build knows
@@ -197,7 +266,7 @@ def _describe(  # noqa: PLR0913, PLR0917 - all that a build knows
         pool,
         written,
         before.origin if before else _origin(path, how),
-        chain([how.left_out], left_out_of(folders)),
+        chain([how.left_out], _left_out_of(folders)),
         shards=of_source if how.in_place else (),
         sizes=at_url,
         before=before,
@@ -215,7 +284,7 @@ def _scorer(how: Build) -> Scorer:
     with suppress(KeyError, OSError, ValueError):  # no pool, or one that can't be opened
         if place.read("pool.json") is not None:
             pool = Pool.open(pool_at(place), tolerance=1)
-            own = pool.named_scorers[own_score(pool).removeprefix(SCORE_PREFIX)]
+            own = pool.named_scorers[_own_score(pool).removeprefix(SCORE_PREFIX)]
             field = own.name if "source" in pool.origin.provenance else SCORE_FIELD
             if field == how.columns.score:
                 return replace(own, name=field)

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from budgets.planning.scoring import score_flops, score_words
 from budgets.quality import count_available
 from budgets.quantity import format_flops, plural
-from runners.data.build.in_place import not_indexed, not_pairs
+from runners.data.build.source import not_indexed, not_pairs
 from runners.data.index.selection import BINS, SCORE_PREFIX, bins, nth_values
 from runners.data.pool.damage import NOT_READABLE
 from runners.data.pool.pool import Pool, scorer_costs

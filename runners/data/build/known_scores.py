@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from budgets.names import unknown
+from runners.data.build.build import make_files
 from runners.data.build.expression import Expression
-from runners.data.build.scan import make_files
 from runners.data.build.table_file import MISSING, check_columns, columns_and_rows, read_any_table
 from runners.data.index.merge import look_up
 from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX

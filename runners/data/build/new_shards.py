@@ -8,20 +8,23 @@ shards that lack theirs.
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import IO
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from runners.data.build.build import PoolFolders
-from runners.data.build.keep_pairs import groups_of
-from runners.data.build.scan import NOT_INDEXED, ReportPart, make_files
+from runners.data.build.build import NOT_INDEXED, PoolFolders, ReportPart, make_files
+from runners.data.index.parts import ROWS_PER_PART
 from runners.data.index.writing import write_part
 from runners.data.pool.shards import close_shard, write_sample
 from runners.host.workers import Workers
 from runners.store.copies import INDEX
 from runners.store.files import new_file
+
+PAIRS_PER_SHARD = 4096
 
 Fill = Callable[[IO[bytes], pd.DataFrame, int], pd.DataFrame]
 """Writes the pairs of a shard, given its file, their rows and its number; returns their rows of the index.
@@ -73,22 +76,34 @@ def _write_shard(folders: PoolFolders, fill: Fill, number: int) -> int:
     return len(rows)
 
 
-def write_pairs(file: IO[bytes], rows: pd.DataFrame, images: Iterable[bytes], first: int) -> pd.DataFrame:
-    """Append pairs to a tar, and return their rows with keys, which count from the first, and offsets.
+def write_pairs(
+    file: IO[bytes], rows: pd.DataFrame, images: Iterable[bytes], keys: Sequence[str]
+) -> pd.DataFrame:
+    """Append pairs to a tar, and return their rows with these keys and with offsets.
 
-    The rows have the columns of an index, ``kind`` (the ending of the image) and ``facts`` (JSON).
+    The rows have the columns of an index, ``kind`` (the ending of the image) and, for a json of each sample,
+    ``facts`` (JSON).
     """
-    keys, offsets = [], []
-    for number, (row, image) in enumerate(zip(rows.to_dict("records"), images, strict=True), first):
-        keys.append(f"{number:09d}")
-        facts = {"key": keys[-1], **{name: row[name] for name in ("caption", "width", "height")}}
-        members = {
-            row["kind"]: image,
-            "txt": row["caption"].encode(),
-            "json": json.dumps(json.loads(row["facts"]) | facts).encode(),
-        }
-        offsets.append(write_sample(file, keys[-1], members)[row["kind"]])
+    offsets = []
+    for row, image, key in zip(rows.to_dict("records"), images, keys, strict=True):
+        members = {row["kind"]: image, "txt": row["caption"].encode()}
+        if "facts" in row:
+            facts = {"key": key, **{name: row[name] for name in ("caption", "width", "height")}}
+            members["json"] = json.dumps(json.loads(row["facts"]) | facts).encode()
+        offsets.append(write_sample(file, key, members)[row["kind"]])
     return rows.assign(key=keys, offset=offsets)
+
+
+def keys_of(rows: pd.DataFrame, first: int) -> list[str]:
+    """Return the keys of rows of pairs that are counted from the first on."""
+    return [f"{number:09d}" for number in range(first, first + len(rows))]
+
+
+def groups_of(counts: Iterable[int]) -> list[range]:
+    """Return the tables that become one part each, given the number of pairs in every table."""
+    starts = np.cumsum([0, *counts])
+    _, firsts = np.unique(starts[:-1] // ROWS_PER_PART, return_index=True)
+    return [range(*ends) for ends in pairwise([*firsts.tolist(), len(starts) - 1])]
 
 
 def write_index(

@@ -134,10 +134,11 @@ def _in_force(pool: Pool, name: str) -> Pool:
     named = own.named | {"score": own.named.get(column, column)}
     if named["score"] == "score":  # the first score, which is that column itself
         del named["score"]
-    index = Index(own.folder, own.parts, own.stored, added=own.added, named=named)
     fingerprint, scored = pool.rankings[name]
     origin = replace(pool.origin, scorer=pool.scorers[name])
-    write_facts(replace(pool, origin=origin, index=index, fingerprint=fingerprint, scored=scored))
+    write_facts(
+        replace(pool, origin=origin, index=replace(own, named=named), fingerprint=fingerprint, scored=scored)
+    )
     return Pool.open(pool.path)
 
 
@@ -147,7 +148,7 @@ def _with_column(index: Index, name: str, values: Iterable[NDArray[Any]]) -> Ind
     suffix = f"{_ADDED}{max(numbers, default=0) + 1}"
     parts = add_column(index, name, suffix, index.cut(values))
     named = {each: of for each, of in index.named.items() if each != name}
-    return Index(index.folder, parts, index.stored, added=index.added | {name: suffix}, named=named)
+    return replace(index, parts=parts, added=index.added | {name: suffix}, named=named)
 
 
 def set_subset(pool: Pool, name: str, uids: Path) -> Pool:

@@ -24,17 +24,16 @@ import pyarrow as pa
 from PIL import Image
 
 from runners.data.build.build import PoolFolders
-from runners.data.build.new_shards import plan_shards, write_index, write_shards
+from runners.data.build.new_shards import plan_shards, write_index, write_pairs, write_shards
 from runners.data.index.parts import ROWS_PER_GROUP, Index
-from runners.data.index.selection import SUBSET_PREFIX, count_scored
-from runners.data.index.subset import Subset
+from runners.data.index.selection import SUBSET_PREFIX, Subset, count_scored
 from runners.data.index.writing import read_part
 from runners.data.pool.damage import DAMAGE_TOLERANCE, Damage, check_tolerance
 from runners.data.pool.describe import write_facts
 from runners.data.pool.pictures import DecodeError, open_image, to_rgb
 from runners.data.pool.pool import COPY_OF, Origin, Pool, copied_subset
 from runners.data.pool.reader import in_shard_order, read_once
-from runners.data.pool.shards import content_hash, write_sample
+from runners.data.pool.shards import content_hash
 from runners.host.workers import Workers
 from runners.store.place import PIECE, pieces_by_request
 from runners.store.shared_folder import SharedFolder
@@ -160,21 +159,22 @@ def _cut(stretches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
 def _fill(pool: Pool, side: int | None, file: IO[bytes], rows: pd.DataFrame, number: int) -> pd.DataFrame:
     """Write the pairs of a shard; see `Fill`."""
     images, damage = read_once(pool.place, rows)
-    captions = rows["caption"].tolist()
-    names = ("key", "offset", "length", "hash", "width", "height")
-    new = {name: rows[name].to_numpy().copy() for name in names}
+    new = {name: rows[name].to_numpy().copy() for name in ("hash", "width", "height")}
+    for row, caption in enumerate(rows["caption"] if side is not None else ()):
+        if row not in damage and (small := _resized(images[row], side)) is not None:
+            images[row], (new["width"][row], new["height"][row]) = small
+            new["hash"][row] = content_hash(images[row], caption)
+    said = [json.dumps(asdict(damage[row])) if row in damage else "" for row in range(len(rows))]
+    rows = rows.assign(**new, length=[*map(len, images)], kind=[*map(_kind_of, images)], damage=said)
     # Pairs of the smallest subset first: its column is the first, and lexsort's last key is the first one.
     members = [~rows[name].to_numpy() for name in rows.columns if name.startswith(SUBSET_PREFIX)]
-    for place, row in enumerate(np.lexsort(members[::-1]).tolist()):
-        image, key = images[row], f"{number:05d}{place:06d}"
-        if side is not None and row not in damage and (small := _resized(image, side)) is not None:
-            image, (new["width"][row], new["height"][row]) = small
-            new["hash"][row] = content_hash(image, captions[row])
-        kind = "png" if image.startswith(b"\x89PNG") else "webp" if image[8:12] == b"WEBP" else "jpg"
-        offsets = write_sample(file, key, {kind: image, "txt": captions[row].encode()})
-        new["key"][row], new["offset"][row], new["length"][row] = key, offsets[kind], len(image)
-    said = [json.dumps(asdict(damage[row])) if row in damage else "" for row in range(len(rows))]
-    return rows.assign(**new, damage=said)
+    order = np.lexsort(members[::-1])
+    keys = [f"{number:05d}{place:06d}" for place in range(len(rows))]
+    return write_pairs(file, rows.iloc[order], [images[row] for row in order], keys).sort_index()
+
+
+def _kind_of(image: bytes) -> str:
+    return "png" if image.startswith(b"\x89PNG") else "webp" if image[8:12] == b"WEBP" else "jpg"
 
 
 def _resized(content: bytes, side: int) -> tuple[bytes, tuple[int, int]] | None:

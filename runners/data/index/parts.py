@@ -38,7 +38,7 @@ class Part:
     file: str  # below the pool's folder, without ``.parquet``
     rows: int
     group: int = ROWS_PER_GROUP  # rows of each of its row groups but the last, which may be smaller
-    first_group: int = 0  # number of its first row group in the file
+    first_group: int = 0  # always 0: all row groups of a file are those of its part
     shards: Mapping[str, int] = field(default_factory=dict)
     added: Sequence[str] = ()  # columns that were added to it
 
@@ -170,8 +170,7 @@ class Index:
                 no_scores = np.full(rows, np.nan, np.float32)
                 return pa.array(np.zeros(rows, np.bool_) if name.startswith("in:") else no_scores)
             # Without threads: loader workers are forked, and Arrow's threads do not survive a fork.
-            numbers = [part.first_group + group for group in groups]
-            return opened.read_row_groups(numbers, [name], use_threads=False)[name]
+            return opened.read_row_groups(groups, [name], use_threads=False)[name]
         except (pa.ArrowException, OSError, KeyError) as error:
             raise ValueError(
                 f"{self.folder / file}, a part of the pool's index, is damaged ({error}); restore it, or "

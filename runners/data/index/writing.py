@@ -23,7 +23,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from runners.data.index.parts import ROWS_PER_GROUP, ROWS_PER_PART, Index, Part
-from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX
 from runners.store.copies import INDEX, SHARDS_AT, copied_from
 from runners.store.files import new_file
 
@@ -93,20 +92,6 @@ def read_part(folder: Path, file: str) -> tuple[Part, list[str]]:
         file=file, rows=facts.num_rows, group=facts.row_group(0).num_rows, shards=dict.fromkeys(shards, 0)
     )
     return part, opened.schema_arrow.names
-
-
-def index_of_files(files: Sequence[Path]) -> Index:
-    """Return tables of pairs in one folder as an index of their ``hash``, scores and named subsets."""
-    # Row groups of other writers may be large: one at a time.
-    parts = [
-        Part(file=file.stem, rows=rows, group=rows, first_group=number)
-        for file in files
-        for facts in [pq.read_metadata(file)]
-        for number, rows in enumerate(facts.row_group(each).num_rows for each in range(facts.num_row_groups))
-    ]
-    carried = ("hash", "score", SCORE_PREFIX, SUBSET_PREFIX)
-    names = [name for name in pq.read_schema(files[0]).names if name.startswith(carried)]
-    return Index(files[0].parent, parts, names)
 
 
 def index_of_pool(path: Path, facts: Mapping[str, Any]) -> Index:

@@ -7,8 +7,8 @@
     <pool>/pool.json            facts about the pool and its origin; written last: without it there is no pool
     <pool>/versions/            pool.json as it was before later shards were taken up
 
-Existing shards are indexed in place, in their own order (`runners.data.build.in_place`);
-`runners.data.build.build_pool` and `runners.data.build.write` write new ones.
+Existing shards are indexed in place, in their own order (`runners.data.build.source`);
+`runners.data.build.build_pool` writes new ones.
 """
 
 import json
@@ -25,8 +25,7 @@ from budgets.planning.facts import ColumnFacts, ScoreCost
 from budgets.quality import BY, NAMED, score_of_quality, without_spaces
 from budgets.quantity import format_share
 from runners.data.index.parts import Index
-from runners.data.index.selection import SCORE_PREFIX, select
-from runners.data.index.subset import Subset, kept_subset
+from runners.data.index.selection import SCORE_PREFIX, Subset, kept_subset, select
 from runners.data.index.writing import VERSIONS, index_of_pool
 from runners.data.pool.damage import DAMAGE_TOLERANCE
 from runners.store.copies import SHARDS_AT, copied_from

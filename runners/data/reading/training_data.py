@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from budgets.cost.strategy import Batch
-from runners.data.index.subset import Subset
+from runners.data.index.selection import Subset
 from runners.data.pool.damage import DAMAGE_TOLERANCE, Damage, check_tolerance
 from runners.data.pool.pool import Pool
 

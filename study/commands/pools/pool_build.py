@@ -102,7 +102,7 @@ def run(options: Namespace) -> int:
 
 def _kind_of(source: str, options: Namespace) -> str:
     """Return the kind of a source: ``embedded``, ``tars``, a ``table`` of images, or one of ``urls``."""
-    from runners.data.build.in_place import shards_at
+    from runners.data.build.source import shards_at
     from runners.data.build.table_file import columns_and_rows
 
     path = Path(source)
@@ -141,8 +141,7 @@ def _build_embedded(path: Path, pairs: str, seed: int) -> None:
 def _build(shared: "SharedFolder", source: str, kind: str, options: Namespace, site: "PoolSite") -> None:
     from runners.data.build.build import Build
     from runners.data.build.build_pool import build_pool
-    from runners.data.build.in_place import not_pairs
-    from runners.data.build.source import Columns, folders_of
+    from runners.data.build.source import Columns, folders_of, not_pairs
     from runners.store.location import Location
     from study.show.view import WorkProgress
 

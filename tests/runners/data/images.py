@@ -1,13 +1,15 @@
 """Pools of given pairs, and images of a pool's rows, for tests that compare them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from runners.data.build.write import PairSource, fill_pool
 from runners.data.pool.pool import Origin, Pool
 from runners.data.pool.reader import READ_COLUMNS, decode_rows
+from runners.embedded.embedded_pool import TrainingPairs, fill_pool
+from runners.embedded.pair import Pair
 from runners.store.files import new_folder
 
 
@@ -30,7 +32,10 @@ def captions(pool: Pool, rows: NDArray[np.int64]) -> list[str]:
 
 
 def write_pool(
-    path: Path, pairs: PairSource, scores: NDArray[np.float32] | None, origin: Origin | None = None
+    path: Path,
+    pairs: Sequence[Pair] | TrainingPairs,
+    scores: NDArray[np.float32] | None,
+    origin: Origin | None = None,
 ) -> Pool:
     """Write a new pool, named after its folder unless it has an origin."""
     with new_folder(path) as folder:

@@ -15,7 +15,7 @@ from torch import Tensor
 from budgets.machine_cache import CACHE
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
-from runners.data.build.in_place import not_indexed
+from runners.data.build.source import not_indexed
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import READ_COLUMNS, read_once, read_pairs
 from runners.data.pool.shards import close_shard, encode_image, write_sample

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from budgets.machine_cache import CACHE
-from runners.data.build import keep_pairs
+from runners.data.build import new_shards
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.build.known_scores import json_facts
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 def url(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the URL of tars, of which one has damage, in shards and parts of a few pairs."""
     monkeypatch.setattr("runners.data.build.build_pool.PAIRS_PER_SHARD", 64)
-    monkeypatch.setattr(keep_pairs, "ROWS_PER_PART", 2 * EACH)
+    monkeypatch.setattr(new_shards, "ROWS_PER_PART", 2 * EACH)
     (tmp_path / "driver").mkdir()
     monkeypatch.setenv(CACHE, str(tmp_path / "driver"))
     write_shards(tmp_path / "tars", range(SHARDS))

@@ -11,8 +11,8 @@ import pytest
 from runners.data.build import build_pool as module
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
-from runners.data.build.in_place import not_indexed
 from runners.data.build.info import info_lines
+from runners.data.build.source import not_indexed
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.pool.damage import NOT_READABLE
 from runners.data.pool.pool import Pool

@@ -11,9 +11,8 @@ import pytest
 
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
-from runners.data.build.in_place import not_indexed
 from runners.data.build.rescore import set_score, use_score
-from runners.data.build.source import Columns
+from runners.data.build.source import Columns, not_indexed
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.reader import read_pairs
@@ -204,7 +203,7 @@ def test_a_shard_without_any_new_pair_is_recorded(pool: Pool, source: Path) -> N
         close_shard(file)
     assert build(pool.path, source).left_out == {"unreadable image": 1}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("runners.data.build.scan.pairs_of", _stop)  # it is not read again
+        patch.setattr("runners.data.build.build.pairs_of", _stop)  # it is not read again
         assert build(pool.path, source).count == 2 * EACH
 
 

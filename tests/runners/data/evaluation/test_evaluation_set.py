@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runners.data.build.in_place import shards_of
+from runners.data.build.source import shards_of
 from runners.data.evaluation.evaluation_set import (
     EvaluationSet,
     describe_evaluation_set,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from runners.data.build import keep_pairs
+from runners.data.build import new_shards
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.build.known_scores import expression_scores, metadata_facts
@@ -55,7 +55,7 @@ def in_place(folder: Path) -> Pool:
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make parts of two shards, of row groups of 40 rows, and no pool small enough to be held in memory."""
-    monkeypatch.setattr(keep_pairs, "ROWS_PER_PART", 2 * EACH)
+    monkeypatch.setattr(new_shards, "ROWS_PER_PART", 2 * EACH)
     monkeypatch.setattr(writing, "ROWS_PER_GROUP", 40)
     monkeypatch.setattr(pool_file, "_FEW", 0)
 

@@ -10,8 +10,7 @@ import pytest
 
 from budgets.quality import count_available
 from runners.data.index import selection
-from runners.data.index.selection import bins, bins_of
-from runners.data.index.subset import BLOCK, Subset, subset_of
+from runners.data.index.selection import BLOCK, Subset, bins, subset_of
 from tests.runners.data.indexed import in_parts, rows_of
 
 COUNT = 1037
@@ -56,11 +55,10 @@ def test_subsets_are_what_sorting_everything_gives(
     coarse = index.assign(hash=index["hash"] % 50, score=np.where(index["score"] > 20, odd, -index["score"]))
     pool = in_parts(coarse)
     tenths = np.concatenate([*bins(pool, "score")])
-    assert np.array_equal(tenths, bins_of(coarse["score"].to_numpy("f"), coarse["hash"].to_numpy()))
+    ordered = coarse.sort_values(["score", "hash"], ascending=[False, True], kind="stable")
+    assert np.array_equal(tenths[ordered.index], np.arange(COUNT) * 10 // COUNT)
     for percent in (1, 10, 40, 70):
-        best = coarse.sort_values(["score", "hash"], ascending=[False, True], kind="stable")[
-            : count_available(COUNT, f"top{percent}")
-        ]
+        best = ordered[: count_available(COUNT, f"top{percent}")]
         found = selection.select(pool, size=None, quality=f"top{percent}").rows()
         assert found.tolist() == sorted(best.index)
         assert percent % 10 or np.array_equal(found, np.flatnonzero(tenths < percent / 10))

@@ -13,8 +13,8 @@ from PIL import Image
 
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
-from runners.data.build.in_place import not_indexed
 from runners.data.build.info import unreadable_lines
+from runners.data.build.source import not_indexed
 from runners.data.pool.damage import Damage, check_tolerance
 from runners.data.pool.pool import Pool
 from runners.data.pool.reader import read_pairs

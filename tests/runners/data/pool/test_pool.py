@@ -12,7 +12,7 @@ from PIL import Image
 
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
-from runners.data.build.in_place import not_indexed
+from runners.data.build.source import not_indexed
 from runners.data.index.selection import bins
 from runners.data.pool.pool import Pool
 from runners.data.pool.shards import content_hash

@@ -114,7 +114,7 @@ def test_a_stopped_build_continues_and_gives_the_same_bytes(user: Path, run: Run
     parts = {path: path.stat().st_mtime_ns for path in (user / "pools").rglob("parts/*")}
     assert parts
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("runners.data.build.scan.pairs_of", _stop)  # what was read is not read again
+        patch.setattr("runners.data.build.build.pairs_of", _stop)  # what was read is not read again
         run(command("--from icons.csv"))
     assert (user / "pools" / "icons" / "shards" / "00000.tar").read_bytes() == whole
     assert (user / "pools" / "icons" / "index/00000.parquet").read_bytes() == index
@@ -129,7 +129,7 @@ def test_a_full_disk_names_the_pool_and_the_same_command_continues(user: Path, r
         "command again to continue\n"
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("runners.data.build.scan.pairs_of", _stop)  # what was read is not read again
+        patch.setattr("runners.data.build.build.pairs_of", _stop)  # what was read is not read again
         run(command("--from icons.csv"))
     assert Pool.open(user / "pools" / "icons").count == PAIRS
 
