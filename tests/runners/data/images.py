@@ -1,6 +1,7 @@
 """Pools of given pairs, and images of a pool's rows, for tests that compare them."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from runners.data.pool.pool import Origin, Pool
 from runners.data.pool.reader import READ_COLUMNS, decode_rows
+from runners.data.pool.shards import encode_image
 from runners.embedded.embedded_pool import TrainingPairs, fill_pool
 from runners.embedded.pair import Pair
 from runners.store.files import new_folder
@@ -23,6 +25,15 @@ def read_images(
             f"cannot decode image {each.key} of shard {pool.place.path(each.shard)}: {each.reason}"
         )
     return images
+
+
+def members_of(pair: Pair, facts: Mapping[str, object]) -> dict[str, bytes]:
+    """Return the members of a pair's sample: file ending → content."""
+    return {
+        "png": encode_image(pair.image),
+        "txt": pair.caption.encode(),
+        "json": json.dumps(facts).encode(),
+    }
 
 
 def captions(pool: Pool, rows: NDArray[np.int64]) -> list[str]:

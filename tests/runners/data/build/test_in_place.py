@@ -5,7 +5,6 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from runners.data.build import build_pool as module
@@ -13,12 +12,12 @@ from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.build.info import info_lines
 from runners.data.build.source import not_indexed
-from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.pool.damage import NOT_READABLE
 from runners.data.pool.pool import Pool
 from tests.runners.data.build.test_damaged_sources import built, left_out, small
 from tests.runners.data.indexed import indexed
 from tests.runners.data.pool.test_pool import write_tar
+from tests.runners.data.whole_set import write_plain_set
 
 
 @pytest.mark.slow
@@ -132,9 +131,7 @@ def test_a_file_is_not_indexed_in_place(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_other_options_for_a_folder_that_is_indexed_are_refused(tmp_path: Path) -> None:
     write_tar(tmp_path / "x" / "0.tar", [small(n) for n in range(3)])
-    write_evaluation_set(
-        tmp_path / "sets" / "ev", EvaluationSet(images=np.zeros((1, 3, 16, 16), np.uint8), captions=(("a",),))
-    )
+    write_plain_set(tmp_path / "sets" / "ev")
     plain = Build(source=tmp_path / "x", in_place=True)
     without = replace(plain, evaluation=(tmp_path / "sets" / "ev",))
     build_pool(tmp_path / "x", plain, lambda *_: None)

@@ -13,14 +13,15 @@ from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.build.rescore import set_score, use_score
 from runners.data.build.source import Columns, not_indexed
-from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.reader import read_pairs
-from runners.data.pool.shards import close_shard, encode_image, write_sample
+from runners.data.pool.shards import encode_image
 from runners.embedded.embedded_pool import TrainingPairs
 from tests.runners.data.images import write_pool
 from tests.runners.data.index.test_index import EACH, in_place, write_shards
 from tests.runners.data.indexed import column
+from tests.runners.data.pool.test_pool import write_tar
+from tests.runners.data.whole_set import write_plain_set
 
 pytestmark = pytest.mark.slow
 
@@ -129,15 +130,7 @@ def test_another_source_or_other_options_are_refused(pool: Pool, source: Path, t
         ValueError, match=rf"^{pool.path} was built with --score similarity, not clip: repeat the first"
     ):
         build(pool.path, source, columns=Columns(score="clip"))
-    write_evaluation_set(
-        tmp_path / "shapes",
-        EvaluationSet(
-            images=np.zeros((2, 3, 8, 8), np.uint8),
-            labels=np.arange(2),
-            classnames=("a", "b"),
-            templates=("{c}",),
-        ),
-    )
+    write_plain_set(tmp_path / "shapes")
     with pytest.raises(ValueError, match=rf"^{pool.path} was built with --without none, not shapes"):
         build(pool.path, source, evaluation=[tmp_path / "shapes"])
     write_shards(tmp_path / "other", range(3))
@@ -198,9 +191,7 @@ def test_a_table_that_was_touched_is_the_same_and_one_with_other_rows_is_an_erro
 
 
 def test_a_shard_without_any_new_pair_is_recorded(pool: Pool, source: Path) -> None:
-    with (source / "empty.tar").open("wb") as file:
-        write_sample(file, "1", {"png": b"no image", "txt": b"a picture", "json": b"{}"})
-        close_shard(file)
+    write_tar(source / "empty.tar", [("1", {"png": b"no image", "txt": b"a picture", "json": b"{}"})])
     assert build(pool.path, source).left_out == {"unreadable image": 1}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("runners.data.build.build.pairs_of", _stop)  # it is not read again

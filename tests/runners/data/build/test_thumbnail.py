@@ -11,6 +11,7 @@ from PIL import Image, ImageFilter
 from runners.data.build.thumbnail import ALIKE, SAME, EvaluationImages, file_hash, thumbnail_of
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
 from runners.embedded.bank import load_bank
+from tests.runners.data.whole_set import write_plain_set
 
 _SIDE = 96
 
@@ -71,9 +72,7 @@ def test_images_of_a_set_are_found_in_other_files_and_other_drawings_are_not(
 
 
 def test_a_file_that_cannot_be_decoded_is_recognised_by_its_bytes_alone(tmp_path: Path) -> None:
-    write_evaluation_set(
-        tmp_path / "ev", EvaluationSet(images=np.zeros((1, 3, 16, 16), np.uint8), captions=(("a",),))
-    )
+    write_plain_set(tmp_path / "ev")
     shard = tmp_path / "ev" / "test" / "0.tar"
     content = shard.read_bytes().replace(b"IHDR", b"IHDX")
     shard.write_bytes(content)

@@ -1,6 +1,5 @@
 """Writing of a pool: deterministic bytes, complete or absent, best pairs first."""
 
-import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -115,19 +114,8 @@ def test_an_existing_folder_is_never_overwritten(pool: Pool) -> None:
     assert (pool.path / "pool.json").read_bytes() == before
 
 
-def test_scores_must_match_pairs_in_number(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"one score each; found 5 pairs, scores of shape \(4,\)"):
-        write_pool(tmp_path / "p", TrainingPairs(seed=0, count=5), np.zeros(4, np.float32))
-
-
-def test_pool_without_pairs_raises(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="0 pairs"):
-        write_pool(tmp_path / "p", [], None)
-
-
-def test_pool_json_is_plain_and_complete(pool: Pool) -> None:
-    facts = json.loads((pool.path / "pool.json").read_text(encoding="utf-8"))
-    assert facts["count"] == 503
-    assert facts["provenance"]["seed"] == 3
-    assert facts["provenance"]["noise"] == "mild"
-    assert facts["fingerprint"] == pool.fingerprint
+@pytest.mark.parametrize("count", [5, 0])
+def test_pairs_need_a_score_each_and_a_pool_needs_pairs(tmp_path: Path, count: int) -> None:
+    scores = np.zeros(4, np.float32) if count else None
+    with pytest.raises(ValueError, match=rf"one score each; found {count} pairs, scores of shape"):
+        write_pool(tmp_path / "p", TrainingPairs(seed=0, count=count), scores)

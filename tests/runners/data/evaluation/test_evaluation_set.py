@@ -9,14 +9,13 @@ import pytest
 
 from runners.data.build.source import shards_of
 from runners.data.evaluation.evaluation_set import (
-    EvaluationSet,
     describe_evaluation_set,
     split_shards,
     write_evaluation_set,
 )
 from runners.data.evaluation.evaluation_suite import found_sets
 from runners.data.pool.pool import Pool
-from runners.data.pool.shards import close_shard, encode_image, write_sample
+from runners.data.pool.shards import encode_image
 from runners.data.pool.tokenizer import tokenizer
 from runners.embedded.bank import load_bank
 from runners.embedded.embedded_pool import (
@@ -26,7 +25,8 @@ from runners.embedded.embedded_pool import (
     evaluation_counts,
     evaluation_set,
 )
-from tests.runners.data.whole_set import whole_set
+from tests.runners.data.pool.test_pool import write_tar
+from tests.runners.data.whole_set import whole_set, write_plain_set
 
 
 @pytest.mark.parametrize("name", ["held-out", "seen", "style", "validation"])
@@ -66,9 +66,7 @@ def test_retrieval_has_one_true_caption_an_image_and_none_twice(evaluation: Path
 
 def test_several_captions_per_image_are_stored_one_per_line(tmp_path: Path) -> None:
     captions = (("one", "two words"), ("three",))
-    write_evaluation_set(
-        tmp_path / "r", EvaluationSet(images=np.zeros((2, 3, 8, 8), np.uint8), captions=captions)
-    )
+    write_plain_set(tmp_path / "r", captions)
     assert whole_set(tmp_path / "r", 8).captions == captions
     facts = describe_evaluation_set(tmp_path / "r")
     assert (facts.images, facts.texts) == (2, 3)
@@ -145,8 +143,7 @@ def test_missing_set_raises(tmp_path: Path) -> None:
 
 
 def test_a_set_of_captions_without_its_type_is_an_error_that_says_what_to_write(tmp_path: Path) -> None:
-    captions = EvaluationSet(images=np.zeros((2, 3, 8, 8), np.uint8), captions=(("a",), ("b",)))
-    write_evaluation_set(tmp_path / "s", captions)
+    write_plain_set(tmp_path / "s")
     (tmp_path / "s" / "dataset_type.txt").unlink()
     with pytest.raises(ValueError, match=r"write the word retrieval into .*s/dataset_type\.txt"):
         describe_evaluation_set(tmp_path / "s")
@@ -268,10 +265,8 @@ def test_every_folder_of_shards_is_a_set_or_part_of_one(tmp_path: Path) -> None:
 
 def test_captions_of_held_out_shards_may_be_in_their_json(tmp_path: Path) -> None:
     image = encode_image(np.zeros((8, 8, 3), np.uint8))
-    with (tmp_path / "0.tar").open("wb") as shard:
-        for key, caption in (("0", b'{"caption": "a red\\n fox"}'), ("1", b'{"caption": "a blue fox"}')):
-            write_sample(shard, key, {"png": image, "json": caption})
-        close_shard(shard)
+    facts = (b'{"caption": "a red\\n fox"}', b'{"caption": "a blue fox"}')
+    write_tar(tmp_path / "0.tar", [(str(n), {"png": image, "json": each}) for n, each in enumerate(facts)])
 
     assert whole_set(tmp_path, 8).captions == (("a red fox",), ("a blue fox",))
 

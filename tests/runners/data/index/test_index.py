@@ -19,12 +19,13 @@ from runners.data.index.parts import Index
 from runners.data.index.selection import nth_values
 from runners.data.pool import pool as pool_file
 from runners.data.pool.pool import Pool, Scorer
-from runners.data.pool.shards import close_shard, encode_image, write_sample
 from runners.data.pool.tokenizer import vocabulary_of
 from runners.data.reading.training_data import Source
 from runners.data.reading.training_set import RowsByBlock
 from runners.embedded.embedded_pool import TrainingPairs
+from tests.runners.data.images import members_of
 from tests.runners.data.indexed import column
+from tests.runners.data.pool.test_pool import write_tar
 
 pytestmark = pytest.mark.slow
 
@@ -33,19 +34,16 @@ SHARDS, EACH = 6, 50
 
 def write_shards(folder: Path, numbers: range, seed: int = 8) -> None:
     """Write shards of pairs with scores and uids; the same numbers give the same shards."""
-    folder.mkdir(exist_ok=True)
     drawn = list(TrainingPairs(seed=seed, count=SHARDS * EACH))
     for number in numbers:
-        with (folder / f"{number}.tar").open("wb") as file:
-            for place, pair in enumerate(drawn[number * EACH : (number + 1) * EACH], number * EACH):
-                facts = {"similarity": place % 97 / 97, "uid": f"{place:032x}"}
-                members = {
-                    "png": encode_image(pair.image),
-                    "txt": pair.caption.encode(),
-                    "json": json.dumps(facts).encode(),
-                }
-                write_sample(file, f"{place:04d}", members)
-            close_shard(file)
+        samples = [
+            (
+                f"{place:04d}",
+                members_of(drawn[place], {"similarity": place % 97 / 97, "uid": f"{place:032x}"}),
+            )
+            for place in range(number * EACH, (number + 1) * EACH)
+        ]
+        write_tar(folder / f"{number}.tar", samples)
 
 
 def in_place(folder: Path) -> Pool:

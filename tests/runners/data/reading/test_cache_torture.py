@@ -18,12 +18,12 @@ from budgets.machine_cache import CACHE
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.pool.pool import Pool
-from runners.data.pool.shards import close_shard, encode_image, write_sample
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.store import place
 from runners.store.cache import CACHE_SIZE
 from runners.store.location import Location
-from tests.runners.data.images import read_images
+from tests.runners.data.images import members_of, read_images
+from tests.runners.data.pool.test_pool import write_tar
 from tests.runners.store.bucket import Bucket
 
 pytestmark = pytest.mark.slow
@@ -44,11 +44,8 @@ def pools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path
     paths = []
     for seed in (1, 2):
         shard = tmp_path / f"{seed}.tar"
-        with shard.open("wb") as file:
-            for number, pair in enumerate(TrainingPairs(seed=seed, count=PAIRS)):
-                members = {"png": encode_image(pair.image), "txt": pair.caption.encode(), "json": b"{}"}
-                write_sample(file, f"{number:03d}", members)
-            close_shard(file)
+        pairs = enumerate(TrainingPairs(seed=seed, count=PAIRS))
+        write_tar(shard, [(f"{number:03d}", members_of(pair, {})) for number, pair in pairs])
         Location(bucket.url).put(shard, f"{seed}/0.tar")
         build = Build(source=tmp_path, url=f"{bucket.url}/{seed}", in_place=True)
         paths.append(build_pool(tmp_path / f"pool{seed}", build, lambda *_: None).path)

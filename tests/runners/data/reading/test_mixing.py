@@ -92,13 +92,6 @@ def test_mixed_order_does_not_depend_on_how_positions_are_split(
         before += count
 
 
-def test_pairs_that_are_seen_equally_often_are_all_seen_once_an_epoch() -> None:
-    counts = [300, 9_000, 41]
-    epochs = mixed_positions(seed=2, counts=counts, shares=counts, start=0, stop=3 * sum(counts))
-    for epoch in epochs.reshape(3, -1):
-        assert np.array_equal(np.sort(epoch), np.arange(sum(counts)))
-
-
 def test_pools_of_one_size_are_shuffled_apart() -> None:
     order = mixed_positions(seed=0, counts=[50, 50], shares=[1, 1], start=0, stop=100)
     assert not np.array_equal(order[order < 50], order[order >= 50] - 50)
