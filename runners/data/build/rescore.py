@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from budgets.names import unknown
+from runners.data.build.build import NOT_INDEXED
 from runners.data.build.known_scores import OF_PAIR
 from runners.data.index.merge import look_up
 from runners.data.index.parts import Index
@@ -76,11 +77,12 @@ def set_column(
     (pairs, width), which become float16. ``scorer`` is the model that computed them.
 
     Raises:
-        ValueError: The number of values is not that of the pairs, or a name is that of another column.
+        ValueError: The number of values is not that of the pairs, or a name is that of another column,
+            perhaps of one that tables of pairs have while shards are written.
     """
     index, known = pool.index, dict(pool.columns)
     for name, stretches in columns.items():
-        others = [each for each in index.columns if each not in known]
+        others = [*NOT_INDEXED, *(each for each in index.columns if each not in known)]
         if taken := next((each for each in others if each.lower() == name.lower()), None):
             raise ValueError(
                 f"{pool.copy_of or pool.path} has a column {taken}; choose another name than {name}"

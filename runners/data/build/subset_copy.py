@@ -160,8 +160,8 @@ def _fill(pool: Pool, side: int | None, file: IO[bytes], rows: pd.DataFrame, num
     """Write the pairs of a shard; see `Fill`."""
     images, damage = read_once(pool.place, rows)
     new = {name: rows[name].to_numpy().copy() for name in ("hash", "width", "height")}
-    for row, caption in enumerate(rows["caption"] if side is not None else ()):
-        if row not in damage and (small := _resized(images[row], side)) is not None:
+    for row, caption in enumerate(rows["caption"]):
+        if side is not None and row not in damage and (small := _resized(images[row], side)) is not None:
             images[row], (new["width"][row], new["height"][row]) = small
             new["hash"][row] = content_hash(images[row], caption)
     said = [json.dumps(asdict(damage[row])) if row in damage else "" for row in range(len(rows))]
