@@ -1,8 +1,7 @@
 """Use of slots and overhead per trial of the scheduler, with Ray on a simulated cluster.
 
 Without Ray, on a simulated clock (alone with ``--simulated``): 200 trials of 1 to 16 GPUs, 30× apart in
-length, on 4 and on 8 nodes of 8 GPUs; 100 trials on 8 nodes, on one of which each trial crashes; a trial of
-32 GPUs that crashes among narrower ones. Then Ray on a simulated cluster of two nodes of 4 GPUs: 100 trials
+length, on 4 and on 8 nodes of 8 GPUs. Then Ray on a simulated cluster of two nodes of 4 GPUs: 100 trials
 that sleep, 30× apart, a quarter of them on 4 GPUs, run in our order and first come, first served; then trials
 that do nothing; then a call by a rank on each node, and the same with Ray Train. The last lines are name,
 value, target, and pass or fail; the exit code is 1 when one fails. Seconds are wall time: run it on a quiet
@@ -35,7 +34,7 @@ import ray
 from ray.cluster_utils import Cluster as SimulatedCluster
 
 from benchmarks.measured import Result, at_least, at_most, verdict
-from benchmarks.simulated_schedule import Fate, mixed_widths, on_gpus, share_of_bound, simulate
+from benchmarks.simulated_schedule import mixed_widths, share_of_bound
 from runners.scheduling.backend import Backend, Job
 from runners.scheduling.cluster import LiveCluster
 from runners.scheduling.instructions import ScheduledTrial, Start
@@ -61,32 +60,6 @@ def sleeps() -> list[ScheduledTrial]:
         for number, (s, w) in enumerate(zip(lengths, widths, strict=True))
     ]
 
-
-def _fails_on(node: str, fate: Fate, _trial: str, on: tuple[str, ...], _start: int) -> Fate | None:
-    return fate if node in on else None
-
-
-def with_faults() -> list[Result]:
-    """Measure trials on 8 nodes, one of which fails, and of which one trial crashes."""
-    results = []
-    for after_s in (20.0, 60.0):
-        fail: Fate = after_s, "crashed"
-        run = simulate(mixed_widths(0, 100, 1, unit_s=450), 8, partial(_fails_on, "node0", fail))
-        others = run.retried.keys() - run.running_at(after_s, "node0")
-        name = f"node_that_fails_after_{after_s:.0f}_s"
-        results += [
-            at_most(f"{name}_given_up", len(run.given_up), 0),
-            # It is tried again with one trial after 10 min, 40 min and 160 min.
-            at_most(f"{name}_retried_beside_those_there", len(others), 3),
-        ]
-    lost_s, slowest = 0.8 * 3600, 0.0
-    for seed in range(MIXED_DRAWS):
-        tasks = [*mixed_widths(seed, 120, 1, 2, 4, 8, unit_s=2160), on_gpus("wide", 6 * 3600, 32)]
-        crash = simulate(
-            tasks, 8, lambda trial, _on, start: (lost_s, "crashed") if (trial, start) == ("wide", 1) else None
-        )
-        slowest = max(slowest, crash.makespan_s / (simulate(tasks, 8).makespan_s + lost_s))
-    return [*results, at_most("crash_of_32_gpus_makespan_over_lost_work", slowest, 1.05)]
 
 
 def run(backend: Backend, tasks: list[ScheduledTrial]) -> float:
@@ -181,7 +154,6 @@ def main() -> int:
         draws = (mixed_widths(seed, MIXED, 1, 2, 4, 8, 16) for seed in range(MIXED_DRAWS))
         share = min(share_of_bound(tasks, nodes) for tasks in draws)
         mixed.append(at_least(f"slots_busy_mixed_widths_{nodes}_nodes", share, 0.97))
-    mixed += with_faults()
     return verdict(mixed if options.simulated else mixed + over_ray(options.trials))
 
 

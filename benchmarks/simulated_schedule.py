@@ -30,10 +30,6 @@ class Run:
     left_out: list[LeaveOut] = field(default_factory=list)
     starts: dict[str, list[tuple[float, tuple[str, ...]]]] = field(default_factory=dict)
 
-    def running_at(self, time_s: float, node: str) -> set[str]:
-        """Return the trials whose first start was on a node and not after a time."""
-        first = {trial: starts[0] for trial, starts in self.starts.items()}
-        return {trial for trial, (at_s, nodes) in first.items() if at_s <= time_s and node in nodes}
 
 
 def simulate(

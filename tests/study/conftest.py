@@ -1,6 +1,7 @@
 """Fixtures: a small pool of a user, and studies of it that run in seconds."""
 
 import shlex
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -55,6 +56,21 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(tmp_path: Path, pool: Path) -> TinyStudy:
     """Return a study of one trial, declared and not run."""
     return TinyStudy(tmp_path, pool)
+
+
+@pytest.fixture(scope="session")
+def run_once(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyStudy:
+    """Return a study of two trials that has been run, for tests that leave it as it is or copy it."""
+    ran = TinyStudy(tmp_path_factory.mktemp("ran"), pool, seeds="0, 1")
+    ran.run("--quiet")
+    return ran
+
+
+@pytest.fixture
+def done(run_once: TinyStudy, tmp_path: Path) -> TinyStudy:
+    """Return a copy of a study of two trials that has been run."""
+    shutil.copytree(run_once.place, tmp_path / "done", copy_function=shutil.copyfile)
+    return TinyStudy(tmp_path / "done", run_once.pool, seeds="0, 1")
 
 
 @pytest.fixture

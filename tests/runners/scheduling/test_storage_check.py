@@ -1,4 +1,4 @@
-"""Nodes that do not see the storage, die as they look, or do not answer."""
+"""The view of a cluster: slots, waits for room, and nodes that do not see the storage, die or are silent."""
 
 import socket
 from collections.abc import Mapping
@@ -8,16 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from runners.scheduling import cluster as live_cluster
 from runners.scheduling import storage_check
 from runners.scheduling.backend import Ended, Job
 from runners.scheduling.cluster import LiveCluster
-from runners.scheduling.instructions import ScheduledTrial, Start
+from runners.scheduling.instructions import Retry, ScheduledTrial, Start
 from runners.scheduling.local_backend import LocalBackend
-from runners.scheduling.nodes import Amounts
+from runners.scheduling.nodes import Amounts, Nodes
 from runners.scheduling.schedule import Schedule
 from runners.scheduling.storage_check import Seen, StorageCheck
 from runners.store.location import Location
 from tests.runners.scheduling import jobs
+
+ONE_CORE: Amounts = {"cpus": 1.0}
 
 
 class WithABlindNode(LocalBackend):
@@ -45,9 +48,8 @@ class WithADeadNode(LocalBackend):
 
 
 def test_node_that_died_does_not_need_to_see_the_storage(tmp_path: Path) -> None:
-    has = {"cpus": 1.0}
-    with WithADeadNode({"first": has, "dead": has}, modules=()) as backend:
-        storage = StorageCheck(backend, Seen(written=Location(tmp_path), read=()))
+    with WithADeadNode({"first": ONE_CORE, "dead": ONE_CORE}, modules=()) as backend:
+        storage = StorageCheck(backend, Seen(written=Location(tmp_path)))
 
         storage.require()
 
@@ -58,26 +60,25 @@ def test_node_that_died_does_not_need_to_see_the_storage(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_joining_node_without_the_storage_is_not_used(tmp_path: Path) -> None:
-    folder, has = tmp_path / "study", {"cpus": 1.0}
+    folder = tmp_path / "study"
     folder.mkdir()
     left_out: list[tuple[str, str]] = []
-    tasks = [ScheduledTrial(trial=trial, predicted_s=1, resources=has) for trial in ("a", "b", "c")]
+    tasks = [ScheduledTrial(trial=trial, predicted_s=1, resources=ONE_CORE) for trial in ("a", "b", "c")]
     schedule = Schedule(tasks, retries=0)
-    with WithABlindNode({"first": has}, folder) as backend:
-        storage = StorageCheck(
-            backend, Seen(written=Location(folder), read=()), lambda *message: left_out.append(message)
-        )
+    with WithABlindNode({"first": ONE_CORE}, folder) as backend:
+        place = Seen(written=Location(folder))
+        storage = StorageCheck(backend, place, lambda *message: left_out.append(message))
         storage.require()
         cluster = LiveCluster(backend, schedule, patience_s=0, storage_check=storage)
         cluster.look()
         assert schedule.instructions(None) == [Start(trial="a", nodes=("first",))]
 
-        backend.nodes()["blind"] = has
+        backend.nodes()["blind"] = ONE_CORE
         while not left_out:
             cluster.look()
             assert schedule.instructions(None) == []
             assert cluster.wait(0.1) == []
-        backend.nodes()["second"] = has
+        backend.nodes()["second"] = ONE_CORE
         while not (starts := schedule.instructions(None)):
             cluster.wait(0.1)
             cluster.look()
@@ -96,9 +97,8 @@ def test_a_node_joins_although_its_mark_cannot_be_removed(
     def away(_path: Path, *, missing_ok: bool = False) -> None:  # noqa: ARG001
         raise OSError("the storage is unreachable")
 
-    has = {"cpus": 1.0}
-    with LocalBackend({"here": has}, modules=()) as backend:
-        storage = StorageCheck(backend, Seen(written=Location(tmp_path), read=()))
+    with LocalBackend({"here": ONE_CORE}, modules=()) as backend:
+        storage = StorageCheck(backend, Seen(written=Location(tmp_path)))
         cluster = LiveCluster(backend, Schedule([], retries=0), patience_s=0, storage_check=storage)
         cluster.look()
         monkeypatch.setattr(Path, "unlink", away)
@@ -112,7 +112,7 @@ class WithCrashes(LocalBackend):
     """A node whose first processes die."""
 
     def __init__(self, crashes: int) -> None:
-        super().__init__({"here": {"cpus": 1.0}}, modules=())
+        super().__init__({"here": ONE_CORE}, modules=())
         self.left = crashes
 
     def start(self, job: Job) -> None:
@@ -123,7 +123,7 @@ class WithCrashes(LocalBackend):
 def test_a_node_whose_process_dies_is_asked_again_and_its_death_is_not_called_a_missing_folder(
     tmp_path: Path,
 ) -> None:
-    place = Seen(written=Location(tmp_path), read=())
+    place = Seen(written=Location(tmp_path))
     with WithCrashes(2) as backend:
         StorageCheck(backend, place).require()
     with WithCrashes(3) as backend, pytest.raises(ValueError, match=r"node here .*SIGKILL") as raised:
@@ -139,8 +139,44 @@ def test_a_node_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytes
             return []
 
     with (
-        Silent({"deaf": {"cpus": 1.0}}, modules=()) as backend,
+        Silent({"deaf": ONE_CORE}, modules=()) as backend,
         pytest.raises(ValueError, match="deaf: look"),
     ):
-        StorageCheck(backend, Seen(written=Location(tmp_path), read=())).require()
+        StorageCheck(backend, Seen(written=Location(tmp_path))).require()
     assert list(tmp_path.iterdir()) == [], "its mark is removed"
+
+
+def test_slots_are_summed_node_by_node() -> None:
+    nodes = {"a": {"cpus": 3.0}, "b": {"cpus": 3.0}, "c": {"cpus": 1.0}}
+    schedule = Schedule([ScheduledTrial(trial="x", predicted_s=1, resources={"cpus": 2})], retries=0)
+    seen = LiveCluster(LocalBackend(nodes), schedule, patience_s=0)
+    seen.look()
+    assert seen.slots == 2
+    assert seen.describe() == "2 trials at once on 3 nodes (2 × 3 cpus; 1 cpus)"
+
+
+def test_a_node_counts_once_in_each_slot_over_several_nodes() -> None:
+    for has, slots in (((16,), 0), ((24, 8), 1), ((16, 16), 2), ((8, 8, 8), 1), ((16, 8, 8), 2)):
+        nodes = Nodes()
+        nodes.see({f"n{number}": {"gpus": float(gpus)} for number, gpus in enumerate(has)})
+        assert nodes.slots({"gpus": 8.0}, 2) == slots, has
+
+
+def test_a_trial_without_a_node_does_not_end_the_run_while_another_waits_for_its_retry(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(live_cluster, "_LOOK_S", 0.0)
+    narrow = ScheduledTrial(trial="narrow", predicted_s=9, resources=ONE_CORE)
+    wide = ScheduledTrial(trial="wide", predicted_s=1, resources={"cpus": 9})
+    schedule = Schedule([narrow, wide], retries=1)
+    seen = LiveCluster(LocalBackend({"here": ONE_CORE}), schedule, patience_s=0)
+    schedule.see_nodes({"here": ONE_CORE})
+    assert schedule.instructions(None) == [Start(trial="narrow", nodes=("here",))]
+
+    schedule.crash("narrow")
+    seen.look()
+    retry, start = schedule.instructions(None)
+    assert (retry, start) == (Retry(trial="narrow"), Start(trial="narrow", nodes=("here",)))
+    schedule.finish("narrow")
+    with pytest.raises(ValueError, match="no node has room for a trial of 9 cpus"):
+        seen.look()

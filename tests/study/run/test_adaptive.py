@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ import pytest
 
 from analysis.design.course import CHOSEN
 from analysis.report.report_tables import attempts
+from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
 from runners.trials.trial_files import Outcome, write_outcome
@@ -34,10 +37,18 @@ class MadeUpTraining:
         self.stop_after, self.again, self.trials = stop_after, again, 0
 
     def __call__(self, job: TrialJob) -> Outcome:
-        trial = job.trial
         self.trials += 1
         if self.trials == self.stop_after:
             os.kill(os.getpid(), signal.SIGTERM)
+        timing = {"wall_s": 0.1, "train_s": 0.1, "samples_per_s": 1000.0, "damaged_pairs": 0}
+        outcome = Outcome(row=self.row(job.trial), timing=timing)
+        job.folder.mkdir(parents=True, exist_ok=True)
+        write_table(job.folder / "curve.parquet", to_frame([], CURVE_COLUMNS))
+        write_outcome(job.folder, outcome)
+        return outcome
+
+    def row(self, trial: Trial) -> dict[str, Any]:
+        """Return the row of a trial's result, or raise ValueError if it fails."""
         if trial.attempt > 1 and self.again == "failed":
             raise ValueError("a broken pair")
         noise = np.random.default_rng(int(trial.first_id, 16)).standard_normal()
@@ -51,18 +62,13 @@ class MadeUpTraining:
         if trial.attempt > 1 and self.again == "diverged":
             row |= {"status": "diverged", "reason": "loss is not finite"}
             del row["held-out/top1"]
-        timing = {"wall_s": 0.1, "train_s": 0.1, "samples_per_s": 1000.0, "damaged_pairs": 0}
-        job.folder.mkdir(parents=True, exist_ok=True)
-        write_table(job.folder / "curve.parquet", to_frame([], CURVE_COLUMNS))
-        write_outcome(job.folder, Outcome(row=row, timing=timing))
-        return Outcome(row=row, timing=timing)
+        return row
 
 
-@pytest.fixture
-def tiny(tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch) -> TinyStudy:
-    """Return an adaptive study of 36 trials, whose training is made up."""
-    monkeypatch.setattr(site, "open_backend", lambda *_, **__: OneSlot())
-    monkeypatch.setattr(execution, "run_trial", MadeUpTraining())
+def adaptive(tiny: TinyStudy, patch: pytest.MonkeyPatch) -> TinyStudy:
+    """Declare an adaptive study of 36 trials, whose training is made up."""
+    patch.setattr(site, "open_backend", lambda *_, **__: OneSlot())
+    patch.setattr(execution, "run_trial", MadeUpTraining())
     tiny.declare(
         levels="5 GFLOP, 10 GFLOP, 20 GFLOP", seeds="0, 1, 2", strategies="clip, clip-crop-flip",
         architectures="mini-ViT-XXS-8, mini-ConvNeXt", more="design: adaptive\n",
@@ -70,12 +76,27 @@ def tiny(tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch) -> TinyStudy:
     return tiny
 
 
+@pytest.fixture
+def tiny(tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch) -> TinyStudy:
+    return adaptive(tiny, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def ran(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyStudy, str]:
+    """Return that study after its run, and what the run said."""
+    with pytest.MonkeyPatch.context() as patch:
+        whole = adaptive(TinyStudy(tmp_path_factory.mktemp("ran"), pool), patch)
+        return whole, whole.run()
+
+
 def chosen(tiny: TinyStudy) -> list[object]:
     return [event["trial"] for event in tiny.events("trial-chosen")]
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_design_chooses_from_the_grid_until_its_questions_are_answered(tiny: TinyStudy) -> None:
+def test_design_chooses_from_the_grid_until_its_questions_are_answered(
+    tiny: TinyStudy, ran: tuple[TinyStudy, str]
+) -> None:
     planned = tiny.says("plan")
     assert "adaptive design: the first round has 12 trials, " in planned
     assert "probably cost" in planned
@@ -84,7 +105,7 @@ def test_design_chooses_from_the_grid_until_its_questions_are_answered(tiny: Tin
     dry = tiny.says("run --dry-run")
     assert dry.startswith("36 trials: 24 not selected, 12 to run\n")
 
-    output = tiny.run()
+    tiny, output = ran
     assert "\n[ 1/12] mini-ViT-XXS-8 " in output
 
     results = tiny.table()
@@ -114,9 +135,9 @@ def test_design_chooses_from_the_grid_until_its_questions_are_answered(tiny: Tin
 
 @pytest.mark.usefixtures("undrawn")
 def test_the_newest_attempt_with_a_result_is_that_of_a_chosen_trial(
-    tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
+    tiny: TinyStudy, ran: tuple[TinyStudy, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tiny.run()
+    shutil.copytree(ran[0].folder, tiny.folder)
     first = str(chosen(tiny)[0])
     for options, how, code, told in (
         (f"--again {first}", "diverged", 0, "attempt 2: diverged (used)"),
@@ -159,11 +180,9 @@ def test_design_with_a_forecast_alone_asks_for_nothing_else(tiny: TinyStudy) -> 
 
 
 def test_study_that_stops_and_goes_on_makes_the_same_choices(
-    tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
+    tiny: TinyStudy, ran: tuple[TinyStudy, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tiny.run()
-    whole, choices = tiny.tables()["results.parquet"], chosen(tiny)
-    tiny.folder.rename(tiny.place / "whole")
+    whole, choices = ran[0].tables()["results.parquet"], chosen(ran[0])
 
     for after in (5, 8):  # within the first round, and in the second trial after it
         monkeypatch.setattr(execution, "run_trial", MadeUpTraining(stop_after=after))

@@ -10,12 +10,12 @@ import time
 import pandas as pd
 import pytest
 
-from runners.results import read_events
 from runners.scheduling.ray_backend.core import kill_node
 from tests.holding import hold, let_go
 from tests.root import ROOT
 from tests.study.ray_head import RAY, Head
 from tests.study.tiny_study import TinyStudy, ended
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.ray
 
@@ -78,27 +78,32 @@ def test_a_wrong_cluster_token_gives_one_clear_error(head: Head, tiny: TinyStudy
     assert time.monotonic() - before < 60
 
 
-def test_the_trials_of_a_removed_node_continue_elsewhere(tiny: TinyStudy, on_ray: Head) -> None:
-    tiny.declare(levels="30 GFLOP", seeds="0, 1")
+@pytest.mark.parametrize("leaves", [False, True], ids=["dies", "is left before it ends"])
+def test_the_trials_of_a_removed_node_continue_elsewhere(
+    tiny: TinyStudy, on_ray: Head, *, leaves: bool
+) -> None:
+    retries = "retries: 0" if leaves else "retries: 3"
+    tiny.declare(levels="30 GFLOP", seeds="0, 1", resources=f"checkpoint: 0.2 s, {retries}")
     hold(tiny.folder, step=60)
     with on_ray.joined() as node, tiny.start() as process:
-        deadline = time.monotonic() + 120
-        while len(tiny.at_work()) < 2:
-            assert process.poll() is None
-            assert time.monotonic() < deadline, "no trial began"
-            time.sleep(0.05)
-        started = read_events(tiny.folder / "events.jsonl").dropna(subset=["nodes"])
+        wait_for(lambda: len(tiny.at_work()) == 2 or process.poll() is not None)
         victim = node.node_id
-        assert [victim] in started["nodes"].tolist()
+        (there,) = (event["trial"] for event in tiny.events("trial-started") if event["nodes"] == [victim])
+        if leaves:  # as of a spot machine
+            said = tiny.says(f"stop --node {victim} --within 60s")
+            assert said.endswith(f"no trial runs on {victim} any more\n")
         kill_node(node)
         let_go(tiny.folder)
         ended(process)
 
-    assert "trial-retried" in tiny.event_names()
-    events = read_events(tiny.folder / "events.jsonl")
-    again = events[(events["event"] == "trial-started") & events["trial"].duplicated()]
-    assert victim not in {node for each in again["nodes"].iloc[1:] for node in each}
+    *_, again = tiny.events("trial-started")
+    assert again["trial"] == there
+    assert victim not in again["nodes"]
+    assert [event["trial"] for event in tiny.events("trial-left" if leaves else "trial-retried")] == [there]
+    assert not tiny.events("trial-retried" if leaves else "trial-left")
     assert tiny.settled()["spent"] == tiny.planned_flops()
+    if leaves:
+        assert tiny.settled()["wasted"] == 0
     disturbed = tiny.tables()
     tiny.folder.rename(tiny.place / "disturbed")
     tiny.run()

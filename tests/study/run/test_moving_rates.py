@@ -3,15 +3,17 @@
 import math
 import re
 import shutil
+from typing import Any
 
 import pandas as pd
 import pytest
 
+from budgets.planning.planned_trial import Trial
 from budgets.planning.tuning import Scores
 from budgets.quantity import format_flops
 from runners.scheduling.backend import Ended
 from runners.trials.meter import FlopCount, read_meter, write_meter
-from runners.trials.trial_files import Outcome, write_outcome
+from runners.trials.trial_files import Outcome
 from runners.trials.trial_job import TrialJob
 from study import Study
 from study.run import execution, site
@@ -26,15 +28,10 @@ pytestmark = pytest.mark.slow
 class BestRateFalls(MadeUpTraining):
     """Training whose best peak learning rate falls with the root of the compute."""
 
-    def __call__(self, job: TrialJob) -> Outcome:
-        outcome = super().__call__(job)
-        off = math.log(job.trial.lr_peak / (2e-3 * (job.trial.train_flops / 5e9) ** -0.5))
-        row = dict(outcome.row) | {
-            f"{name}/top1": 0.6 - 0.1 * off**2 for name in ("held-out", "validation")
-        } | {"validation/count": 2000.0}  # fmt: skip
-        changed = Outcome(row=row, timing=outcome.timing)
-        write_outcome(job.folder, changed)
-        return changed
+    def row(self, trial: Trial) -> dict[str, Any]:
+        off = math.log(trial.lr_peak / (2e-3 * (trial.train_flops / 5e9) ** -0.5))
+        top1 = {f"{name}/top1": 0.6 - 0.1 * off**2 for name in ("held-out", "validation")}
+        return super().row(trial) | top1 | {"validation/count": 2000.0}
 
 
 RATES = "fields: {lr_peak: [1e-3, 2e-3, 4e-3]}"

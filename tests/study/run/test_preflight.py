@@ -80,14 +80,24 @@ def test_kind_that_takes_two_nodes_computes_over_both(tiny: TinyStudy, two_nodes
     assert not list(tiny.folder.glob(".preflight*"))
 
 
-def test_kind_that_takes_more_nodes_than_there_are_is_named(tiny: TinyStudy) -> None:
-    tiny.declare(**OVER_TWO_NODES)
+@pytest.mark.parametrize(
+    ("resources", "lacks"),
+    [
+        (OVER_TWO_NODES["resources"], "there are no 2 nodes that have room for a trial of 1 cpus"),
+        ("cpus: 640", "no node has room for a trial of 640 cpus"),
+    ],
+)
+def test_kind_for_which_nodes_have_no_room_fails_as_its_run_would(
+    tiny: TinyStudy, resources: str, lacks: str
+) -> None:
+    tiny.declare(resources=resources)
 
     checks = check(tiny, code=1)
 
     (failed,) = [each for each in checks if each["verdict"] == "failed"]
-    assert failed["what"] == "mini-ViT-XXS-8 clip"
-    assert failed["found"].startswith("there are no 2 nodes that have room for a trial of ")
+    assert (failed["what"], failed["advice"]) == ("mini-ViT-XXS-8 clip", "see resources: in the declaration")
+    assert re.fullmatch(rf"{lacks}; nodes have: \d+ cpus", failed["found"])
+    assert failed["found"] in tiny.run(code=2)
 
 
 @pytest.mark.ray
@@ -125,15 +135,7 @@ def test_speeds_of_a_check_leave_calibrated_ones_at_every_width(tiny: TinyStudy)
     assert [each.strategy for each in kept.kinds[2:]] == ["siglip"]
 
 
-def test_kind_that_fits_on_no_node_fails_as_its_run_would(tiny: TinyStudy) -> None:
-    tiny.declare(resources="cpus: 640")
 
-    checks = check(tiny, code=1)
-
-    (failed,) = [each for each in checks if each["verdict"] == "failed"]
-    assert (failed["what"], failed["advice"]) == ("mini-ViT-XXS-8 clip", "see resources: in the declaration")
-    assert re.fullmatch(r"no node has room for a trial of 640 cpus; nodes have: \d+ cpus", failed["found"])
-    assert failed["found"] in tiny.run(code=2)
 
 
 def test_kinds_are_tried_on_nodes_with_room_for_them(tiny: TinyStudy) -> None:

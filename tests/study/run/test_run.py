@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import time
 import uuid
@@ -149,26 +148,6 @@ def in_session(leader: int) -> list[str]:
             state, _, _, session = path.read_text().rsplit(")", 1)[1].split()[:4]
             found += [path.parent.name] if int(session) == leader and state != "Z" else []
     return found
-
-
-def test_a_trial_that_fails_by_itself_is_reported_and_the_others_finish(tiny: TinyStudy, pool: Path) -> None:
-    tiny.pool = copy = Path(shutil.copytree(pool, tiny.place / "pool"))
-    tiny.declare(seeds="0, 1")
-    tiny.run()
-    shard = next((copy / "shards").glob("*.tar"))
-    content = bytearray(shard.read_bytes())
-    index = pd.read_parquet(copy / "index" / "00000.parquet")
-    for offset in index["offset"]:
-        content[offset : offset + 8] = b"no image"
-    shard.write_bytes(content)
-
-    tiny.declare(seeds="0, 1, 2")
-    output = tiny.run(code=1)
-
-    assert "FAILED" in output
-    assert "tolerated 0.10 %" in output
-    assert tiny.table()["status"].tolist() == ["finished", "finished", "failed"]
-    assert not tiny.reserved()
 
 
 def test_work_lost_to_a_crash_is_booked_and_the_budget_never_exceeded(tiny: TinyStudy) -> None:

@@ -1,22 +1,23 @@
 """A study with trunks, without Ray: the same results as without sharing, and every FLOP booked once."""
 
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from analysis.answers.cost import by_level, totals
+from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops
-from runners.results import AVERAGE, CURVE_COLUMNS, PHASE, plan_row, to_frame, write_table
+from runners.results import AVERAGE, PHASE
 from runners.results import TRUNK as TRUNK_PHASE
 from runners.store.files import write_json
 from runners.trials.meter import read_meter
-from runners.trials.trial_files import Outcome, drop_milestone, milestone, write_outcome
-from runners.trials.trial_job import TrialJob
+from runners.trials.trial_files import drop_milestone, milestone
 from study.run import books, execution, site
 from tests.progress import progress
 from tests.study.one_slot import OneSlot
+from tests.study.run.test_adaptive import MadeUpTraining
 from tests.study.tiny_study import EVALUATED, TRUNK, TinyStudy
 
 pytestmark = pytest.mark.slow
@@ -217,27 +218,26 @@ def test_trials_of_a_trunk_that_diverges_each_pay_what_they_train(tiny: TinyStud
     assert " finished, 0 to run" in tiny.says("run --dry-run")
 
 
-def made_up(job: TrialJob, *, fails: bool) -> Outcome:
-    """Return a made-up result; the shortest trial diverges or fails before its milestone."""
-    trial, steps = job.trial, job.trial.steps
-    job.folder.mkdir(parents=True, exist_ok=True)
-    short = trial.cell.level_flops == 5e9
-    if short and fails:
-        raise ValueError("a bug")
-    steps -= short * (steps - trial.milestone_step + 1)
-    flops = trial.train_flops_per_sample * trial.batch_size * steps
-    shared = trial.train_flops_per_sample * trial.shared_samples
-    row = plan_row(trial) | {
-        "steps": steps, "samples_seen": steps * trial.batch_size, "train_flops": float(flops),
-        "paid_flops": flops - shared, "precision": "fp32", "evaluation_version": 1, "reason": "",
-        "status": "diverged" if short else "finished", "train_loss": 1.0,
-    } | ({} if short else {"held-out/top1": 0.5, "held-out/count": 100.0})  # fmt: skip
-    outcome = Outcome(
-        row=row, timing={"wall_s": 0.1, "train_s": 0.1, "samples_per_s": 1e3, "damaged_pairs": 0}
-    )
-    write_table(job.folder / "curve.parquet", to_frame([], CURVE_COLUMNS))
-    write_outcome(job.folder, outcome)
-    return outcome
+class ShortestEndsEarly(MadeUpTraining):
+    """Training in which the shortest trial diverges or fails before its milestone, and others are equal."""
+
+    def __init__(self, *, fails: bool) -> None:
+        super().__init__()
+        self.fails = fails
+
+    def row(self, trial: Trial) -> dict[str, Any]:
+        row = super().row(trial) | {"held-out/top1": 0.5}
+        if trial.cell.level_flops != 5e9:
+            return row
+        if self.fails:
+            raise ValueError("a bug")
+        del row["held-out/top1"], row["held-out/count"]
+        samples = (trial.milestone_step - 1) * trial.batch_size
+        return row | {
+            "steps": trial.milestone_step - 1, "samples_seen": samples, "status": "diverged",
+            "train_flops": float(trial.train_flops_after(samples)),
+            "paid_flops": trial.paid_flops_after(samples),
+        }  # fmt: skip
 
 
 @pytest.mark.parametrize("design", ["full", "adaptive"])
@@ -247,7 +247,7 @@ def test_a_short_trial_that_ends_early_decides_nothing_about_longer_ones(
     tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch, design: str, more: str, ends: str
 ) -> None:
     monkeypatch.setattr(site, "open_backend", lambda *_, **__: OneSlot())
-    monkeypatch.setattr(execution, "run_trial", partial(made_up, fails=ends == "failed"))
+    monkeypatch.setattr(execution, "run_trial", ShortestEndsEarly(fails=ends == "failed"))
     tiny.declare(levels=LEVELS, training=TRUNK, seeds="0, 1", more=f"design: {design}\n{more}")
     code = int(ends == "failed")
 

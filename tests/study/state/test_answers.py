@@ -1,7 +1,6 @@
 """The answers of an adaptive study are kept beside its results, and made anew when these change."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -14,21 +13,17 @@ from analysis.cells.table import records, tidy
 from analysis.error_unit import PERCENT
 from analysis.labels import configuration_text
 from runners.results import read_table
-from study.declare.load import load_declaration
 from study.state import design
-from study.state.study import Study, find_study
-from tests.root import ROOT
+from study.state.study import Study
+from tests.study.tiny_study import shipped_copy
 
 KEPT = "answers.json"
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Study:
-    """Return a copy of the shipped adaptive study, without its report."""
-    folder = tmp_path / "small"
-    ignored = shutil.ignore_patterns("report", KEPT)
-    shutil.copytree(ROOT / "results" / "small", folder, ignore=ignored)
-    return find_study(load_declaration(folder / "study.yaml"), results=str(tmp_path), pools=None)
+    """Return a copy of the shipped adaptive study, without its answers."""
+    return shipped_copy("small", tmp_path, KEPT)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -16,19 +15,9 @@ from tests.study.tiny_study import TinyStudy
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def done(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyStudy:
-    """Return a study that has been run: two trials."""
-    done = TinyStudy(tmp_path_factory.mktemp("damaged"), pool, seeds="0, 1")
-    done.run("--quiet")
-    return done
-
-
 @pytest.fixture
-def tiny(done: TinyStudy, tmp_path: Path) -> TinyStudy:
-    """Return a copy of that study."""
-    shutil.copytree(done.place, tmp_path / "copy", copy_function=shutil.copyfile)
-    return TinyStudy(tmp_path / "copy", done.pool, seeds="0, 1")
+def tiny(done: TinyStudy) -> TinyStudy:
+    return done
 
 
 def test_finished_trials_without_results_are_paid_again_only_on_request(tiny: TinyStudy) -> None:

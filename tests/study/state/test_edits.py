@@ -10,6 +10,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -247,13 +248,12 @@ def _undrawn() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def done(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyStudy:
+def done(run_once: TinyStudy, tmp_path_factory: pytest.TempPathFactory) -> TinyStudy:
     """Return a study of two trials that has been run, beside another of other seeds."""
-    place = tmp_path_factory.mktemp("edited")
-    done = TinyStudy(place, pool, seeds="0, 1")
-    TinyStudy(place, pool, "other", seeds="2, 3").run("--quiet")
-    done.run("--quiet")
-    return done
+    place = tmp_path_factory.mktemp("edited") / "both"
+    shutil.copytree(run_once.place, place)
+    TinyStudy(place, run_once.pool, "other", seeds="2, 3").run("--quiet")
+    return TinyStudy(place, run_once.pool, seeds="0, 1")
 
 
 @pytest.fixture(scope="module")

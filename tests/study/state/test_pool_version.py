@@ -29,6 +29,20 @@ def growing(pool: Path, tmp_path: Path) -> Path:
     return index(tmp_path / "theirs").path
 
 
+@pytest.fixture
+def study(growing: Path, tmp_path: Path) -> Study:
+    """Return a study of them that has a folder."""
+    study = TinyStudy(tmp_path, growing).study
+    study.folder.mkdir(parents=True)
+    return study
+
+
+def grow(folder: Path) -> Pool:
+    """Add a shard, and index it."""
+    shutil.copytree(folder / "evaluation" / "retrieval" / "test", folder / "more")
+    return index(folder)
+
+
 def index(folder: Path) -> Pool:
     return build_pool(folder, Build(source=folder, in_place=True), lambda *_: None)
 
@@ -37,10 +51,10 @@ def ids(study: Study) -> dict[str, int]:
     return {trial.trial_id: trial.cell.subset_size for trial in plan_study(study).trials}
 
 
-def test_a_study_that_has_begun_goes_on_and_a_new_one_takes_all_pairs(growing: Path, tmp_path: Path) -> None:
-    study = TinyStudy(tmp_path, growing).study
+def test_a_study_that_has_begun_goes_on_and_a_new_one_takes_all_pairs(
+    growing: Path, study: Study, tmp_path: Path
+) -> None:
     before = ids(study)
-    study.folder.mkdir(parents=True)
     keep_pool_versions(study)
     assert pool_versions(study) == {"": Pool.open(growing).unranked}
     (trial,) = plan_study(study).trials
@@ -62,10 +76,7 @@ def test_a_study_that_has_begun_goes_on_and_a_new_one_takes_all_pairs(growing: P
     assert ids(study) == before
 
 
-def test_a_renamed_pool_keeps_its_version(growing: Path, pool: Path, tmp_path: Path) -> None:
-    study = TinyStudy(tmp_path, growing).study
-    study.folder.mkdir(parents=True)
-
+def test_a_renamed_pool_keeps_its_version(growing: Path, study: Study, pool: Path, tmp_path: Path) -> None:
     def mixed(**pools: Path) -> Study:
         sources: dict[str, DeclaredPool] = {
             name: DeclaredPool(path=str(path)) for name, path in pools.items()
@@ -77,8 +88,7 @@ def test_a_renamed_pool_keeps_its_version(growing: Path, pool: Path, tmp_path: P
 
     keep_pool_versions(mixed(web=growing))
     before = pool_versions(mixed(web=growing))["web"]
-    shutil.copytree(growing / "evaluation" / "retrieval" / "test", growing / "more")
-    assert index(growing).unranked != before
+    assert grow(growing).unranked != before
 
     assert pool_versions(mixed(mine=growing)) == {"mine": before}
     swapped = mixed(mine=growing, web=pool)  # another pool has its name now
@@ -90,13 +100,10 @@ def test_a_renamed_pool_keeps_its_version(growing: Path, pool: Path, tmp_path: P
     assert pool_versions(mixed(mine=moved)) == {"mine": before}
 
 
-def test_a_version_that_is_gone_is_one_clear_error(growing: Path, tmp_path: Path) -> None:
-    study = TinyStudy(tmp_path, growing).study
-    study.folder.mkdir(parents=True)
+def test_a_version_that_is_gone_is_one_clear_error(growing: Path, study: Study) -> None:
     keep_pool_versions(study)
-    shutil.copytree(growing / "evaluation" / "retrieval" / "test", growing / "more")
     (growing / "pool.json").unlink()
-    index(growing)
+    grow(growing)
     with pytest.raises(ValueError, match=r"index version \w+, .*\btiny\b"):
         plan_study(study)
     for damage in ("[]", "[" * 100_000):

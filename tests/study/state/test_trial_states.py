@@ -44,27 +44,25 @@ def unbook(tiny: TinyStudy, trial: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
-def test_an_unbooked_result_is_finished_for_every_command(tiny: TinyStudy) -> None:
-    tiny.declare(seeds="0, 1")
-    tiny.run()
-    before, book, plan = tiny.tables(), tiny.book(), tiny.plan
-    unbook(tiny, plan.trials[1].trial_id)
-    assert tiny.book() == book
+def test_an_unbooked_result_is_finished_for_every_command(done: TinyStudy) -> None:
+    before, book, plan = done.tables(), done.book(), done.plan
+    unbook(done, plan.trials[1].trial_id)
+    assert done.book() == book
 
-    assert tiny.says("run --dry-run").startswith("2 trials: 2 finished, 0 to run")
-    (level,) = tiny.status()["levels"]
+    assert done.says("run --dry-run").startswith("2 trials: 2 finished, 0 to run")
+    (level,) = done.status()["levels"]
     assert level == {"name": "3 GFLOP", "done": 2, "running": 0, "failed": 0, "waiting": 0, "left_out": 0}
-    assert "no trial is waiting" in tiny.says("status")
-    assert "lacks 1 trial" in tiny.says("report")
-    missing = (tiny.folder / "report" / "tables" / "missing.md").read_text()
+    assert "no trial is waiting" in done.says("status")
+    assert "lacks 1 trial" in done.says("report")
+    missing = (done.folder / "report" / "tables" / "missing.md").read_text()
     assert r"| 1 | finished; the next \`run\` adds it to the results |" in missing
     with Progress("held-out/top1", Console(file=io.StringIO(), force_terminal=True)) as progress:
-        progress.begin(tiny.folder, plan, spent_flops=0)
+        progress.begin(done.folder, plan, spent_flops=0)
         assert progress._levels()[0].done == 2  # noqa: SLF001 - what the bars are drawn of
 
-    tiny.run()
-    assert tiny.tables() == before
-    assert sum(tiny.settled().values()) == sum(trial.train_flops for trial in plan.trials)
+    done.run()
+    assert done.tables() == before
+    assert sum(done.settled().values()) == sum(trial.train_flops for trial in plan.trials)
 
 
 def test_every_stage_is_recognised(tmp_path: Path) -> None:

@@ -26,10 +26,8 @@ from tests.waiting import wait_for
 pytestmark = pytest.mark.slow
 
 
-def test_a_changed_declaration_runs_only_changed_trials_and_reports_the_old_ones(tiny: TinyStudy) -> None:
-    tiny.declare(seeds="0, 1")
-    tiny.run()
-    first = tiny.finished()
+def test_a_changed_declaration_runs_only_changed_trials_and_reports_the_old_ones(done: TinyStudy) -> None:
+    tiny, first = done, done.finished()
 
     # A level, a seed and a strategy more.
     tiny.declare(seeds="0, 1, 2", levels="3 GFLOP, 4 GFLOP", strategies="clip, slip")
