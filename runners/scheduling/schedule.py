@@ -94,7 +94,7 @@ class Schedule:
 
         Then the trials that wait for its milestone are to be replaced, as after `GiveUp`.
         """
-        record = self._running(trial)
+        record = self._record(trial)
         self._health.finished(self._nodes.uses[trial], self.now_s)
         self._leave(record, State.DONE, "finished")
         if milestone:
@@ -133,7 +133,7 @@ class Schedule:
         It is tried once more on other nodes, if there are others, and else given up. ``full`` is True if a
         GPU has too little memory, which others have no more of.
         """
-        record = self._running(trial)
+        record = self._record(trial)
         if full:
             self._give_up(record, "full", "failed")
         else:
@@ -144,7 +144,7 @@ class Schedule:
 
         If the trial has ``progressed`` further than before, the count of its crashes restarts.
         """
-        record = self._running(trial)
+        record = self._record(trial)
         self._nodes.leave_out(dead_nodes)
         if progressed:
             record.crashes, record.banned = 0, ""
@@ -156,7 +156,7 @@ class Schedule:
     def left(self, trial: str, *, dead_nodes: Collection[str] = ()) -> None:
         """Record that a running trial left through no fault of its own: its node was gone, for example."""
         self._nodes.leave_out(dead_nodes)
-        record = self._running(trial)
+        record = self._record(trial)
         self._leave(record, State.WAITING, "left its nodes")
         self._queue(record)
 
@@ -388,10 +388,7 @@ class Schedule:
         if not queue:
             del self._waiting[record.queue]
 
-    def _running(self, trial: str) -> Record:
-        return self._record(trial, State.RUNNING)
-
-    def _record(self, trial: str, state: State) -> Record:
+    def _record(self, trial: str, state: State = State.RUNNING) -> Record:
         if trial not in self._records:
             raise ValueError(f"no trial {trial} in this schedule")
         self._records[trial].require(state)

@@ -131,10 +131,9 @@ def run_on_copies(copies: Copies, job: TrialJob, run: Callable[[TrialJob], T]) -
                         process.kill()
             end = process.wait()
             notice.patiently(copy.push_last)
-            if end.how == "finished":
-                _drop_copies(local)
-    if end.how != "finished":
-        raise ProcessEnded(end.how, end.reason)
+            if end.how != "finished":
+                raise ProcessEnded(end.how, end.reason)
+            _drop_copies(local)
     result: T = pickle.loads(end.pickled)  # noqa: S301 - our own process's
     return result
 

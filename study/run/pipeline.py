@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.cells.table import records, tidy, used_attempts
+from analysis.cells.table import records
 from analysis.design.adaptive import Decision, decide
 from analysis.design.course import CHOSEN, COURSE
 from analysis.error_unit import ErrorUnit
@@ -28,7 +28,7 @@ from study.run.agenda import Agenda, agenda, lost_checkpoints, require_room
 from study.run.books import RunSummary
 from study.run.execution import Execution
 from study.state.book import read_book
-from study.state.design import ALL_SLOTS, answer_lines, choices_of, questions
+from study.state.design import ALL_SLOTS, answer_lines, choices_of, questions, trials_of
 from study.state.environment import environment
 from study.state.events import trials_of_event
 from study.state.kept_trunks import with_kept_trunks
@@ -74,13 +74,13 @@ class Chooser:
         state = len(outcomes), len(failures), len(running), -1 if room_flops is None else room_flops
         if state == self._state:
             return None
-        rows = to_frame([outcome.row for outcome in outcomes.values()], RESULT_COLUMNS)
-        used = used_attempts(rows, rows)
-        trials = tidy(used[used["trial"].isin(self.trials)], metric=self._study.declaration.metric)
+        declaration, choices = self._study.declaration, choices_of(tuple(self.trials.values()))
+        of_these = [each.row for what, each in outcomes.items() if what.partition("-")[0] in self.trials]
+        trials = trials_of(declaration, to_frame(of_these, RESULT_COLUMNS), choices)
         lost = {*failures, *outcomes} - set(trials.every["trial"])
         decision = decide(
-            trials, choices_of(tuple(self.trials.values())), ask=questions(self._study.declaration),
-            running=running, ended=lost, slots=slots, room_flops=room_flops,
+            trials, choices, ask=questions(declaration), running=running, ended=lost, slots=slots,
+            room_flops=room_flops,
         )  # fmt: skip
         if not decision.picks:
             self._state = state

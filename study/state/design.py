@@ -94,14 +94,17 @@ def not_chosen(declaration: Declaration, folder: Path, plan: pd.DataFrame) -> pd
     return ~plan["trial"].isin(chosen)
 
 
+def trials_of(declaration: Declaration, results: pd.DataFrame, grid: pd.DataFrame) -> Trials:
+    """Return the trials with a result, of which a design decides and status and answers tell."""
+    own = own_architectures(declaration.catalogue)
+    return tidy(as_planned(results, grid), metric=declaration.metric, own=own)
+
+
 def trials_so_far(study: Study, grid: pd.DataFrame) -> Trials | None:
-    """Return the trials with a result; None before the first."""
+    """Return the trials with a result so far; None before the first."""
     if not study.has(["results.parquet"]):
         return None
-    return tidy(
-        as_planned(study.read_table("results.parquet"), grid), metric=study.declaration.metric,
-        own=own_architectures(study.declaration.catalogue),
-    )  # fmt: skip
+    return trials_of(study.declaration, study.read_table("results.parquet"), grid)
 
 
 def answers(study: Study, grid: pd.DataFrame) -> list[dict[str, Any]]:

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.cells.table import Trials
+from analysis.design.adaptive import Decision, decide
 from analysis.design.course import CHOSEN
 from analysis.report.report_tables import attempts
 from budgets.planning.planned_trial import Trial
@@ -19,8 +21,9 @@ from budgets.quantity import format_flops
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
 from runners.trials.trial_files import Outcome, write_outcome
 from runners.trials.trial_job import TrialJob
-from study.run import execution, site
+from study.run import execution, pipeline, site
 from study.state.events import trials_of_event
+from tests.root import ROOT
 from tests.study.events import write_events
 from tests.study.one_slot import OneSlot
 from tests.study.tiny_study import EVALUATED, TinyStudy
@@ -177,6 +180,28 @@ def test_design_with_a_forecast_alone_asks_for_nothing_else(tiny: TinyStudy) -> 
     assert line.startswith("60 GFLOP: ")
     asked = {(one["kind"], one["flops"]) for event in tiny.events("design") for one in event["answers"]}
     assert asked == {("forecast", 60e9)}
+
+
+def test_a_design_knows_the_families_of_a_users_own_architectures(
+    tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tiny.place / "nets").mkdir()
+    for name, source in (("small", "mini-ViT-XXS-8"), ("large", "mini-ViT-XS-8")):
+        config = ROOT / "budgets" / "cost" / "catalogue" / f"{source}.json"
+        shutil.copy(config, tiny.place / "nets" / f"{name}.json")
+    tiny.declare(
+        levels="5 GFLOP, 10 GFLOP", architectures="small, large", lr_peak="2e-3, small: 2e-3, large: 2e-3",
+        more="catalogue: nets\ndesign: adaptive\n",
+    )  # fmt: skip
+    seen = list[Trials]()
+
+    def watched(trials: Trials, *choices: Any, **more: Any) -> Decision:  # noqa: ANN401 - those of `decide`
+        seen.append(trials)
+        return decide(trials, *choices, **more)
+
+    monkeypatch.setattr(pipeline, "decide", watched)
+    tiny.run()
+    assert {*seen[-1].every["family"]} == {"ViT"}
 
 
 def test_study_that_stops_and_goes_on_makes_the_same_choices(
