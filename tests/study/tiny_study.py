@@ -228,14 +228,13 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - whatever is in it
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def marked(mark: str) -> list[str]:
-    """Return the command lines of processes with a mark in their environment."""
+def in_session(leader: int) -> list[str]:
+    """Return the processes of a session that have not ended."""
     found = []
-    for process in Path("/proc").glob("[0-9]*"):
+    for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            if mark in (process / "environ").read_text(errors="replace"):
-                state = (process / "stat").read_text().rsplit(")", 1)[1].split()[0]
-                found += [] if state == "Z" else [(process / "cmdline").read_text().replace("\0", " ")]
+            state, _, _, session = path.read_text().rsplit(")", 1)[1].split()[:4]
+            found += [path.parent.name] if int(session) == leader and state != "Z" else []
     return found
 
 

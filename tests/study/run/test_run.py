@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import time
-import uuid
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS
 from runners.trials.trial_files import kept_steps
 from tests.holding import hold
-from tests.study.tiny_study import TinyStudy, ended, marked, read_json
+from tests.study.tiny_study import TinyStudy, ended, in_session, read_json
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
@@ -57,12 +56,13 @@ def test_every_strategy_learns_on_a_vit_and_on_a_cnn(tiny: TinyStudy) -> None:
 
 @pytest.mark.ray
 def test_the_same_declaration_gives_the_same_rows_with_a_ray_of_this_machine_and_without(
-    tiny: TinyStudy, mark: str
+    tiny: TinyStudy,
 ) -> None:
     tiny.declare(architectures="mini-ViT-XXS-8, mini-ConvNeXt", strategies="clip, slip")
 
-    output = ended(tiny.start())
-    wait_for(lambda: not marked(mark))  # the Ray that it started has ended
+    process = tiny.start(alone=True)
+    output = ended(process)
+    wait_for(lambda: not in_session(process.pid))  # the Ray that it started has ended
     with_ray = tiny.tables()
     tiny.folder.rename(tiny.place / "with")
     tiny.run()
@@ -71,11 +71,7 @@ def test_the_same_declaration_gives_the_same_rows_with_a_ray_of_this_machine_and
     assert tiny.tables() == with_ray
 
 
-@pytest.fixture
-def mark(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return a mark in the environment of the processes that the test starts."""
-    monkeypatch.setenv("STUDY_TEST_MARK", uuid.uuid4().hex)
-    return os.environ["STUDY_TEST_MARK"]
+
 
 
 @pytest.mark.ray
@@ -140,14 +136,7 @@ def test_a_signal_to_the_process_group_keeps_every_checkpoint_and_leaves_no_proc
     wait_for(lambda: not in_session(process.pid))
 
 
-def in_session(leader: int) -> list[str]:
-    """Return the processes of a session that have not ended."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            state, _, _, session = path.read_text().rsplit(")", 1)[1].split()[:4]
-            found += [path.parent.name] if int(session) == leader and state != "Z" else []
-    return found
+
 
 
 def test_work_lost_to_a_crash_is_booked_and_the_budget_never_exceeded(tiny: TinyStudy) -> None:

@@ -6,7 +6,6 @@ import os
 import pty
 import signal
 import sys
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from study.storage.lock import STOP
 from tests.holding import hold, let_go
 from tests.root import ROOT
 from tests.study import shown
-from tests.study.tiny_study import TRUNK, TinyStudy, ended, marked, read_json
+from tests.study.tiny_study import TRUNK, TinyStudy, ended, in_session, read_json
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
@@ -39,17 +38,13 @@ def quiet(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, byt
 
 @pytest.mark.parametrize("how", ["SIGTERM", "study stop"])
 def test_a_stopped_run_leaves_no_process_loses_nothing_and_continues_to_the_same_rows(
-    tiny: TinyStudy, quiet: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, how: str
+    tiny: TinyStudy, quiet: dict[str, bytes], how: str
 ) -> None:
-    mark = f"{uuid.uuid4()}"
     tiny.declare(**LONG)
     hold(tiny.folder, step=40)
-    with monkeypatch.context() as environment:
-        environment.setenv("STUDY_TEST_MARK", mark)
-        process = tiny.start("--backend", "local", alone=True)
-    with process:
+    with tiny.start("--backend", "local", alone=True) as process:
         wait_for(tiny.at_work)
-        assert len(marked(mark)) >= 3
+        assert len(in_session(process.pid)) >= 3
         if how == "study stop":
             printed = tiny.says("stop")
             assert printed.startswith(f"asked process {process.pid} on ")
@@ -60,7 +55,7 @@ def test_a_stopped_run_leaves_no_process_loses_nothing_and_continues_to_the_same
 
     assert "stopped by" in output
     assert how in output
-    wait_for(lambda: not marked(mark), seconds=60)
+    wait_for(lambda: not in_session(process.pid), seconds=60)
     let_go(tiny.folder)
     before, kept = tiny.finished(), tiny.at_work()
     assert tiny.says("run --dry-run").count("continues at") == len(kept)
@@ -96,20 +91,19 @@ def test_a_trial_that_can_not_leave_is_ended_before_the_limit_and_the_books_are_
 
 @pytest.mark.usefixtures("default_signals")
 def test_a_closed_terminal_stops_a_run_with_checkpoints(tiny: TinyStudy, quiet: dict[str, bytes]) -> None:
-    mark = f"{uuid.uuid4()}"
     tiny.declare(**LONG)
     hold(tiny.folder, step=40)
     words = ["run", str(tiny.declaration), "--results", str(tiny.place), "--backend", "local"]
     process, terminal = pty.fork()
     if process == 0:
         os.chdir(ROOT)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "STUDY_TEST_MARK": mark}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         os.execve(sys.executable, [sys.executable, "-m", "study", *words], environment)  # noqa: S606
     wait_for(lambda: os.read(terminal, 65_536) and tiny.at_work())
     os.close(terminal)
 
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 4
-    wait_for(lambda: not marked(mark), seconds=60)
+    wait_for(lambda: not in_session(process), seconds=60)
     let_go(tiny.folder)
     tiny.run()
     assert tiny.tables() == quiet

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.study.run.test_run import in_session, kill_part
-from tests.study.tiny_study import TinyStudy, ended
+from tests.study.run.test_run import kill_part
+from tests.study.tiny_study import TinyStudy, ended, in_session
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
