@@ -24,7 +24,7 @@ from runners.scheduling.local_backend import LocalBackend
 from runners.trials.measure_speed import measure_kind
 from runners.trials.throughput import Calibration, Throughput
 from runners.trials.trial_job import TrialJob
-from study.run.ensure_pools import ensure_pools
+from study.run.prepare_data import ensure_pools
 from study.run.study_preflight import run_tasks
 from study.show.lines import table_lines
 from study.state.environment import environment

@@ -12,7 +12,7 @@ from runners.store.files import new_folder
 from runners.trials.trial_files import WEIGHTS as TRAINED
 from runners.trials.trial_files import read_outcome, require_own_weights
 from study.declare.load import load_declaration
-from study.run.ensure_pools import ensure_pools
+from study.run.prepare_data import ensure_pools
 from study.state.plan_study import plan_study, select_trials
 from study.state.study import Study, find_study
 

@@ -14,9 +14,8 @@ from runners.store.files import locked
 from runners.trials.loggers import Loggers
 from study.run.agenda import agenda, agenda_lines, require_room, with_again
 from study.run.books import RunSummary
-from study.run.ensure_pools import ensure_pools, share_data
-from study.run.materialise import materialise
 from study.run.pipeline import Run, next_of_design
+from study.run.prepare_data import ensure_pools, materialise, share_data
 from study.run.run_tuning import tune_study, write_tuning
 from study.run.site import Site
 from study.show.progress import Guarded, Progress

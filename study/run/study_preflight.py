@@ -31,7 +31,7 @@ from runners.trials.preflight import (
     package_versions,
 )
 from runners.trials.throughput import Calibration, Throughput, read_calibration, slow_loading
-from study.run.ensure_pools import ensure_pools, share_data
+from study.run.prepare_data import ensure_pools, share_data
 from study.state.plan_study import plan_study
 from study.state.study import Study, needs, trial_job
 from study.state.subset_copies import amplification_lines

@@ -22,9 +22,8 @@ def run(options: Namespace) -> int:
         ValueError: The study declares no copies, or a pool can't be copied.
     """
     from budgets.declaration.declaration import require_runnable
-    from study.run.ensure_pools import ensure_pools
-    from study.run.materialise import materialise
     from study.run.pool_site import PoolSite
+    from study.run.prepare_data import ensure_pools, materialise
     from study.show.progress import Progress
     from study.state.plan_study import plan_study
 

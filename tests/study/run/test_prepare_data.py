@@ -1,27 +1,34 @@
-"""Copies of subsets in a study: said by the plan, made by the run, read by the trials."""
+"""Data of a run: pools built once, and copies of subsets: said by the plan, made by the run, read by trials."""
 
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from budgets.machine_cache import CACHE
 from runners.data.build.rescore import set_score
 from runners.data.pool import pool as pool_file
 from runners.data.pool.pool import Pool, Scorer
+from runners.embedded import scorer
 from runners.embedded.embedded_pool import build_embedded_pool
+from runners.results import plan_row
 from runners.store.location import Location
-from study.run.ensure_pools import share_data
-from study.state.study import trial_job
+from runners.trials.trial_files import Outcome, file_digest, write_outcome
+from study.run.export_trial import export_trial
+from study.run.prepare_data import ensure_pools, share_data
+from study.state.plan_study import plan_study
+from study.state.study import Study, trial_job
 from tests.root import ROOT
 from tests.runners.store.bucket import Bucket
 from tests.study.conftest import Run
-from tests.study.tiny_study import TinyStudy
+from tests.study.tiny_study import TinyStudy, study_of
+from tests.waiting import wait_for
 
-pytestmark = pytest.mark.slow
 TOP = ("quality: [top50]", "quality: [top10 by mine, all]")
 
 
@@ -55,6 +62,7 @@ main(sys.argv[1:])
 """A command that kills itself when the first shard of a copy is written."""
 
 
+@pytest.mark.slow
 def test_trials_on_a_copy_have_the_same_ids_and_weights_and_a_killed_copy_continues(
     tmp_path: Path, scattered: Path
 ) -> None:
@@ -82,6 +90,7 @@ def test_trials_on_a_copy_have_the_same_ids_and_weights_and_a_killed_copy_contin
     assert "copied pairs" not in study.run(f"--pools {study.place}"), "made once"
 
 
+@pytest.mark.slow
 def test_resized_images_are_other_trials_on_a_copy_in_the_bucket_that_a_command_can_make(
     tmp_path: Path, scattered: Path, bucket: Bucket, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +123,7 @@ def test_resized_images_are_other_trials_on_a_copy_in_the_bucket_that_a_command_
     assert "tiny declares no copies: materialise_from and" in refused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_bucket", [False, True])
 def test_subsets_of_large_pools_are_chosen_by_the_driver_for_all_nodes(
     tmp_path: Path, scattered: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, *, in_bucket: bool
@@ -132,3 +142,69 @@ def test_subsets_of_large_pools_are_chosen_by_the_driver_for_all_nodes(
     chosen = Pool.open(scattered).subset(size=part.pairs, quality=part.quality, shared=shared)
 
     assert len(chosen) == part.pairs
+
+
+STUDY = """
+study: tiny
+pool: {embedded: {pairs: 512, seed: 3}}
+metric: held-out/top1
+budget: {levels: [5 GFLOP], study: 10 TFLOP}
+seeds: [0]
+grid: [{architectures: [mini-ViT-XXS-8]}]
+training: {batch_size: 16, lr_peak: {mini-ViT-XXS-8: 2e-3}}
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    """Return a study whose pool is not built."""
+    (tmp_path / "tiny.yaml").write_text(STUDY)
+    return study_of(tmp_path / "tiny.yaml")
+
+
+def test_a_second_run_waits_for_the_pool_that_the_first_one_builds(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = next(iter(study.declaration.sources.values())).embedded
+    assert pool is not None
+    building, go_on = threading.Event(), threading.Event()
+
+    def build(folder: Path, **_options: int) -> None:
+        assert not building.is_set(), "built twice"
+        building.set()
+        assert go_on.wait(60)
+        folder.mkdir()
+        (folder / "pool.json").touch()
+
+    monkeypatch.setattr(scorer, "build_scored_pool", build)
+    said: tuple[list[str], list[str]] = ([], [])
+    runs = [threading.Thread(target=ensure_pools, args=(study, each.append)) for each in said]
+    runs[0].start()
+    assert building.wait(60)
+    runs[1].start()
+    wait_for(lambda: said[1], seconds=60)
+    go_on.set()
+    for each in runs:
+        each.join()
+
+    assert said[1] == [f"another run is building the pool {pool.name}; waiting for it"]
+    assert "building the pool" in said[0][0]
+
+
+def test_the_export_of_a_trial_builds_the_pool_whose_words_it_needs(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (trial,) = plan_study(study).trials
+    folder = study.trial_folder(trial.trial_id)
+    folder.mkdir(parents=True)
+    row = plan_row(trial) | {"status": "finished", "reason": ""}
+    (folder / "curve.parquet").touch()
+    torch.save({"logit_scale": torch.ones(1)}, folder / "weights.pt")
+    write_outcome(folder, Outcome(row=row, timing={}, weights=file_digest(folder / "weights.pt")))
+
+    def build(_folder: Path, **_options: int) -> None:
+        raise ValueError("it is built")
+
+    monkeypatch.setattr(scorer, "build_scored_pool", build)
+    with pytest.raises(ValueError, match="it is built"):
+        export_trial(study, trial, tmp_path / "exported")
