@@ -140,9 +140,8 @@ class Study:
                 has only rows of such trials nor is rewritten by an active run.
         """
         path, declared, source = self.folder / name, self.folder / "study.yaml", None
-        if name in {"results.parquet", "tuning.parquet"} and self._are_results(
-            path, table := read_table(path)
-        ):
+        of_trials = name in {"results.parquet", "tuning.parquet"} and (self.folder / "trials").is_dir()
+        if of_trials and self._are_results(path, table := read_table(path)):
             return table
         if declared.exists() and active_run(self.folder) is None:
             source = _source(read_bytes(declared))
