@@ -4,6 +4,8 @@
 - With STUDY_TEST_SERVER, its trials are forked from the server of the tests, which has loaded torch already:
   loading it takes some 4 s, which would be most of the time of a command.
 - Its trials take no further step while a file says so (`tests.holding`).
+- With STUDY_WITNESS, each training step is a line of that file, written when the step draws its randomness, as
+  every strategy's step does once: a count that shares nothing with the project's own meter.
 """
 
 import gc
@@ -13,7 +15,7 @@ import time
 
 TYPE_CHECKING = False  # the module typing takes time
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
@@ -30,12 +32,12 @@ def _share(address: str) -> None:
     server.ensure_running = resource_tracker.ensure_running
 
 
-class _FindsWatch:
-    """Finds the module that looks after a running trial, and lets it read the file that holds it."""
+class _FindsChanged:
+    """Finds the modules that are changed here, and changes them once they are loaded."""
 
     @staticmethod
     def find_spec(name: str, path: "Sequence[str] | None", _target: object = None) -> "ModuleSpec | None":
-        if name != "runners.trials.trial":
+        if name not in _CHANGES:
             return None
         from importlib.machinery import PathFinder  # noqa: PLC0415 - few processes need it
 
@@ -46,13 +48,14 @@ class _FindsWatch:
 
         def exec_module(module: "ModuleType") -> None:
             load(module)
-            _let_read(module)
+            _CHANGES[name](module)
 
         vars(spec.loader)["exec_module"] = exec_module
         return spec
 
 
 def _let_read(module: "ModuleType") -> None:
+    """Let the module that looks after a running trial read the file that holds it."""
     after = module.Watch.after_step
 
     def after_step(self: "Watch", done: int, **seconds: float) -> None:
@@ -73,7 +76,38 @@ def _is_held(watch: "Watch", done: int) -> bool:
     return done >= step and seed in (seeds or [seed])
 
 
+def _note(word: str) -> None:
+    descriptor = os.open(os.environ["STUDY_WITNESS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    os.write(descriptor, f"{word} {os.getpid()}\n".encode())
+    os.close(descriptor)
+
+
+def _watch_steps(module: "ModuleType") -> None:
+    original = module.step_generator
+
+    def step_generator(seed: int, step: int, *, rank: int) -> object:
+        _note("computed")
+        return original(seed, step, rank=rank)
+
+    vars(module)["step_generator"] = step_generator
+
+
+def _watch_meter(module: "ModuleType") -> None:
+    original = module.Meter.add
+
+    def add(meter: object, *, train_flops: int = 0, evaluation_flops: int = 0) -> None:
+        if train_flops:
+            _note("announced")  # so that a kill between the meter and the step can be told
+        original(meter, train_flops=train_flops, evaluation_flops=evaluation_flops)
+
+    module.Meter.add = add
+
+
+_CHANGES: "dict[str, Callable[[ModuleType], None]]" = {"runners.trials.trial": _let_read}
+if "STUDY_WITNESS" in os.environ:
+    _CHANGES |= {"runners.training.train": _watch_steps, "runners.trials.meter": _watch_meter}
+
 gc.set_threshold(50_000, 20)
-sys.meta_path.insert(0, _FindsWatch)
+sys.meta_path.insert(0, _FindsChanged)
 if "STUDY_TEST_SERVER" in os.environ:
     _share(os.environ["STUDY_TEST_SERVER"])

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from runners.host.process import load_ahead
+from tests import child_processes
 from tests.root import ROOT
 
-WITNESS = Path(__file__).parent / "witness"
 STUDY = """
 study: {name}
 pool: {{path: {pool}}}
@@ -43,7 +43,7 @@ _NOTICE_SHARE = 0.15
 def main(words: list[str]) -> None:
     """Run the study undisturbed, and again with kills."""
     folder, kills, seed = Path(words[0]), int(words[1]), int((*words, "0")[2])
-    os.environ.update({"PYTHONPATH": f"{WITNESS}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"})
+    os.environ.update({"PYTHONPATH": f"{child_processes.FOLDER}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"})
     context = multiprocessing.get_context("forkserver")
     os.environ["STUDY_WITNESS"] = str(folder / "witness")
     load_ahead("study.run.pipeline", "runners.trials.trial", "runners.scheduling.local_backend")
