@@ -61,7 +61,6 @@ def sleeps() -> list[ScheduledTrial]:
     ]
 
 
-
 def run(backend: Backend, tasks: list[ScheduledTrial]) -> float:
     """Run tasks in the schedule's order, as a study does, and return the seconds taken."""
     began = time.perf_counter()

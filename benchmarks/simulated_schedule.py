@@ -31,7 +31,6 @@ class Run:
     starts: dict[str, list[tuple[float, tuple[str, ...]]]] = field(default_factory=dict)
 
 
-
 def simulate(
     tasks: Iterable[ScheduledTrial],
     nodes: int,

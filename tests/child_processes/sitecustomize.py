@@ -4,8 +4,8 @@
 - With STUDY_TEST_SERVER, its trials are forked from the server of the tests, which has loaded torch already:
   loading it takes some 4 s, which would be most of the time of a command.
 - Its trials take no further step while a file says so (`tests.holding`).
-- With STUDY_WITNESS, each training step is a line of that file, written when the step draws its randomness, as
-  every strategy's step does once: a count that shares nothing with the project's own meter.
+- With STUDY_WITNESS, each training step is a line of that file, written when the step draws its randomness,
+  which every strategy's step does once: a count that shares nothing with the project's own meter.
 """
 
 import gc

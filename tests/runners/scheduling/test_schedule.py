@@ -213,9 +213,6 @@ def test_trial_without_budget_waits_and_is_given_up_when_no_room_can_come() -> N
     assert schedule.over
 
 
-
-
-
 def test_trial_that_an_earlier_run_reserved_needs_no_room() -> None:
     schedule = schedule_of(task("x", 3, paid_flops=60, reserved=True), task("y", 2, paid_flops=50))
     assert schedule.promised_flops == 50

@@ -135,9 +135,6 @@ def test_speeds_of_a_check_leave_calibrated_ones_at_every_width(tiny: TinyStudy)
     assert [each.strategy for each in kept.kinds[2:]] == ["siglip"]
 
 
-
-
-
 def test_kinds_are_tried_on_nodes_with_room_for_them(tiny: TinyStudy) -> None:
     tiny.declare(strategies="clip, siglip", resources="cpus: 2")
     tried: dict[str, tuple[str, ...]] = {}

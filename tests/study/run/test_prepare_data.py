@@ -1,4 +1,4 @@
-"""Data of a run: pools built once, and copies of subsets: said by the plan, made by the run, read by trials."""
+"""Data of a run: pools are built once; copies of subsets are planned, made by the run, and read by trials."""
 
 import signal
 import subprocess

@@ -71,9 +71,6 @@ def test_the_same_declaration_gives_the_same_rows_with_a_ray_of_this_machine_and
     assert tiny.tables() == with_ray
 
 
-
-
-
 @pytest.mark.ray
 def test_a_ray_of_this_machine_that_dies_is_started_anew_once(tiny: TinyStudy) -> None:
     tiny.declare(levels="600 GFLOP")
@@ -134,9 +131,6 @@ def test_a_signal_to_the_process_group_keeps_every_checkpoint_and_leaves_no_proc
     for progress in begun:
         assert kept_steps(progress.parent) == read_json(progress)["samples_seen"] // 16
     wait_for(lambda: not in_session(process.pid))
-
-
-
 
 
 def test_work_lost_to_a_crash_is_booked_and_the_budget_never_exceeded(tiny: TinyStudy) -> None:

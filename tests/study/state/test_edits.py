@@ -31,19 +31,7 @@ pytestmark = pytest.mark.slow
 
 COMMANDS = ("status", "plan", "report", "recommend", "compare", "export", "run")
 _MOST_S = 300
-_VALUES: tuple[Any, ...] = (
-    None,
-    -1,
-    0.99,
-    1e308,
-    float("nan"),
-    float("inf"),
-    "x",
-    "\x1b[31m\n",
-    [],
-    {},
-    True,
-)
+_VALUES: tuple[Any, ...] = (None, -1, 0.99, 1e308, np.nan, np.inf, "x", "\x1b[31m\n", [], {}, True)
 
 Edit = Callable[[random.Random, Path, Path], None]
 """Random numbers, the file, another study's file of the same name or another file → edits the file."""
