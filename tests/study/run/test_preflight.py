@@ -114,8 +114,10 @@ def test_address_without_a_cluster_fails_the_first_check_before_a_pool_is_built(
     assert not list(tmp_path.iterdir())
 
 
-def test_speeds_of_a_check_leave_calibrated_ones_at_every_width(tiny: TinyStudy) -> None:
-    tiny.declare(strategies="clip, siglip")
+def test_kinds_are_tried_on_nodes_with_room_and_their_speeds_leave_calibrated_ones_at_every_width(
+    tiny: TinyStudy,
+) -> None:
+    tiny.declare(strategies="clip, siglip", resources="cpus: 2")
     calibrated = tuple(
         Throughput(
             architecture="mini-ViT-XXS-8", strategy="clip", batch_size=16, precision="bf16", steps=10,
@@ -126,17 +128,6 @@ def test_speeds_of_a_check_leave_calibrated_ones_at_every_width(tiny: TinyStudy)
     file = tiny.study.calibration
     file.parent.mkdir()
     Calibration(machine="here", device=None, side_by_side=1, kinds=calibrated).write(file)
-
-    check(tiny)
-
-    kept = read_calibration(file)
-    assert kept is not None
-    assert (kept.machine, kept.kinds[:2]) == ("here", calibrated)
-    assert [each.strategy for each in kept.kinds[2:]] == ["siglip"]
-
-
-def test_kinds_are_tried_on_nodes_with_room_for_them(tiny: TinyStudy) -> None:
-    tiny.declare(strategies="clip, siglip", resources="cpus: 2")
     tried: dict[str, tuple[str, ...]] = {}
 
     class Unequal(LocalBackend):
@@ -149,6 +140,13 @@ def test_kinds_are_tried_on_nodes_with_room_for_them(tiny: TinyStudy) -> None:
 
     assert {each.verdict for each in checks} <= {"ok", "slow"}
     assert tried["mini-ViT-XXS-8 clip"] == tried["mini-ViT-XXS-8 siglip"] == ("large",)
+    kept = read_calibration(file)
+    assert kept is not None
+    assert (kept.machine, kept.kinds[:2]) == ("here", calibrated)
+    assert [each.strategy for each in kept.kinds[2:]] == ["siglip"]
+
+
+
 
 
 def test_trials_to_which_a_rule_gives_other_resources_are_a_kind_of_their_own(tiny: TinyStudy) -> None:
