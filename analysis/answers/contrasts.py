@@ -1,21 +1,20 @@
 """Options along one part of the configuration, with the other parts fixed: which has the lowest error?
 
-Quality is compared in two ways. At an equal number of pairs: is purer data better? Within one pool, where a
-purer subset is a smaller one: how much of the pool should be kept? The second way is the quality trade; it
-compares the largest subset of each quality.
+Quality is compared in two ways. At an equal number of pairs: is purer data better? Within one pool
+(``analysis.belief.curves.compared``): how much of it should be kept? The second way is the quality trade.
 
 An option that was planned and not run yet takes part by its draws (``analysis.belief``), and each comparison
 lists the runs that it lacks. ``crossing`` follows the options over compute or data.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.arrays import Indices
+from analysis.belief import curves
 from analysis.belief.cell_draws import CellDraws
 from analysis.belief.verdict import Verdict, judge
 from analysis.cells.pareto import costs, undominated
@@ -26,44 +25,18 @@ from budgets.quantity import plural
 Lacking = dict[Any, tuple[int, int]]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Comparison:
-    """Cells that differ only along one axis, in their order along it, and the values of the other columns."""
+def compared(draws: CellDraws, axis: str) -> Iterator[tuple[dict[str, Any], Indices]]:
+    """Yield each group of at least two cells that differ along an axis alone, at one budget.
 
-    held: dict[str, Any]
-    positions: Indices
-
-
-def compared(draws: CellDraws, axis: str) -> list[Comparison]:
-    """Return every group of at least two cells that differ only along one axis, at one budget."""
-    others = [name for name in CONFIGURATION if name != axis]
-    found = [
-        Comparison(
-            held=dict(zip(["regime", "budget", *others], key, strict=True)),
-            positions=along_axis(draws, axis, positions),
-        )
-        for key, positions in draws.groups(["regime", "budget", *others])
-        if len(positions) > 1
-    ]
-    if axis != "quality":
-        return found
-    names, sizes = ["regime", "budget", "architecture", "strategy"], draws.column("subset_size")
-    largest = draws.cells.groupby([*names, "quality"])["subset_size"].idxmax().to_numpy(np.intp)
-    return found + [
-        Comparison(
-            held=dict(zip(names, key, strict=True)) | {"subset_size": POOL},
-            positions=along_axis(draws, "quality", largest[places]),
-        )
-        for key, places in draws.take(largest).groups(names)
-        if len(np.unique(sizes[largest[places]])) > 1
-    ]
-
-
-def along_axis(draws: CellDraws, axis: str, positions: Indices) -> Indices:
-    """Return positions of cells, ordered along an axis."""
+    Yields:
+        The columns of ``CELL`` that they share (`curves.compared`), and their positions in the order of the
+        axis.
+    """
     values = draws.cells[axis].to_numpy()
-    ordered = sorted(positions, key=lambda position: sort_key(axis, values[position]))
-    return np.asarray(ordered, dtype=np.intp)
+    for held, positions in curves.compared(draws.cells, axis):
+        if len(positions) > 1:
+            ordered = sorted(positions, key=lambda position: sort_key(axis, values[position]))
+            yield held, np.asarray(ordered, dtype=np.intp)
 
 
 def decide(here: CellDraws, axis: str, held: Mapping[str, Any]) -> Verdict:
@@ -78,31 +51,23 @@ def decide(here: CellDraws, axis: str, held: Mapping[str, Any]) -> Verdict:
     )  # fmt: skip
 
 
-def lacking(plan: pd.DataFrame | None, axis: str) -> dict[tuple[Any, ...], Lacking]:
+def _lacking(plan: pd.DataFrame, axis: str) -> dict[tuple[Any, ...], Lacking]:
     """Return the missing runs of each planned comparison along an axis, a column of ``CONFIGURATION``.
 
     Returns:
         Values of ``CELL``, with None for the axis → value along the axis → runs that have not ended, and all
         runs.
     """
-    found: dict[tuple[Any, ...], Lacking] = {}
-    if plan is None or plan.empty:
-        return found
+    if plan.empty:
+        return {}
     counts = plan.groupby([*CELL], as_index=False)["ended"].agg(["sum", "size"])
-    ways: list[tuple[pd.DataFrame, str, dict[str, Any]]] = [(counts, axis, {axis: None})]
-    if axis == "quality":
-        # Within one pool a purer subset is a smaller one, so the sides also differ in size.
-        same = [name for name in CELL if name != "subset_size"]
-        largest = counts[counts["subset_size"] == counts.groupby(same)["subset_size"].transform("max")]
-        ways.append((largest, "subset_size", {axis: None, "subset_size": POOL}))
-    for cells, differs, held in ways:
-        groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-        for cell in records(cells):
-            groups.setdefault(_key(cell | held), []).append(cell)
-        for key, sides in groups.items():
-            if len({side[differs] for side in sides}) > 1:
-                found[key] = {side[axis]: (side["size"] - side["sum"], side["size"]) for side in sides}
-    return found
+    return {
+        _key(held): {
+            side[axis]: (side["size"] - side["sum"], side["size"]) for side in records(counts.iloc[places])
+        }
+        for held, places in curves.compared(counts, axis)
+        if len(places) > 1
+    }
 
 
 def _key(held: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -137,18 +102,17 @@ def contrasts(draws: CellDraws, plan: pd.DataFrame | None = None) -> pd.DataFram
     )
     every = draws if waiting.empty else draws.beside(waiting[["trial", *CELL]].drop_duplicates([*CELL]))
     for axis in CONFIGURATION:
-        planned = lacking(plan, axis)
-        for comparison in compared(every, axis):
-            here = every.take(comparison.positions)
+        planned = _lacking(plan, axis)
+        for held, positions in compared(every, axis):
+            here = every.take(positions)
             if (here.column("runs") > 0).sum() <= 1:
                 continue
             names = [axis_text(axis, value) for value in here.cells[axis]]
-            lacks = _lacking_text(planned.get(_key(comparison.held), {}), axis)
-            verdict = decide(here, axis, comparison.held)
+            lacks = _lacking_text(planned.get(_key(held), {}), axis)
+            verdict = decide(here, axis, held)
             row = {
-                "axis": axis, "regime": comparison.held["regime"], "budget": comparison.held["budget"],
-                "held": held_text(comparison.held), "values": " · ".join(names),
-                "best": names[verdict.leader],
+                "axis": axis, "regime": held["regime"], "budget": held["budget"], "held": held_text(held),
+                "values": " · ".join(names), "best": names[verdict.leader],
             } | verdict.columns(names)  # fmt: skip
             apart = verdict.apart and f"not ranked: {verdict.apart}"
             rows.append(row | {"lacking": "; ".join(filter(None, (lacks, apart)))})

@@ -22,12 +22,12 @@ import pandas as pd
 
 from analysis.arrays import Floats, Indices
 from analysis.belief.cell_draws import CellDraws, stream
-from analysis.belief.curves import X_COLUMNS, Curve, alike, curve_text, curves, read, straight_lines
+from analysis.belief.curves import X_COLUMNS, Curve, curves, read, straight_lines
 from analysis.belief.verdict import CLEAR
 from analysis.cells.intervals import interval
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import CONFIGURATION
-from analysis.labels import POOL, axis_text, quality_fraction
+from analysis.labels import POOL, axis_text, budget_text, held_text, quality_fraction, with_regime
 from budgets.quantity import format_share, plural
 
 CrossingVerdict = Literal["overtakes", "is overtaken", "none within the data", "undecided"]
@@ -157,15 +157,23 @@ def comparisons(draws: CellDraws) -> pd.DataFrame:
     for along in X_COLUMNS:
         found = curves(draws, along=along)
         for axis in CONFIGURATION:
-            varied = [curve for curve in found if axis in curve.identity]
-            alone = (*alike(varied, along=along, axis=axis), *_of_a_pool(found, along, axis))
-            groups += [(axis, group) for group in alone]
+            groups += [(axis, group) for group in (*_alike(found, axis), *_of_a_pool(found, along, axis))]
     last = sum(len(group) * (len(group) - 1) // 2 for _, group in groups) > _MOST_PAIRS
     rows = []
     for axis, group in groups:
         lines = [_Side.of(draws, curve, axis) for curve in group]
         rows += [row for pair in combinations(lines, 2) for row in _rows(draws, *pair, axis, last=last)]
     return pd.DataFrame(rows)
+
+
+def _alike(found: Sequence[Curve], axis: str) -> list[list[Curve]]:
+    """Group the curves along one x that differ only in one part of the configuration."""
+    groups: dict[tuple[tuple[str, Any], ...], list[Curve]] = {}
+    for curve in found:
+        if axis in curve.identity:
+            key = tuple((name, value) for name, value in curve.identity.items() if name != axis)
+            groups.setdefault(key, []).append(curve)
+    return list(groups.values())
 
 
 def _of_a_pool(found: Sequence[Curve], along: str, axis: str) -> Iterator[list[Curve]]:
@@ -245,7 +253,7 @@ def _rows(draws: CellDraws, one: _Side, two: _Side, axis: str, *, last: bool) ->
         crossing["reason"] = "they were not run over the same range"
     shared = {
         "axis": axis, "along": one.curve.along,
-        "held": curve_text(one.curve, without=axis, named=draws.mixed),
+        "held": _held_text(one.curve, axis, named=draws.mixed),
         "option": option.name, "other": other.name, "x_from": float(low), "x_to": float(high),
         "crossing": crossing.pop("verdict"), "crossing_x": crossing.pop("x"),
     }  # fmt: skip
@@ -271,6 +279,15 @@ def _rows(draws: CellDraws, one: _Side, two: _Side, axis: str, *, last: bool) ->
             "verdict": verdict, "factor": float(np.median(ratio)), "factor_low": ends[0],
             "factor_high": ends[1], "lowest": bound[0], "highest": bound[1],
         } | crossing  # fmt: skip
+
+
+def _held_text(curve: Curve, axis: str, *, named: bool) -> str:
+    """Return what a curve shares with others in words: its budget too if that is fixed, its regime if named."""
+    regime = str(curve.identity["regime"])
+    said = held_text({name: value for name, value in curve.identity.items() if name != axis})
+    if "budget" in curve.identity:
+        said += f" at {budget_text(regime, curve.identity['budget'])}"
+    return with_regime(said, regime, named=named)
 
 
 def _verdict(low: float, high: float) -> str:

@@ -1,16 +1,17 @@
 """Curves of a study: cells that differ only in compute or in pairs, and the interpolation between them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from analysis.arrays import Floats, Indices
 from analysis.belief.cell_draws import CellDraws, stream
 from analysis.belief.parameters import FORWARD, typical
 from analysis.cells.table import CELL
-from analysis.labels import budget_text, held_text, with_regime
+from analysis.labels import POOL
 
 X_COLUMNS = {"compute": "train_flops", "data": "subset_size"}
 """Direction of a curve → the column of the cells that is its x."""
@@ -33,50 +34,48 @@ class Curve:
     positions: Indices
 
 
-C = TypeVar("C", bound=Curve)
-
-
 def curves(draws: CellDraws, *, along: str) -> list[Curve]:
     """Return every curve of at least two cells.
 
     Along ``compute`` its cells differ only in budget, along ``data`` only in size.
     """
     x, found = draws.column(X_COLUMNS[along]), []
-    for held, positions in differing(draws, "budget" if along == "compute" else "subset_size"):
+    for held, positions in _differing(draws.cells, "budget" if along == "compute" else "subset_size"):
         if len(positions) > 1:
             ordered = positions[np.argsort(x[positions], kind="stable")]
             found.append(Curve(along=along, identity=held, positions=ordered))
     return found
 
 
-def differing(draws: CellDraws, *columns: str) -> Iterator[tuple[dict[str, Any], Indices]]:
+def compared(cells: pd.DataFrame, axis: str, *along: str) -> Iterator[tuple[dict[str, Any], Indices]]:
+    """Yield each group of cells that differ in a part of the configuration, and in the columns ``along``.
+
+    Qualities are also compared within one pool, where a purer subset is a smaller one: at the largest subset
+    of each.
+
+    Yields:
+        The columns of ``CELL`` that the cells share, with ``POOL`` as the size of largest subsets, and the
+        positions of the cells.
+    """
+    yield from _differing(cells, *along, axis)
+    if axis == "quality":
+        sizes = cells["subset_size"].reset_index(drop=True)
+        for held, places in _differing(cells, *along, axis, "subset_size"):
+            groups = sizes[places].groupby([cells[name].to_numpy()[places] for name in (*along, axis)])
+            largest = groups.idxmax().to_numpy(np.intp)
+            if sizes[largest].nunique() > 1:
+                yield held | {"subset_size": POOL}, largest
+
+
+def _differing(cells: pd.DataFrame, *columns: str) -> Iterator[tuple[dict[str, Any], Indices]]:
     """Yield each group of cells that differ in some columns alone: what they share, and their positions."""
-    one_epoch = draws.cells["regime"].to_numpy(object) == "one-epoch"
+    one_epoch = cells["regime"].to_numpy(object) == "one-epoch"
     for kept in (np.flatnonzero(~one_epoch), np.flatnonzero(one_epoch)):
         # In one epoch each pair is seen once: more compute means more pairs, so both vary together.
         together = {"subset_size"} if "budget" in columns and one_epoch[kept].any() else set()
         shared = [name for name in CELL if name not in {*columns, *together}]
-        for key, places in draws.take(kept).groups(shared):
+        for key, places in cells.iloc[kept].groupby(shared, sort=True).indices.items():
             yield dict(zip(shared, key, strict=True)), kept[places]
-
-
-def curve_text(curve: Curve, *, without: str = "", named: bool = False) -> str:
-    """Return the fixed parts of a curve in words: its budget too if that is fixed, its regime if named."""
-    regime = str(curve.identity["regime"])
-    said = held_text({name: value for name, value in curve.identity.items() if name != without})
-    if "budget" in curve.identity:
-        said += f" at {budget_text(regime, curve.identity['budget'])}"
-    return with_regime(said, regime, named=named)
-
-
-def alike(found: Sequence[C], *, along: str, axis: str) -> list[list[C]]:
-    """Group the curves along one x that differ only in one part of the configuration."""
-    groups: dict[tuple[tuple[str, Any], ...], list[C]] = {}
-    for curve in found:
-        if curve.along == along:
-            key = tuple((name, value) for name, value in curve.identity.items() if name != axis)
-            groups.setdefault(key, []).append(curve)
-    return list(groups.values())
 
 
 def read(draws: CellDraws, curve: Curve, at: Floats) -> Floats:

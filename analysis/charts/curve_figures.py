@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis.arrays import Indices
 from analysis.belief.cell_draws import CellDraws
-from analysis.belief.curves import X_COLUMNS, differing
+from analysis.belief.curves import X_COLUMNS, compared
 from analysis.cells.table import REGIMES, records
 from analysis.charts.figure_data import (
     AXIS_WORDS,
@@ -97,7 +97,7 @@ def slice_along(
     """Return the fixed parts under which most cells compare along an axis, and the positions of these cells.
 
     The cells differ in that part of the configuration and in the columns ``along``, of which the first is the
-    one at whose values they compare. Qualities are also compared on the largest subset of each.
+    one at whose values they compare.
     """
 
     def worth(group: tuple[dict[str, Any], Indices]) -> tuple[int, int, float]:
@@ -105,15 +105,12 @@ def slice_along(
         comparable = sum(count for count in counts.values() if count > 1)
         return comparable, len(group[1]), float(draws.column("subset_size")[group[1]].max())
 
-    groups = list(differing(draws, *along, axis))
-    if axis == "quality":
-        for held, places in differing(draws, *along, axis, "subset_size"):
-            sizes = draws.cells.iloc[places].reset_index().groupby([*along, axis])["subset_size"]
-            largest = places[sizes.idxmax().to_numpy(np.intp)]
-            if held["regime"] != "one-epoch" and len(np.unique(draws.column("subset_size")[largest])) > 1:
-                groups.append((held | {"subset_size": POOL}, largest))
-    inside = [group for group in groups if group[0]["regime"] in regimes]
-    return max(inside, key=worth, default=({}, np.empty(0, dtype=np.intp)))
+    groups = [
+        group
+        for group in compared(draws.cells, axis, *along)
+        if group[0]["regime"] in regimes and not {"one-epoch", POOL} <= {*group[0].values()}
+    ]
+    return max(groups, key=worth, default=({}, np.empty(0, dtype=np.intp)))
 
 
 def over_compute(measure: Measure, contrasts: pd.DataFrame, *, axis: str) -> FigureData | Missing:

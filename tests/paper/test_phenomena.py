@@ -1,9 +1,11 @@
 """The shipped full grid has four known effects of CLIP training, each with its 90 % interval above zero."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from analysis.answers.contrasts import Comparison, compared
+from analysis.answers.contrasts import compared
 from analysis.answers.crossing import quality_trades
 from analysis.arrays import Floats, Indices
 from analysis.belief.cell_draws import CellDraws, cell_draws
@@ -13,6 +15,8 @@ from runners.results import read_table
 from tests.root import ROOT
 
 pytestmark = pytest.mark.slow
+
+Comparison = tuple[dict[str, Any], Indices]
 
 REPEATED = 16
 """Epochs after which repeated data lose their worth (Muennighoff et al. 2023)."""
@@ -28,9 +32,9 @@ def densest(draws: CellDraws, axis: str) -> list[Comparison]:
     """Return the comparisons that share the fixed parts under which most cells are compared, by budget."""
     ways: dict[str, list[Comparison]] = {}
     for one in compared(draws, axis):
-        ways.setdefault(str({**one.held, "budget": None}), []).append(one)
-    most = max(ways.values(), key=lambda way: sum(len(one.positions) for one in way))
-    return sorted(most, key=lambda one: float(one.held["budget"]))
+        ways.setdefault(str({**one[0], "budget": None}), []).append(one)
+    most = max(ways.values(), key=lambda way: sum(len(positions) for _, positions in way))
+    return sorted(most, key=lambda one: float(one[0]["budget"]))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +54,7 @@ def check(draws: CellDraws, positions: Indices, effect: Floats, measured: float)
 
 
 def test_more_data_helps_at_equal_samples(draws: CellDraws, sizes: list[Comparison]) -> None:
-    largest = sizes[-1].positions
+    _, largest = sizes[-1]
     samples = draws.cells["samples_seen"].to_numpy()[largest]
     assert np.ptp(samples) == 0, "equal compute of one model is equal samples"
     error = draws.with_measured()
@@ -59,7 +63,7 @@ def test_more_data_helps_at_equal_samples(draws: CellDraws, sizes: list[Comparis
 
 def test_repeating_a_small_set_saturates(draws: CellDraws, sizes: list[Comparison]) -> None:
     epochs, error = draws.cells["epochs"].to_numpy(), draws.with_measured()
-    repeated = [one.positions for one in sizes if epochs[one.positions[0]] >= REPEATED]
+    repeated = [positions for _, positions in sizes if epochs[positions[0]] >= REPEATED]
     # By how much less the small set gains than the large one, from its sixteenth epoch to the largest level.
     gain = 100 * (error[:, repeated[0]] - error[:, repeated[-1]])
     assert len(repeated) > 1
@@ -70,11 +74,11 @@ def test_the_best_model_grows_with_compute(draws: CellDraws) -> None:
     found = densest(draws, "architecture")
     assert len(found) == 4
     vit = (draws.cells["family"] != "ConvNeXt").to_numpy(bool)
-    levels = [one.positions[vit[one.positions]] for one in found]
+    levels = [positions[vit[positions]] for _, positions in found]
     assert all(len(places) >= 3 for places in levels)
     cost, error = draws.column("train_flops_per_sample"), draws.with_measured()
     best = np.stack([cost[places[error[:, places].argmin(axis=1)]] for places in levels])
-    level = np.log([float(one.held["budget"]) for one in found])
+    level = np.log([float(held["budget"]) for held, _ in found])
     centred = level - level.mean()
     slope = centred @ np.log(best) / (centred @ centred)
     check(draws, np.concatenate(levels), slope, 0.205)

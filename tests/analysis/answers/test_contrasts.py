@@ -85,7 +85,7 @@ def pools(pairs: int, *, seeds: int = 3, turn: float = 0.0, noise: float = 0.004
 
 def test_qualities_of_one_pool_are_compared_at_their_largest_subsets(frames: StudyFrames) -> None:
     found = compared(drawn(frames.results), "quality")
-    assert [comparison.held["subset_size"] for comparison in found] == [POOL] * 3
+    assert [held["subset_size"] for held, _ in found] == [POOL] * 3
     table = comparisons(drawn(frames.results))
     assert set(table.loc[table["axis"] == "quality", "held"]) == {
         "ViT-X, CLIP, largest subset of each quality"
