@@ -46,6 +46,13 @@ def budget_text(regime: str, budget: float) -> str:
     return format_flops(budget) if regime == "fixed-compute" else f"{count_text(budget)} samples"
 
 
+def x_text(along: str, x: float) -> str:
+    """Return an x of a curve along ``compute`` or ``data`` with its unit; empty for NaN."""
+    if isnan(x):
+        return ""
+    return format_flops(x, digits=3) if along == "compute" else f"{count_text(x)} pairs"
+
+
 def regime_text(regime: str) -> str:
     """Return a regime in words."""
     return regime.replace("-", " ")

@@ -282,7 +282,7 @@ def _rows(draws: CellDraws, one: _Side, two: _Side, axis: str, *, last: bool) ->
 
 
 def _held_text(curve: Curve, axis: str, *, named: bool) -> str:
-    """Return what a curve shares with others in words: its budget too if that is fixed, its regime if named."""
+    """Return the fixed parts of a curve in words: its budget too if that is fixed, its regime if named."""
     regime = str(curve.identity["regime"])
     said = held_text({name: value for name, value in curve.identity.items() if name != axis})
     if "budget" in curve.identity:

@@ -63,7 +63,7 @@ def compared(cells: pd.DataFrame, axis: str, *along: str) -> Iterator[tuple[dict
         for held, places in _differing(cells, *along, axis, "subset_size"):
             groups = sizes[places].groupby([cells[name].to_numpy()[places] for name in (*along, axis)])
             largest = groups.idxmax().to_numpy(np.intp)
-            if sizes[largest].nunique() > 1:
+            if len(sizes[largest].unique()) > 1:
                 yield held | {"subset_size": POOL}, largest
 
 
@@ -75,7 +75,8 @@ def _differing(cells: pd.DataFrame, *columns: str) -> Iterator[tuple[dict[str, A
         together = {"subset_size"} if "budget" in columns and one_epoch[kept].any() else set()
         shared = [name for name in CELL if name not in {*columns, *together}]
         for key, places in cells.iloc[kept].groupby(shared, sort=True).indices.items():
-            yield dict(zip(shared, key, strict=True)), kept[places]
+            values = key if isinstance(key, tuple) else (key,)
+            yield dict(zip(shared, values, strict=True)), kept[places]
 
 
 def read(draws: CellDraws, curve: Curve, at: Floats) -> Floats:

@@ -13,10 +13,11 @@ from analysis.arrays import Floats
 from analysis.cells.study_frames import TUNED_COLUMN
 from analysis.cells.sweeps import choose
 from analysis.cells.table import CELL, NUMBERS, READING_ERROR, REGIMES, TEXT, levels
-from analysis.cells.table_values import find_name, is_absent, name_text, scaled_number
 from analysis.error_unit import is_loss
 from analysis.labels import quality_fraction
 from budgets.names import unknown
+from budgets.quantity import parse_quantity
+from runners.data.build.table_file import MISSING
 
 REQUIRED = ("regime", "subset_size", "quality", "architecture", "strategy", "samples_seen", "train_flops")
 OPTIONAL = (
@@ -167,10 +168,10 @@ def _unselected(table: pd.DataFrame, how: ColumnMap) -> "pd.Series[str]":
         _check(table, name, how.at(f"rows.{name}"))
         left = reasons == ""
         values = table[name].tolist()
-        chosen = pd.Series([find_name(value, allowed) is not None for value in values], index=table.index)
+        chosen = pd.Series([_find_name(value, allowed) is not None for value in values], index=table.index)
         if not (left & chosen).any():
             there = ", ".join(
-                sorted({name_text(value) for value, here in zip(values, left, strict=True) if here})
+                sorted({_name_text(value) for value, here in zip(values, left, strict=True) if here})
             )
             raise ValueError(
                 f"{how.at(f'rows.{name}')}no row has {name} {' or '.join(allowed)}; found: {there[:400]}"
@@ -187,13 +188,13 @@ def _names(table: pd.DataFrame, column: Column, name: str, at: str) -> NDArray[n
 
 def _numbers(table: pd.DataFrame, column: Column, name: str, at: str) -> Floats:
     if column.source is None:
-        values = np.full(len(table), scaled_number(column.value, column.times))
+        values = np.full(len(table), _scaled_number(column.value, column.times))
     else:
         named = _reader(column, name) if column.names else None
         values = _each(
             table,
             column.source,
-            lambda value: scaled_number(value if named is None else named(value), column.times),
+            lambda value: _scaled_number(value if named is None else named(value), column.times),
             at,
             f" must hold numbers for {name}",
         ).astype(np.float64)
@@ -223,16 +224,65 @@ def _reader(column: Column, name: str) -> Callable[[object], str | None]:
     """Return a reader of names, which translates them if the map does; an absent name becomes None."""
 
     def read(value: object) -> str | None:
-        found = find_name(value, column.names)
+        found = _find_name(value, column.names)
         if found is not None:
             return column.names[found]
-        if is_absent(value):
+        if _is_absent(value):
             return None
         if column.names:
-            raise ValueError(unknown(f"{name} of the map", name_text(value), column.names))
-        return name_text(value)
+            raise ValueError(unknown(f"{name} of the map", _name_text(value), column.names))
+        return _name_text(value)
 
     return read
+
+
+def _scaled_number(value: object, times: float) -> float:
+    """Return a value as a number times a factor; NaN if it is missing."""
+    if _is_absent(value) or value == "None":
+        return float("nan")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value) * times
+    number = parse_quantity(str(value))
+    if times != 1 and isinstance(value, str) and value.rstrip().endswith("%"):
+        raise ValueError(f"'{value}' is read as {number:g}; leave out times: {times:g}")
+    return number * times
+
+
+def _find_name(value: object, names: Mapping[str, object] | tuple[str, ...]) -> str | None:
+    """Return the map's text for a value, also ``true`` for True and ``4e8`` for 400000000."""
+    if str(value) in names:
+        return str(value)
+    text = _name_text(value)
+    if text in names:
+        return text
+    if text.lower() in {"true", "false"}:
+        return next((name for name in names if name.lower() == text.lower()), None)
+    if isinstance(value, (int, float)):
+        return next((name for name in names if _same_number(name, value)), None)
+    return None
+
+
+def _same_number(name: str, value: float) -> bool:
+    try:
+        return parse_quantity(name) == value
+    except ValueError:
+        return False
+
+
+def _name_text(value: object) -> str:
+    """Return a value as text: 400000000 instead of 4e+08, 20 for 20.0, 1.4, True, and no spaces around it."""
+    if isinstance(value, float) and np.isfinite(value):
+        if value.is_integer():
+            return str(int(value))
+        return np.format_float_positional(value, precision=12, fractional=False, trim="-")
+    return str(value).strip()
+
+
+def _is_absent(value: object) -> bool:
+    """Return whether a value is missing."""
+    if isinstance(value, str):
+        return value.strip() in MISSING
+    return value is None or value is pd.NaT or value is pd.NA or value != value  # noqa: PLR0124 (NaN)
 
 
 def _check(table: pd.DataFrame, name: str, at: str) -> None:

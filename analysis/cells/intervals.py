@@ -3,6 +3,7 @@
 from statistics import NormalDist
 
 import numpy as np
+import pandas as pd
 
 from analysis.arrays import Floats
 
@@ -11,6 +12,9 @@ COVERAGE = 0.90
 
 QUANTILE = NormalDist().inv_cdf((1 + COVERAGE) / 2)
 """Normal quantile of ``COVERAGE``: an interval reaches this many standard deviations to either side."""
+
+NO_BAND = pd.DataFrame({"x": [], "y": [], "low": [], "high": []})
+"""A band without points."""
 
 
 def interval(values: Floats) -> tuple[float, float]:
@@ -31,3 +35,9 @@ def column_intervals(values: Floats) -> tuple[Floats, Floats]:
     last = len(ordered) - 1
     low, high = ((1 - COVERAGE) / 2 * last, (1 + COVERAGE) / 2 * last)
     return ordered[int(np.floor(low))], ordered[int(np.ceil(high))]
+
+
+def band(x: Floats, drawn: Floats) -> pd.DataFrame:
+    """Return columns ``x``, ``y`` (median of draws of shape (draws, points)), ``low`` and ``high``."""
+    low, high = column_intervals(drawn)
+    return pd.DataFrame({"x": x, "y": np.median(drawn, axis=0), "low": low, "high": high})

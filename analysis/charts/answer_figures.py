@@ -12,7 +12,7 @@ from analysis.answers.best import turns
 from analysis.arrays import Floats
 from analysis.belief.family import Family
 from analysis.belief.trunk_map import TrunkMap
-from analysis.cells.intervals import column_intervals, interval
+from analysis.cells.intervals import band, interval
 from analysis.cells.pareto import costs
 from analysis.cells.table import Trials, records
 from analysis.charts.figure_data import (
@@ -23,6 +23,7 @@ from analysis.charts.figure_data import (
     MAP,
     FigureData,
     Missing,
+    band_marks,
     error_label,
     finding,
     mark_frame,
@@ -97,12 +98,8 @@ def _frontier(family: Family, flops: Floats, mark: str, unit: ErrorUnit) -> list
         x = np.minimum(at, np.inf if family.regime == "fixed-compute" else family.limit[curves])
         if len(curves):
             lowest[:, point] = family.read(curves, np.broadcast_to(x, curves.shape)[:, None]).min(axis=(1, 2))
-    middle, ends = unit.factor * np.median(lowest, axis=0), unit.factor * np.array(column_intervals(lowest))
-    return [
-        {"mark": mark, "series": FRONTIER, "x": x, "y": y, "low": low, "high": high}
-        for x, y, low, high in zip(flops.tolist(), middle.tolist(), *ends.tolist(), strict=True)
-        if np.isfinite(y)
-    ]
+    line = band(flops, lowest)
+    return band_marks(mark, line[np.isfinite(line["y"])], unit, series=FRONTIER)
 
 
 def _winners(rows: Sequence[Mapping[str, Any]], unit: ErrorUnit, *, named: bool) -> Iterator[dict[str, Any]]:
@@ -259,10 +256,7 @@ def trunk_map(found: TrunkMap, weights_miss: float, *, metric: str) -> FigureDat
         return Missing(title=title, reason="no run cooled down from a trunk state that was evaluated")
     by = "strategy" if len({row["strategy"] for row in pairs}) > 1 else "architecture"
     at = np.linspace(found.pairs["trunk_error"].min(), found.pairs["trunk_error"].max(), _POINTS)
-    drawn = found.cooled(at)
-    band = unit.factor * np.array([at, np.median(drawn, axis=0), *column_intervals(drawn)]).T
-    names = ("x", "y", "low", "high")
-    marks = [{"mark": "law", "series": MAP} | dict(zip(names, row, strict=True)) for row in band.tolist()]
+    marks = band_marks("law", band(at, found.cooled(at)), unit, ratio=unit.factor, series=MAP)
     marks += [{"mark": "reference", "line": "equal", "x": row["x"], "y": row["x"]} for row in marks]
     marks += [
         {

@@ -21,6 +21,7 @@ from analysis.charts.figure_data import (
     Missing,
     architecture_families,
     architecture_order,
+    band_marks,
     cell_marks,
     error_label,
     finding,
@@ -271,7 +272,12 @@ def _lowest(marks: Iterable[Mapping[str, Any]]) -> str:
 def _curve(panel: _Panel, positions: Indices) -> list[dict[str, Any]]:
     """Return the marks of the cells of a series, and of its laws or else of a thin line."""
     draws = panel.measure.draws
-    lines = [mark for law in panel.laws(positions) for mark in _law(draws, law, panel.x)]
+    lines = list[dict[str, Any]]()
+    for law in panel.laws(positions):
+        # The column for x is proportional to the law's own x along the curve.
+        cells = draws.cells.iloc[law.positions]
+        ratio = float((cells[panel.x] / cells[X_COLUMNS[law.along]]).mean())
+        lines += band_marks("law", law.band, draws.error_unit, ratio=ratio)
     points = cell_marks(draws, positions, x=panel.x, line="" if lines else JOINED)
     if panel.x == "subset_size":
         epochs = draws.column("epochs")[positions].tolist()
@@ -280,11 +286,3 @@ def _curve(panel: _Panel, positions: Indices) -> list[dict[str, Any]]:
             for mark, each in zip(points, epochs, strict=True)
         ]
     return [*lines, *sorted(points, key=lambda mark: mark["x"])]
-
-
-def _law(draws: CellDraws, law: Law, x: str) -> list[dict[str, Any]]:
-    """Return the points of a law; the column for x is proportional to the law's own x along the curve."""
-    cells = draws.cells.iloc[law.positions]
-    ratio = float((cells[x] / cells[X_COLUMNS[law.along]]).mean())
-    factor = pd.Series(dict.fromkeys(("y", "low", "high"), draws.error_unit.factor) | {"x": ratio})
-    return [{"mark": "law"} | point for point in records(law.band[list(factor.index)] * factor)]

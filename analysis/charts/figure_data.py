@@ -20,7 +20,11 @@ MARKS = (
     "other", "reference", "point", "undecided", "law", "extrapolation", "best", "best, not clear", "minimum",
     "line", "cell", "dropped",
 )  # fmt: skip
-COLUMNS = ("panel", "series", "mark", "line", "x", "y", "low", "high", "label", "text")
+_BLANK: dict[str, Any] = {
+    "panel": "", "series": "", "mark": "", "line": "",
+    "x": np.nan, "y": np.nan, "low": np.nan, "high": np.nan, "label": "", "text": "",
+}  # fmt: skip
+COLUMNS = tuple(_BLANK)
 JOINED = "joined"
 """Value of ``line`` for points that a thin line joins."""
 
@@ -97,11 +101,7 @@ class Missing:
 
 def mark_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """Return the frame of a figure from rows of marks; absent values are empty or NaN."""
-    blank: dict[str, Any] = {
-        "panel": "", "series": "", "mark": "", "line": "",
-        "x": np.nan, "y": np.nan, "low": np.nan, "high": np.nan, "label": "", "text": "",
-    }  # fmt: skip
-    frame = pd.DataFrame([blank | row for row in rows], columns=list(COLUMNS))
+    frame = pd.DataFrame([_BLANK | row for row in rows], columns=list(COLUMNS))
     assert frame["mark"].isin(MARKS).all(), "drawing knows no other mark"
     return frame
 
@@ -123,6 +123,14 @@ def cell_marks(
         } | fixed
         for cell, low, high in zip(records(draws.cells.iloc[places]), lows, highs, strict=True)
     ]  # fmt: skip
+
+
+def band_marks(
+    mark: str, band: pd.DataFrame, unit: ErrorUnit, *, ratio: float = 1.0, **fixed: object
+) -> list[dict[str, Any]]:
+    """Return a mark per point of a band (`intervals.band`): errors in their unit, and ``ratio`` times x."""
+    factor = pd.Series(dict.fromkeys(("y", "low", "high"), unit.factor) | {"x": ratio})
+    return [{"mark": mark, **fixed} | point for point in records(band * factor)]
 
 
 def architecture_order(cells: pd.DataFrame) -> dict[str, float]:

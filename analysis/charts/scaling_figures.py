@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.belief.cell_draws import CellDraws
-from analysis.cells.intervals import column_intervals
+from analysis.cells.intervals import band
 from analysis.cells.table import records
 from analysis.charts.figure_data import (
     BEYOND,
     JOINED,
     FigureData,
     Missing,
+    band_marks,
     cell_marks,
     error_label,
     mark_frame,
@@ -73,16 +74,13 @@ def _profile(draws: CellDraws, one: Profile) -> list[dict[str, Any]]:
     unit, series, line = draws.error_unit, _budget(one), JOINED
     marks: list[dict[str, Any]] = []
     if one.status == "ok":
-        line, band = "", one.band
-        marks = [
-            {"mark": "law", "series": series, "x": point["x"], "y": unit.factor * point["y"]}
-            for point in records(band)
-        ]
+        line, curve = "", one.band
+        marks = band_marks("law", curve[["x", "y"]], unit, series=series)
         # The interval is one of size, so it is drawn along x.
         marks.append({
             "mark": "minimum", "series": series, "x": one.size,
-            "y": unit.factor * float(np.interp(one.size, band["x"], band["y"])),
-            "low": max(one.low, band["x"].min()), "high": min(one.high, band["x"].max()),
+            "y": unit.factor * float(np.interp(one.size, curve["x"], curve["y"])),
+            "low": max(one.low, curve["x"].min()), "high": min(one.high, curve["x"].max()),
             "text": f"{series}: lowest at {_size_text(one)} per sample",
         })  # fmt: skip
     cells = cell_marks(draws, one.positions, x="train_flops_per_sample", series=series, line=line)
@@ -110,11 +108,9 @@ def scaling_figure(
     one, row = growths[place], known.iloc[place]
     largest, target = one.compute[1], target_flops or BEYOND * growths[place].compute[1]
     compute = np.geomspace(one.compute[0], max(target, largest), _POINTS)
-    best = one.best(compute)
-    middle, (low, high) = np.median(best, axis=0), column_intervals(best)
-    lines = pd.DataFrame({"x": compute, "y": middle, "low": low, "high": high})
+    lines = band(compute, one.best(compute))
     # Solid among the sizes that were tried and computes that were run, dashed beyond these.
-    tried = (middle >= one.sizes[0]) & (middle <= one.sizes[1]) & (compute <= largest)
+    tried = lines["y"].between(*one.sizes) & (compute <= largest)
     if not tried.any():
         return Missing(title=title, reason="at no compute does the best size lie among those that were tried")
     first, last = np.flatnonzero(tried)[[0, -1]]

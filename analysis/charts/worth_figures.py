@@ -10,8 +10,8 @@ from analysis.answers.robustness import line_predictions
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing, architecture_order, mark_frame
 from analysis.error_unit import PERCENT
-from analysis.labels import axis_text, budget_text, configuration_text, count_text, interval_text
-from budgets.quantity import format_flops, format_number, plural
+from analysis.labels import axis_text, budget_text, configuration_text, interval_text, x_text
+from budgets.quantity import format_number, plural
 
 _PANELS = 3
 _X_LABELS = {"compute": "training compute of one trial (FLOPs)", "data": "unique image-text pairs"}
@@ -43,7 +43,7 @@ def equivalence(table: pd.DataFrame, *, along: str) -> FigureData | Missing:
         far = records(sure.loc[[np.log(sure["factor"]).abs().idxmax()]])[0]
         finding = (
             f"{far['option']} is worth {format_number(far['factor'], '.2g')} times the {along} of plain CLIP "
-            f"{interval_text(far['factor_low'], far['factor_high'], '.2g')} at {_at(far)}."
+            f"{interval_text(far['factor_low'], far['factor_high'], '.2g')} at {x_text(along, far['x'])}."
         )
     return FigureData(
         name=f"equivalence-{along}",
@@ -59,17 +59,13 @@ def equivalence(table: pd.DataFrame, *, along: str) -> FigureData | Missing:
     )
 
 
-def _at(row: dict[str, Any]) -> str:
-    return format_flops(row["x"], digits=3) if row["along"] == "compute" else f"{count_text(row['x'])} pairs"
-
-
 def _ratio(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "mark": "undecided" if row["verdict"] == "undecided" else "point", "series": row["option"],
         "x": row["x"], "y": row["factor"], "low": np.clip(row["factor_low"], row["lowest"], row["highest"]),
         "high": np.clip(row["factor_high"], row["lowest"], row["highest"]),
-        "text": f"{row['option']} at {_at(row)}: {format_number(row['factor'], '.2f')} times, "
-        f"{row['verdict']}",
+        "text": f"{row['option']} at {x_text(row['along'], row['x'])}: "
+        f"{format_number(row['factor'], '.2f')} times, {row['verdict']}",
     }  # fmt: skip
 
 

@@ -52,7 +52,8 @@ def save(data: FigureData, folder: Path) -> str:
     """
     numbers = data.frame[["x", "y", "low", "high"]].map(_DIGITS.__mod__).astype(float)
     data = replace(data, frame=data.frame.assign(**numbers))
-    figure = draw(data)
+    moved = dodged(data)
+    figure = draw(data, moved)
     with styled():
         lay_out(figure)  # once for the three files
         figure.set_layout_engine("none")
@@ -62,7 +63,7 @@ def save(data: FigureData, folder: Path) -> str:
         FigureCanvasPdf(figure).print_pdf(folder / f"{data.name}.pdf", metadata=_PDF)
         FigureCanvasSVG(figure).print_svg(folder / f"{data.name}.svg", metadata=_SVG)
         svg = (folder / f"{data.name}.svg").read_text(encoding="utf-8")
-        shown = _with_targets(svg, figure, replace(data, frame=dodged(data)), [*looks(data)])
+        shown = _with_targets(svg, figure, replace(data, frame=moved), [*looks(data)])
     data.frame.map(neutral_cell).to_csv(folder / f"{data.name}.csv", index=False)
     (folder / f"{data.name}.txt").write_text(data.caption + "\n", encoding="utf-8")
     return shown

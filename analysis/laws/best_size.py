@@ -22,7 +22,7 @@ from analysis.belief.cell_draws import CellDraws
 from analysis.belief.curves import straight_lines
 from analysis.belief.family import Family
 from analysis.belief.parameters import FORWARD, resampled, typical
-from analysis.cells.intervals import COVERAGE, column_intervals, interval
+from analysis.cells.intervals import COVERAGE, NO_BAND, band, interval
 from analysis.cells.table import records
 from analysis.labels import regime_text
 from budgets.quantity import format_share, plural
@@ -40,7 +40,6 @@ _POINTS, _COMPUTES = 201, 16
 _GROWTH = 281  # sizes of a growth
 _BY_LAW, _GRID = 4, 1000.0
 _UNDETERMINED = 0.5
-_NO_BAND = pd.DataFrame({"x": [], "y": [], "low": [], "high": []})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +96,7 @@ def _profile(draws: CellDraws, identity: Mapping[str, Hashable], positions: Indi
     sizes, place = np.unique(draws.column("train_flops_per_sample")[positions], return_inverse=True)
     epochs = draws.column("epochs")[positions]
     status: ProfileStatus = "ok"
-    used, band, low, middle, high = len(sizes), _NO_BAND, np.nan, np.nan, np.nan
+    used, curve, low, middle, high = len(sizes), NO_BAND, np.nan, np.nan, np.nan
     if len(sizes) < _SIZES:
         status, reason = (
             "too few sizes",
@@ -115,8 +114,7 @@ def _profile(draws: CellDraws, identity: Mapping[str, Hashable], positions: Indi
         # Values of a polynomial by its values at the sizes; the law instead in every ``_BY_LAW``-th draw.
         lines = (np.vander(at, used) @ np.linalg.inv(np.vander(t, used)) @ error[near]).T
         lines[::_BY_LAW] = _by_law(draws, identity, sizes[near], error[near].T, x)[::_BY_LAW]
-        below, above = column_intervals(lines)
-        band = pd.DataFrame({"x": x, "y": np.median(lines, axis=0), "low": below, "high": above})
+        curve = band(x, lines)
         best = lines.argmin(axis=1)
         first, last = float((best == 0).mean()), float((best == _POINTS - 1).mean())
         inside = f"{format_share(1 - first - last)} of the draws"
@@ -129,7 +127,7 @@ def _profile(draws: CellDraws, identity: Mapping[str, Hashable], positions: Indi
             middle = float(np.median(x[best]))
     return Profile(
         identity=identity, positions=positions, epochs=(float(epochs[0]), float(epochs[-1])), used=used,
-        band=band, size=middle, low=low, high=high, status=status, reason=reason,
+        band=curve, size=middle, low=low, high=high, status=status, reason=reason,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from analysis.arrays import Floats
 from analysis.belief.cell_draws import CellDraws, cell_draws
 from analysis.belief.curves import X_COLUMNS, Curve, curves, read
 from analysis.belief.family import Family
-from analysis.cells.intervals import column_intervals
+from analysis.cells.intervals import NO_BAND, band
 from analysis.cells.table import tidy
 
 LawStatus = Literal["ok", "no decrease", "no intervals"]
@@ -68,18 +68,14 @@ def _law(draws: CellDraws, curve: Curve, variance: Floats) -> Law:
     here = draws.take(curve.positions)
     x, error, runs = (here.column(name) for name in (X_COLUMNS[curve.along], "error", "runs"))
     place = (here.cells["curve"].to_numpy(np.intp), here.cells["point"].to_numpy(np.intp))
-    own, band = variance[place] / runs, pd.DataFrame({"x": [], "y": [], "low": [], "high": []})
     status: LawStatus = "no intervals"
     if draws.known:
-        status = "ok" if _falls(x, error, own) else "no decrease"
-    if status == "ok":
-        at = np.geomspace(x[0], x[-1], _POINTS)
-        drawn = read(draws, curve, at)
-        low, high = column_intervals(drawn)
-        band = pd.DataFrame({"x": at, "y": np.median(drawn, axis=0), "low": low, "high": high})
+        status = "ok" if _falls(x, error, variance[place] / runs) else "no decrease"
+    at = np.geomspace(x[0], x[-1], _POINTS)
     return Law(
-        along=curve.along, identity=curve.identity, positions=curve.positions, band=band, status=status
-    )
+        along=curve.along, identity=curve.identity, positions=curve.positions, status=status,
+        band=band(at, read(draws, curve, at)) if status == "ok" else NO_BAND,
+    )  # fmt: skip
 
 
 def _falls(x: Floats, error: Floats, variance: Floats) -> bool:

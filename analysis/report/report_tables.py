@@ -15,7 +15,16 @@ from analysis.cells.intervals import QUANTILE
 from analysis.cells.table import records, repeated
 from analysis.charts.answer_figures import part_text, share_text
 from analysis.error_unit import PERCENT, ErrorUnit, is_loss
-from analysis.labels import axis_text, budget_text, capital, count_text, held_text, interval_text, metric_text
+from analysis.labels import (
+    axis_text,
+    budget_text,
+    capital,
+    count_text,
+    held_text,
+    interval_text,
+    metric_text,
+    x_text,
+)
 from analysis.laws.holdout import ORIGINS
 from analysis.report.analyse import Analysis
 from analysis.report.tables import (
@@ -126,7 +135,7 @@ def _answers(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
         "the largest x" + ("" if shown.all() else f". Of {len(pairs):,} rows the largest x of each pair"),
         pairs.assign(end=last)[shown], [
             axis, column("Fixed", "held"), column("Option", "option"), column("Against", "other"),
-            TextColumn("At", lambda row: _x_text(row["along"], row["x"])), ahead, gap_ends,
+            TextColumn("At", lambda row: x_text(row["along"], row["x"])), ahead, gap_ends,
             VERDICT, TextColumn("Worth", _worth),
             TextColumn("Crossing", _crossing),
         ],
@@ -165,18 +174,11 @@ def _phase(found: Analysis) -> list[TextColumn]:
     return [column("Phase", PHASE)] if len(found.trials.trunks) else []
 
 
-def _x_text(along: str, x: float) -> str:
-    """Return an x of a law with its unit; empty for NaN."""
-    if isnan(x):
-        return ""
-    return format_flops(x, digits=3) if along == "compute" else f"{count_text(x)} pairs"
-
-
 def _x_interval(along: str, low: float, high: float) -> str:
     """Return an interval of x with dots for open ends; empty for NaN."""
     if isnan(low) or isnan(high):
         return ""
-    return f"[{'…' if low == 0 else _x_text(along, low)}, {'…' if isinf(high) else _x_text(along, high)}]"
+    return f"[{'…' if low == 0 else x_text(along, low)}, {'…' if isinf(high) else x_text(along, high)}]"
 
 
 def _worth(row: Mapping[str, Any]) -> str:
@@ -198,7 +200,7 @@ def _crossing(row: Mapping[str, Any]) -> str:
         return str(row["crossing"]) if row["end"] else ""
     times = f", the last of {row['crossings']}" if row["crossings"] > 1 else ""
     ends = _x_interval(row["along"], row["x_low"], row["x_high"])
-    return f"{row['crossing']} at {_x_text(row['along'], row['crossing_x'])} {ends}{times}"
+    return f"{row['crossing']} at {x_text(row['along'], row['crossing_x'])} {ends}{times}"
 
 
 def _trade_text(row: Mapping[str, Any]) -> str:
@@ -250,7 +252,7 @@ def _laws(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
             TextColumn("Fixed", lambda one: held_text(one.identity)),
             TextColumn("Sizes", lambda one: f"{one.used} of {len(one.positions)}"),
             TextColumn("Epochs", lambda one: " → ".join(map(number(".3g"), one.epochs))),
-            TextColumn("Best size", lambda one: _x_text("compute", one.size)),
+            TextColumn("Best size", lambda one: x_text("compute", one.size)),
             TextColumn("Interval", lambda one: _x_interval("compute", one.low, one.high)),
             TextColumn("Status", lambda one: one.status), TextColumn("Reason", lambda one: one.reason),
         ],

@@ -1,10 +1,12 @@
 """A plausible study, made up: known laws, known noise, and the frames that a run leaves behind."""
 
+from collections.abc import Mapping, Sequence
 from itertools import product
 
 import numpy as np
 import pandas as pd
 
+from analysis.arrays import Floats
 from analysis.belief.cell_draws import CellDraws, cell_draws
 from analysis.cells.study_frames import StudyFrames, by_phase
 from analysis.cells.table import tidy
@@ -59,6 +61,20 @@ def trial_row(
         "train_loss": 4.2 * error, "held-out/top1": 1 - error, "held-out/count": 1600.0,
         "style/top1": 0.5 * (1 - error), "style/count": 800.0,
     }  # fmt: skip
+
+
+def table_of(
+    curves: Mapping[tuple[int, str, str, str], Sequence[float] | Floats], levels: Sequence[float] | Floats, *,
+    seeds: int = 3, noise: float = 0.004, seed: int = 5,
+) -> pd.DataFrame:  # fmt: skip
+    """Return seeds of each configuration, as of `trial_row`, around its errors at some levels."""
+    generator = np.random.default_rng(seed)
+    return pd.DataFrame([
+        trial_row(configuration, level, run, float(error) + noise * float(generator.standard_normal()))
+        for configuration, line in curves.items()
+        for level, error in zip(levels, line, strict=True)
+        for run in range(seeds)
+    ])  # fmt: skip
 
 
 def study(*, seeds: int = 3, noise: float = 0.012, levels: tuple[float, ...] = LEVELS) -> StudyFrames:

@@ -9,55 +9,33 @@ from hypothesis import strategies as st
 from analysis.answers.contrasts import compared, contrasts, pareto
 from analysis.answers.crossing import comparisons, cross, matching, quality_trades
 from analysis.arrays import Floats
-from analysis.belief.cell_draws import CellDraws, cell_draws
+from analysis.belief.cell_draws import cell_draws
 from analysis.cells.pareto import undominated
 from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import records, tidy, with_budgets
 from analysis.labels import POOL, quality_fraction
-from tests.analysis.synthetic import METRIC, QUALITIES, trial_row
+from tests.analysis.synthetic import METRIC, QUALITIES, cells_of, table_of, trial_row
 
 AT = np.geomspace(1e11, 1e13, 100)
 LEVELS = tuple(np.geomspace(2e11, 2e13, 5))
 PAIR = ["axis", "along", "held", "option", "other"]
 
 
-def drawn(results: pd.DataFrame) -> CellDraws:
-    return cell_draws(tidy(results, metric=METRIC))
-
-
 def one_pair(results: pd.DataFrame) -> dict[str, object]:
     """Return the crossing of the only pair of a table."""
-    (row,) = records(comparisons(drawn(results)).drop_duplicates(PAIR))
+    (row,) = records(comparisons(cells_of(results)).drop_duplicates(PAIR))
     return row
-
-
-def pair(gap: float, *, seeds: int) -> pd.DataFrame:
-    """Return two architectures with errors ``gap`` apart, and seeds that scatter by 0.01."""
-    offsets = np.linspace(-0.01, 0.01, seeds) if seeds > 1 else np.zeros(1)
-    return pd.DataFrame([
-        trial_row((1024, "all", architecture, "clip"), 2e11, seed, 0.6 + shift + float(offset))
-        for architecture, shift in (("ViT-X", 0.0), ("ViT-S", gap))
-        for seed, offset in enumerate(offsets)
-    ])  # fmt: skip
 
 
 def curves(
     errors: dict[str, Floats], levels: Floats, *, seeds: int = 3, noise: float = 0.004
 ) -> pd.DataFrame:
     """Return curves of architectures or strategies (``clip…``) over compute."""
-    generator = np.random.default_rng(5)
-    rows = []
-    for name, line in errors.items():
-        architecture, strategy = ("ViT-X", name) if name.islower() else (name, "clip")
-        for level, error in zip(levels, line, strict=True):
-            rows += [
-                trial_row(
-                    (4096, "all", architecture, strategy), level, seed,
-                    float(error) + noise * float(generator.standard_normal()),
-                )
-                for seed in range(seeds)
-            ]  # fmt: skip
-    return pd.DataFrame(rows)
+    named = {
+        (4096, "all", *(("ViT-X", name) if name.islower() else (name, "clip"))): line
+        for name, line in errors.items()
+    }
+    return table_of(named, levels, seeds=seeds, noise=noise)
 
 
 def scattered(line: Floats, spread: float, seed: int = 0) -> Floats:
@@ -84,16 +62,16 @@ def pools(pairs: int, *, seeds: int = 3, turn: float = 0.0, noise: float = 0.004
 
 
 def test_qualities_of_one_pool_are_compared_at_their_largest_subsets(frames: StudyFrames) -> None:
-    found = compared(drawn(frames.results), "quality")
+    found = compared(cells_of(frames.results), "quality")
     assert [held["subset_size"] for held, _ in found] == [POOL] * 3
-    table = comparisons(drawn(frames.results))
+    table = comparisons(cells_of(frames.results))
     assert set(table.loc[table["axis"] == "quality", "held"]) == {
         "ViT-X, CLIP, largest subset of each quality"
     }
 
 
 def test_more_data_is_found_to_help_where_it_does(frames: StudyFrames) -> None:
-    table = contrasts(drawn(frames.results))
+    table = contrasts(cells_of(frames.results))
     sizes = table[table["axis"] == "subset_size"]
     assert (sizes["best"] == sizes["values"].str.rpartition(" · ")[2]).tolist() == [True] * 3
     assert sizes["verdict"].tolist() == ["clear"] * 3
@@ -137,7 +115,7 @@ def test_a_value_whose_runs_were_all_lost_is_not_ranked(
 ) -> None:
     results = frames.results
     gone = (results["architecture"] == value) & (results["level_flops"] == 9e11)
-    table = contrasts(drawn(results.assign(status=np.where(gone, "diverged", "finished"))))
+    table = contrasts(cells_of(results.assign(status=np.where(gone, "diverged", "finished"))))
     (row,) = records(table[(table["axis"] == "architecture") & (table["budget"] == 9e11)].tail(1))
     assert (row["best"], row["verdict"]) == (best, verdict)
     assert value not in (row["best"], row["runner_up"], *row["tied"].split("; "))
@@ -151,7 +129,7 @@ def test_mixtures_are_compared_as_an_axis_and_called_by_their_names() -> None:
         for name, error in (("web", 0.6), ("half", 0.4))
         for seed, shift in enumerate((-0.01, 0.0, 0.01))
     ]
-    draws = drawn(pd.DataFrame(rows))
+    draws = cells_of(pd.DataFrame(rows))
     table = contrasts(draws)
     (row,) = records(table[table["axis"] == "quality"])
     assert (row["best"], row["verdict"]) == ("mixture half", "clear")
@@ -168,19 +146,19 @@ def test_a_crossing_is_found_with_an_interval_around_it() -> None:
     assert cross(second - first, AT).verdict == "is overtaken"
 
 
-def test_a_curve_that_is_ahead_throughout_has_no_crossing_within_the_data() -> None:
-    found = cross(scattered(np.full(100, 0.2), 0.01), AT)
-    assert found.verdict == "none within the data"
+@pytest.mark.parametrize(
+    ("ahead_by", "verdict"),
+    [
+        (scattered(np.full(100, 0.2), 0.01), "none within the data"),
+        (scattered(np.zeros(100), 0.02), "undecided"),
+        (scattered(0.005 * np.log(AT / 6.5e12), 0.0015), "undecided"),
+    ],
+    ids=["ahead throughout", "within the noise", "so near the end that it may lie beyond"],
+)
+def test_no_crossing_is_claimed_that_the_data_do_not_show(ahead_by: Floats, verdict: str) -> None:
+    found = cross(ahead_by, AT)
+    assert found.verdict == verdict
     assert np.isnan(found.x)
-
-
-def test_curves_within_the_noise_are_undecided() -> None:
-    assert cross(scattered(np.zeros(100), 0.02), AT).verdict == "undecided"
-
-
-def test_a_crossing_so_near_the_end_of_the_data_that_it_may_lie_beyond_is_undecided() -> None:
-    found = cross(scattered(0.005 * np.log(AT / 6.5e12), 0.0015), AT)
-    assert found.verdict == "undecided"
 
 
 def test_without_draws_no_crossing_is_decided() -> None:
@@ -236,18 +214,16 @@ def test_a_crossing_of_curves_that_turn_up_again_is_not_missed(seed: int) -> Non
         assert row["crossing"] not in {"overtakes", "is overtaken"}
 
 
-def test_the_x_of_an_error_is_read_off_the_curve() -> None:
-    at = np.array([1.0, 10.0, 100.0, 1000.0])
-    curve = np.array([[0.8, 0.6, 0.6, 0.4]])
-    for error, x in ((0.7, 10**0.5), (0.5, 10**2.5), (0.9, 0.0), (0.3, np.inf)):
-        assert matching(np.array([error]), curve, at, x=30.0)[0] == pytest.approx(x), error
-
-
-def test_on_a_flat_stretch_of_the_other_the_nearest_x_counts() -> None:
-    at = np.array([1.0, 10.0, 100.0, 1000.0])
-    curve = np.array([[0.8, 0.6, 0.6, 0.4]])
-    for x, nearest in ((3.0, 10.0), (30.0, 30.0), (500.0, 100.0)):
-        assert matching(np.array([0.6]), curve, at, x=x)[0] == pytest.approx(nearest)
+@pytest.mark.parametrize(
+    ("error", "x", "expected"),
+    [(0.7, 30.0, 10**0.5), (0.5, 30.0, 10**2.5), (0.9, 30.0, 0.0), (0.3, 30.0, np.inf),
+     (0.6, 3.0, 10.0), (0.6, 30.0, 30.0), (0.6, 500.0, 100.0)],
+)  # fmt: skip
+def test_the_x_of_an_error_is_read_off_the_curve_and_the_nearest_one_where_it_is_flat(
+    error: float, x: float, expected: float
+) -> None:
+    at, curve = np.array([1.0, 10.0, 100.0, 1000.0]), np.array([[0.8, 0.6, 0.6, 0.4]])
+    assert matching(np.array([error]), curve, at, x=x)[0] == pytest.approx(expected)
 
 
 @given(errors=st.lists(st.floats(0.05, 0.95), min_size=2, max_size=7))
@@ -262,7 +238,7 @@ def test_a_strategy_that_halves_the_compute_is_worth_twice_as_much() -> None:
     levels = np.geomspace(2e11, 2e13, 6)
     plain = 0.3 + 0.5 * (levels / 2e11) ** -0.4
     better = 0.3 + 0.5 * (2 * levels / 2e11) ** -0.4
-    table = comparisons(drawn(curves({"clip": plain, "clip-crop-flip": better}, levels)))
+    table = comparisons(cells_of(curves({"clip": plain, "clip-crop-flip": better}, levels)))
     assert set(table["other"]) == {"CLIP"}
     inside = table[np.isfinite(table["factor_high"])]
     assert len(inside) >= 4
@@ -281,7 +257,7 @@ def test_rounding_to_whole_batches_does_not_decide_about_the_ends_of_the_range(m
     plain = np.array([0.70, 0.62, 0.55, 0.49, 0.44])
     results = curves({"clip": plain, "slip": plain - 0.03, "flip-50": plain + 0.03}, levels)
     results["train_flops"] *= np.where(results["strategy"] == "clip", more, 1.0)
-    table = comparisons(drawn(results))
+    table = comparisons(cells_of(results))
     verdicts = table[table["other"] == "CLIP"].set_index(["option", "x"])["verdict"]
     assert verdicts["SLIP"].iloc[-1] == "ahead"
     assert verdicts["FLIP (50 %)"].iloc[0] == "behind"
@@ -290,7 +266,7 @@ def test_rounding_to_whole_batches_does_not_decide_about_the_ends_of_the_range(m
 def test_an_error_that_was_reached_counts_as_reached_with_more_compute() -> None:
     levels = np.geomspace(2e11, 2e13, 5)
     turning = np.array([0.70, 0.60, 0.50, 0.53, 0.56])
-    table = comparisons(drawn(curves({"clip": turning, "slip": turning + 0.1}, levels)))
+    table = comparisons(cells_of(curves({"clip": turning, "slip": turning + 0.1}, levels)))
     assert table["factor_high"].iloc[-1] < 1, "the lowest so far, at less compute, counts"
     assert set(table["verdict"]) == {"behind"}
 
@@ -300,7 +276,7 @@ def test_nothing_is_ahead_because_the_other_ends_at_less_compute() -> None:
     plain = np.array([0.70, 0.62, 0.55, 0.49, 0.44])
     results = curves({"clip": plain, "slip": plain}, levels)
     results = results[(results["strategy"] != "clip") | (results["train_flops"] < 1e13)]
-    last = comparisons(drawn(results)).iloc[-1]
+    last = comparisons(cells_of(results)).iloc[-1]
     assert last["verdict"] == "undecided"
     assert np.isnan(last["gap"])
 
@@ -322,7 +298,7 @@ def test_cells_of_nearly_equal_cost_count_as_equally_expensive() -> None:
 
 
 def test_the_frontier_has_the_best_of_each_budget(frames: StudyFrames) -> None:
-    found = pareto(drawn(frames.results))
+    found = pareto(cells_of(frames.results))
     assert found["error"].is_monotonic_decreasing
     assert found["train_flops"].is_monotonic_increasing
     assert found["probability"].between(0, 1).all()
@@ -339,14 +315,14 @@ def test_rounding_to_whole_batches_adds_no_point_to_the_frontier() -> None:
         for architecture, share, error in (("ViT-X", 0.9, 0.61), ("ViT-S", 0.999, 0.60))
         for seed in range(2)
     ]
-    assert set(pareto(drawn(pd.DataFrame(rows)))["architecture"]) == {"ViT-S"}
+    assert set(pareto(cells_of(pd.DataFrame(rows)))["architecture"]) == {"ViT-S"}
 
 
 @pytest.mark.parametrize(
     ("turn", "verdict"), [(0.3, "filter less"), (-0.3, "filter more"), (0.0, "undecided")]
 )
 def test_the_simulated_trend_of_the_best_fraction_is_found(turn: float, verdict: str) -> None:
-    (found,) = records(quality_trades(drawn(pools(8192, turn=turn))))
+    (found,) = records(quality_trades(cells_of(pools(8192, turn=turn))))
     assert (found["along"], found["verdict"]) == ("budget", verdict)
     assert np.sign(round(found["slope"], 1)) == np.sign(turn)
     # Between the fractions tried the best one is not known, however sure the choice among them is.
@@ -360,16 +336,16 @@ def test_mixtures_are_not_fractions_of_a_pool() -> None:
     alone = pools(8192, turn=0.3)
     mixed = alone[alone["quality"] == "all"].assign(quality="mixture:half", **{METRIC: 0.99})
     mixed = mixed.assign(trial=mixed["trial"] + "-mixed")
-    (found,) = records(quality_trades(drawn(pd.concat([alone, mixed], ignore_index=True))))
+    (found,) = records(quality_trades(cells_of(pd.concat([alone, mixed], ignore_index=True))))
     assert found["verdict"] == "filter less"
     assert {*found["fractions"]} <= {*QUALITIES.values()}
-    assert quality_trades(drawn(mixed)).empty
+    assert quality_trades(cells_of(mixed)).empty
 
 
 def test_two_pools_are_compared_at_each_budget() -> None:
     small = pools(8192)
     small = small.assign(trial=small["trial"] + "-small")
-    found = quality_trades(drawn(pd.concat([small, pools(65_536)], ignore_index=True)))
+    found = quality_trades(cells_of(pd.concat([small, pools(65_536)], ignore_index=True)))
     assert found["along"].tolist() == ["budget", "budget", *["pool"] * 5]
     assert found["x"].iloc[-1] == pytest.approx([8192, 65_536], rel=0.01)
 
@@ -380,6 +356,6 @@ def test_fractions_that_were_not_tried_everywhere_make_no_trend() -> None:
     purest = rows["quality"].map(quality_fraction) == rows["quality"].map(quality_fraction).min()
     # The purest is always the best, and was not run at the higher levels.
     accuracy = rows[METRIC].where(~purest, 0.9)
-    (found,) = records(quality_trades(drawn(rows.assign(**{METRIC: accuracy})[~(late & purest)])))
+    (found,) = records(quality_trades(cells_of(rows.assign(**{METRIC: accuracy})[~(late & purest)])))
     assert found["verdict"] == "undecided"
     assert found["slope"] == pytest.approx(0.0, abs=0.05)

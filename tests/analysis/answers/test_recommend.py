@@ -11,12 +11,11 @@ from analysis.belief.cell_draws import CellDraws, cell_draws
 from analysis.cells.study_frames import as_planned
 from analysis.cells.table import records, tidy
 from budgets.quality import count_available
-from tests.analysis.synthetic import study, trial_row
+from tests.analysis.synthetic import METRIC, study, table_of, trial_row
 from tests.root import ROOT
 
 LEVELS = tuple(np.geomspace(2e11, 1e13, 6))
 POOL = 90_000.0
-METRIC = "held-out/top1"
 
 
 def small(level: float) -> float:
@@ -29,13 +28,11 @@ def large(level: float) -> float:
 
 def crossing(*, seeds: int = 3, noise: float = 0.003, size: int = int(POOL)) -> pd.DataFrame:
     """Return two architectures on the whole pool; the larger one is better from 6e11 FLOPs on."""
-    generator = np.random.default_rng(11)
-    return pd.DataFrame([
-        trial_row((size, "all", architecture, "clip"), level, seed, law(level) + noise * float(shift))
-        for architecture, law in (("ViT-X", small), ("ViT-M", large))
-        for level in LEVELS
-        for seed, shift in enumerate(generator.standard_normal(seeds))
-    ])  # fmt: skip
+    lines = {
+        (size, "all", name, "clip"): [law(level) for level in LEVELS]
+        for name, law in (("ViT-X", small), ("ViT-M", large))
+    }
+    return table_of(lines, LEVELS, seeds=seeds, noise=noise, seed=11)
 
 
 def at_levels(**errors: dict[float, float]) -> pd.DataFrame:
@@ -245,17 +242,6 @@ def test_what_lost_all_of_its_runs_is_not_recommended_from_there_on(planned: boo
         said = "ViT-M, CLIP, 90,000 pairs, all (lost 3 of 3 runs at 10 TFLOP)"
         assert found.verdict.reason.endswith(f"not ranked: {said}")
         assert found.experiment == f"find why runs were lost: {said}"
-
-
-def test_nothing_is_clear_where_another_configuration_lost_all_of_its_runs() -> None:
-    results = with_a_third()
-    gone = results["architecture"].eq("ConvNeXt-C")
-    status = np.where(gone, "diverged", "finished")
-    trials = tidy(results.assign(status=status, **{METRIC: results[METRIC].mask(gone)}), metric=METRIC)
-    without = tidy(results[~gone], metric=METRIC)
-    for these, kind in ((trials, "undecided"), (without, "clear")):
-        found = recommend(cell_draws(these, draws=400), flops=LEVELS[-1], pairs=POOL)
-        assert found.verdict.kind == kind, found.verdict.reason
 
 
 def test_epochs_beyond_those_measured_are_said_and_beyond_twice_as_many_nothing_is_clear() -> None:

@@ -7,7 +7,7 @@ import pytest
 from analysis.belief.cell_draws import stream
 from analysis.cells.intervals import interval
 from analysis.cells.study_frames import StudyFrames
-from tests.analysis.synthetic import LEVELS, cells_of, study, trial_row, true_error
+from tests.analysis.synthetic import LEVELS, cells_of, study, table_of, true_error
 
 CENTRE = (3276, "top40", "ViT-X", "clip")
 
@@ -17,13 +17,8 @@ def truth(level: float) -> float:
 
 
 def one_curve(seed: int, *, seeds: int, noise: float, levels: tuple[float, ...] = LEVELS) -> pd.DataFrame:
-    generator = np.random.default_rng(seed)
-    rows = [
-        trial_row(CENTRE, level, run, truth(level) + noise * float(generator.standard_normal()))
-        for level in levels
-        for run in range(seeds)
-    ]
-    return pd.DataFrame(rows)
+    lines = {CENTRE: [truth(level) for level in levels]}
+    return table_of(lines, levels, seeds=seeds, noise=noise, seed=seed)
 
 
 @pytest.mark.slow
@@ -49,15 +44,13 @@ def test_more_seeds_narrow_the_interval() -> None:
 
 
 def test_single_runs_show_their_noise_by_how_far_they_miss_the_law_of_their_table() -> None:
-    generator = np.random.default_rng(0)
     levels, noise = np.geomspace(2e11, 2e14, 10), 0.02
-    rows = [
-        trial_row((3276, "all", name, "clip"), level, 0, error + noise * float(generator.standard_normal()))
+    lines = {
+        (3276, "all", name, "clip"): 0.4 - lower + 0.4 * (levels / levels[0]) ** -0.3
         for name, lower in (("ViT-X", 0.0), ("ViT-S", 0.05), ("ViT-M", 0.1))
-        for level in levels
-        for error in [0.4 - lower + 0.4 * (level / levels[0]) ** -0.3]
-    ]
-    draws = cells_of(pd.DataFrame(rows).assign(**{"held-out/count": 1e6}))
+    }
+    results = table_of(lines, levels, seeds=1, noise=noise, seed=0)
+    draws = cells_of(results.assign(**{"held-out/count": 1e6}))
     assert (draws.source, "one run per cell" in draws.explanation) == ("laws", True)
     assert 0.3 * noise < np.median(draws.draws.std(axis=0)) < 1.5 * noise
 

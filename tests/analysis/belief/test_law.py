@@ -171,17 +171,6 @@ def test_curves_that_turn_up_after_many_epochs_are_forecast_to_rise() -> None:
     assert held(forecast, truth[:, -1:]).mean() >= 0.8
 
 
-def test_model_that_falls_faster_and_was_not_run_at_the_top_may_be_the_best_there() -> None:
-    u = 3.0 ** np.arange(5)
-    truth = np.array([0.38 + 0.32 * u**-0.4, 0.39 + 0.32 * u**-0.4, 0.27 + 0.62 * u**-0.4])
-    errors = noisy(truth, 2)
-    errors[-1, :, 3:] = np.nan
-    assert truth[-1, 2] > truth[0, 2]
-    assert truth[-1, 4] < truth[0, 4]
-    draws = drawn(measured(errors, size=np.array([1e9, 1e9, 4e9]))).draws
-    assert (draws[:, :, 4].argmin(axis=1) == 2).mean() > 0.3
-
-
 def fitted() -> JointLaw:
     truth = surface(SIZES[:, None], SAMPLES)
     known = Estimates(

@@ -11,8 +11,8 @@ from analysis.charts.answer_figures import cells_against, hero, matters
 from analysis.charts.figure_data import finding
 from analysis.error_unit import PERCENT
 from analysis.laws.laws import Measure
-from analysis.report.analyse import Analysis, analyse
-from tests.analysis.synthetic import METRIC, figure_of, study
+from analysis.report.analyse import Analysis
+from tests.analysis.synthetic import METRIC, figure_of
 
 
 def hero_frame(found: Analysis, **options: float) -> pd.DataFrame:
@@ -47,10 +47,6 @@ def test_a_label_stands_where_another_configuration_leads(analysed: Analysis) ->
     names = (analysed.best["architecture"] + analysed.best["strategy"])[analysed.best["verdict"] != "beaten"]
     assert (labels != "").tolist() == (names != names.shift()).tolist()
     assert labels.iloc[0].startswith(f"{analysed.best['architecture'].iloc[0]}, ")
-
-
-def test_without_noise_there_is_no_frontier() -> None:
-    assert not {"law", "extrapolation", "best"} & set(hero_frame(analyse(study(seeds=1)))["mark"])
 
 
 def test_the_finding_names_the_last_clear_winner_and_what_holds_elsewhere() -> None:

@@ -2,13 +2,12 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from analysis.answers.cost import by_level
 from analysis.cells.study_frames import StudyFrames
 from analysis.charts.run_figures import design_course, plan_grid
 from analysis.drawing.draw import draw
-from tests.analysis.synthetic import figure_of, paid
+from tests.analysis.synthetic import figure_of
 
 
 def test_the_plan_shows_what_finished_failed_waits_and_was_left_out(frames: StudyFrames) -> None:
@@ -47,15 +46,6 @@ def test_trials_of_equal_samples_are_one_level_whatever_their_whole_batches(fram
     assert set(grid.frame["line"]) == {"10,560 samples"}
     levels = by_level(plan, frames.spent, frames.events)
     assert levels["level"].tolist() == ["10,560 samples", "quality scorer"]
-
-
-def test_what_earlier_declarations_cost_has_its_own_row(frames: StudyFrames) -> None:
-    extra = pd.DataFrame([paid("removed-1", 5e11), paid("removed-2", wasted=1e11)])
-    spent = pd.concat([frames.spent, extra], ignore_index=True)
-    levels = by_level(frames.plan, spent, frames.events).set_index("level")
-    assert [levels[name]["earlier declarations"] for name in ("trials", "spent", "wasted")] == [2, 6e11, 1e11]
-    gone = spent[["spent_flops", "wasted_flops"]]
-    assert levels["spent"].sum() == pytest.approx(gone.to_numpy(float).sum())
 
 
 def test_course_of_a_design_shows_who_led_and_who_was_dropped_at_what_cost() -> None:

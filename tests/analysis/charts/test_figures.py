@@ -72,8 +72,10 @@ def test_what_is_drawn_is_what_the_csv_holds(name: str, drawn: dict[str, FigureD
     assert {tuple(point) for point in seen.round(9)} == {tuple(point) for point in held.round(9)}
 
 
-def test_one_seed_draws_hollow_stars_without_intervals() -> None:
-    data = supported(figures_of(study(seeds=1)))["error-compute-architecture"]
+def test_one_seed_draws_hollow_stars_without_intervals_and_no_frontier() -> None:
+    drawn = supported(figures_of(study(seeds=1)))
+    assert not {"law", "extrapolation", "best"} & {*drawn["hero"].frame["mark"]}
+    data = drawn["error-compute-architecture"]
     marks = data.frame.groupby("mark")
     assert "best" not in marks.groups
     assert "law" not in marks.groups, "three levels don't show the noise of single runs"

@@ -46,7 +46,3 @@ def test_intervals_of_the_surface_cover_the_truth_at_their_nominal_rate() -> Non
     found = [surface(number, draws=200) for number in range(25)]
     for name in found[0]:
         assert np.mean([one[name] for one in found]) >= 0.8
-
-
-def test_a_study_is_the_same_each_time() -> None:
-    assert ask("broken", 3, draws=50) == ask("broken", 3, draws=50)

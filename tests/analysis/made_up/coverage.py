@@ -1,10 +1,7 @@
 """Simulated studies with known answers, to measure the coverage of the 90 % intervals.
 
-A study has two architectures whose curves cross, and a strategy that is worth a known factor of compute. Its
-curves are of one of three forms: a power law with floor, a smoothly broken power law (Caballero et al. 2023,
-eq. 1) or a shifted one. It has four to six levels spaced 3×, two or three seeds, noise that differs by up to
-three times from configuration to configuration, and one cell is missing. Best model sizes are asked of
-``valleys``, and of a table of 60 single runs over model size and data.
+The studies are those of ``studies``. Best model sizes are asked of ``valleys``, and of a table of 60 single
+runs over model size and data.
 """
 
 from collections import defaultdict

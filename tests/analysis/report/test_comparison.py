@@ -11,9 +11,7 @@ import pytest
 from analysis.cells.study_frames import StudyFrames
 from analysis.report.analyse import Analysis, analyse
 from analysis.report.comparison import compare, other_settings, write_comparison
-from tests.analysis.synthetic import trial_row
-
-METRIC = "held-out/top1"
+from tests.analysis.synthetic import METRIC, trial_row
 
 
 def shifted(frames: StudyFrames, points: float, *, seed: int = 3) -> StudyFrames:

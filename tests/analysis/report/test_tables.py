@@ -60,7 +60,7 @@ def test_levels_sum_to_the_book(frames: StudyFrames) -> None:
 def test_what_a_tuning_and_earlier_declarations_paid_is_planned_in_the_levels_and_in_all(
     frames: StudyFrames,
 ) -> None:
-    others = pd.DataFrame([paid("tuned", 7e12), paid("removed", 3e12)])
+    others = pd.DataFrame([paid("tuned", 7e12), paid("removed", 3e12), paid("removed-2", wasted=1e11)])
     spent = pd.concat([frames.spent, others], ignore_index=True)
     tuning = pd.DataFrame([
         {"time": -9.0, "event": "tuning-started", "slots": 1},
@@ -73,8 +73,9 @@ def test_what_a_tuning_and_earlier_declarations_paid_is_planned_in_the_levels_an
     cost = totals(levels, events)
 
     assert levels["planned"].sum() == cost.planned_flops == cost.spent_flops
-    planned = levels.set_index("level")["planned"]
-    assert [planned[name] for name in ("tuning", "earlier declarations")] == [7e12, 3e12]
+    of = levels.set_index("level")[["trials", "planned", "wasted"]]
+    assert of.loc["tuning"].tolist() == [1, 7e12, 0]
+    assert of.loc["earlier declarations"].tolist() == [2, 3.1e12, 1e11]
 
 
 def test_time_is_read_from_the_events(frames: StudyFrames) -> None:
@@ -108,17 +109,6 @@ def test_slots_count_for_the_time_that_they_existed() -> None:
     assert run_time(events, now=1050.0).busy == pytest.approx(70 / 120), "in the midst of it"
 
 
-def test_lost_attempts_and_all_devices_of_a_trial_are_among_its_hours() -> None:
-    events = pd.DataFrame([
-        {"time": 0.0, "event": "trial-started", "trial": "a", "slot": 0, "devices": 4},
-        {"time": 36.0, "event": "trial-retried", "trial": "a", "slot": 0, "wall_s": 36.0},
-        {"time": 36.0, "event": "trial-started", "trial": "a", "slot": 0, "devices": 4},
-        {"time": 108.0, "event": "trial-finished", "trial": "a", "slot": 0, "wall_s": 72.0},
-        {"time": 200.0, "event": "trial-finished", "trial": "b", "slot": 0, "wall_s": 36.0},
-    ])  # fmt: skip
-    assert trial_hours(events) == pytest.approx({"a": 4 * 108 / 3600, "b": 0.01})
-
-
 def test_each_attempt_has_its_own_devices_and_one_without_an_end_counts_to_the_last_event() -> None:
     events = pd.DataFrame([
         {"time": 0.0, "event": "study-started", "slots": 1},
@@ -129,9 +119,10 @@ def test_each_attempt_has_its_own_devices_and_one_without_an_end_counts_to_the_l
         {"time": 8900.0, "event": "node-left-out", "node": "n"},
         {"time": 9000.0, "event": "study-started", "slots": 1},
         {"time": 9000.0, "event": "trial-started", "trial": "a", "devices": 1},
-        {"time": 12600.0, "event": "trial-finished", "trial": "a", "wall_s": 3600.0},
+        {"time": 12600.0, "event": "trial-retried", "trial": "a", "wall_s": 3600.0},
+        {"time": 12636.0, "event": "trial-finished", "trial": "c", "wall_s": 36.0},
     ])  # fmt: skip
-    assert trial_hours(events) == pytest.approx({"a": 8 + 1, "b": 2 * 0.5})
+    assert trial_hours(events) == pytest.approx({"a": 8 + 1, "b": 2 * 0.5, "c": 0.01})
 
 
 def test_a_printed_table_has_signs_powers_and_numbers_on_the_right() -> None:
