@@ -17,8 +17,6 @@ from study.declare import shipped_studies
 from study.show.lines import line_width, wrapped
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from study.state.study import Imported, Study
 
 
@@ -261,13 +259,6 @@ def finished_study(options: Namespace) -> "Study | Imported | None":
     if options.study is None:
         return None
     return find_imported(options.study, Path(options.results or "results")) or refreshed_study(options)
-
-
-def open_console() -> "Console":
-    """Return the console, of 80 columns for a pipe unless COLUMNS is set."""
-    from study.show.view import PlainConsole
-
-    return PlainConsole()
 
 
 def show(line: object) -> None:

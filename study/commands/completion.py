@@ -59,7 +59,7 @@ def add_options(_parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Print the completion script."""
     arguments, commands, groups = list[str](), list[str](), list[str]()
-    for command, parser in _walk("", options.parser):
+    for command, parser in walk(options.parser):
         words: list[str] = []
         for action in parser._actions:  # noqa: SLF001 - argparse has no other way to see what a parser takes
             words += action.option_strings or [str(each) for each in action.choices or ()]
@@ -78,10 +78,10 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def _walk(command: str, parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+def walk(parser: argparse.ArgumentParser, command: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
     """Yield the parser and all parsers below it, each with the words that lead to it."""
     yield command, parser
     for action in parser._actions:  # noqa: SLF001 - as above
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - as above
             for name, sub in action.choices.items():
-                yield from _walk(f"{command} {name}".strip(), sub)
+                yield from walk(sub, f"{command} {name}".strip())

@@ -29,6 +29,7 @@ def run(options: Namespace) -> int:
     """
     from budgets.cost.strategy import strategies
     from budgets.declaration import values
+    from runners.store.files import new_file
     from study.declare import schema
 
     suffix, taken = (".py", strategies()) if options.strategy else (".yaml", shipped_studies())
@@ -50,12 +51,8 @@ def run(options: Namespace) -> int:
     for file in (path, *([beside] if options.strategy else [])):
         if file.exists():
             raise ValueError(f"{file} already exists; choose another name, or delete it first")
-    try:
-        with writing(path):
-            path.write_text(text, encoding="utf-8")
-            beside.write_text(more, encoding="utf-8")
-    except OSError:
-        path.unlink()  # a part of it
-        raise
+    with writing(path), new_file(path) as new, new_file(beside) as new_beside:
+        new.write_text(text, encoding="utf-8")
+        new_beside.write_text(more, encoding="utf-8")
     show(f"{path} and {beside if options.strategy else 'its schema'} written; {hint}")
     return 0

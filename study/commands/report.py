@@ -9,7 +9,6 @@ from study.commands.command import (
     add_why_option,
     amount,
     finished_study,
-    open_console,
     show,
     show_all,
     writing,
@@ -70,7 +69,7 @@ def run(options: Namespace) -> int:
         watch_study(study, show)
         return 0
     if study is not None:
-        with WorkProgress(open_console()) as progress, writing(study.folder / "report"):
+        with WorkProgress() as progress, writing(study.folder / "report"):
             lines = list(report_study(study, target_flops=target, why=options.why, progress=progress))
         show_all(lines)
     if options.paper:

@@ -7,7 +7,6 @@ from functools import partial
 from study.commands.command import (
     add_backend_options,
     add_study_options,
-    open_console,
     refreshed_study,
     show_all,
     without_ray,
@@ -68,6 +67,7 @@ def run(options: Namespace) -> int:
     from study.run.books import PaidBeforeError
     from study.run.run_study import run_study, would_run
     from study.show.progress import Progress, remaining_text
+    from study.show.view import PlainConsole
     from study.state.plan_study import plan_study
 
     local = without_ray(options)
@@ -78,7 +78,7 @@ def run(options: Namespace) -> int:
     if options.dry_run:
         show_all(would_run(study, plan, only=only, again=options.again, retry_failed=retry_failed))
         return 0
-    console = open_console()
+    console = PlainConsole()
     view = partial(Progress, study.declaration.metric, console, quiet=options.quiet)
     execute = partial(
         run_study, study, plan, address=options.address, local=local, only=only, again=options.again,

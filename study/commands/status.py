@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from study.commands.command import add_study_options, add_why_option, open_console, refreshed_study
+from study.commands.command import add_study_options, add_why_option, refreshed_study
 
 NAME = "status"
 HELP = "show the trials done, running and failed, and the FLOPs spent"
@@ -20,6 +20,7 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Print the status as a table or as JSON."""
     from study.show.status_view import show_status, status_json
+    from study.show.view import PlainConsole
 
     study = refreshed_study(options)
     if options.json:
@@ -27,5 +28,5 @@ def run(options: Namespace) -> int:
             raise ValueError("--json prints one object: it can't be combined with --watch")
         print(status_json(study, why=options.why))
     else:
-        show_status(open_console(), study, watch=options.watch, why=options.why)
+        show_status(PlainConsole(), study, watch=options.watch, why=options.why)
     return 0

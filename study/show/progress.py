@@ -25,7 +25,7 @@ from budgets.planning.tuning_plan import values_words
 from budgets.quantity import format_count, format_flops, format_number, format_seconds_range, format_share
 from runners.trials.trial_files import Outcome
 from study.show.plan_view import trials_words
-from study.show.view import can_update, level_table, live_lines, running_lines, text_lines
+from study.show.view import can_update, level_table, running_lines, text_lines
 from study.state.plan_study import planned_row
 from study.state.running import Level, count_levels, left_of, running_trials, speed_of
 from study.state.trial_states import Stage, TrialState, trial_states
@@ -192,7 +192,7 @@ class Progress:
         ahead = "" if left is None else f", about {format_seconds_range(left.low, left.high)} to go"
         summary = f"{self._sums(spent)}{self._budget}, {self._done} of {len(self._trials)} trials{ahead}"
         failures = list(self._failed.values())[-_FAILURES_SHOWN:]
-        lines = live_lines(running_lines(running), (*failures, summary), self._console)
+        lines = text_lines((*failures, summary), self._console, cut=running_lines(running))
         levels = self._levels()
         table = [level_table(levels, self._console)] if levels else []
         return Group(*table, *lines)

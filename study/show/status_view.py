@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
 
 from rich.console import Console, Group, RenderableType
@@ -11,7 +12,7 @@ from rich.text import Text
 
 from budgets.cost.flops import CONVENTION
 from budgets.quantity import format_flops, format_seconds_range, format_share, plural
-from study.show.view import can_update, level_table, live_lines, running_lines, text_lines
+from study.show.view import can_update, level_table, running_lines, text_lines
 from study.state.study import Study
 from study.state.study_status import StudyStatus, read_status
 
@@ -29,23 +30,20 @@ def show_status(console: Console, study: Study, *, watch: bool = False, why: boo
     if watch:
         study.await_run(*study.plan_tables, say=lambda line: console.print(Text(line)))
     status = read_status(study, why=why)
-    if watch and can_update(console):
-        with Live(console=console, auto_refresh=False) as live:
-            live.update(_view(status, console, live=True), refresh=True)
-            while status.run is not None:
-                status = _next_status(study, why=why)
+    live = Live(console=console, auto_refresh=False) if watch and can_update(console) else None
+    with live or nullcontext():
+        while True:
+            if live is None:
+                console.print(_view(status, console))
+            else:
                 live.update(_view(status, console, live=True), refresh=True)
-        return
-    console.print(_view(status, console))
-    while watch and status.run is not None:
-        status = _next_status(study, why=why)
-        console.print(Text("\n"), _view(status, console), sep="", end="")
-
-
-def _next_status(study: Study, *, why: bool) -> StudyStatus:
-    time.sleep(_LOOK_S)
-    study.storage.refresh()
-    return read_status(study, why=why)
+            if not watch or status.run is None:
+                return
+            time.sleep(_LOOK_S)
+            study.storage.refresh()
+            status = read_status(study, why=why)
+            if live is None:
+                console.print()
 
 
 def status_json(study: Study, *, why: bool = False) -> str:
@@ -60,10 +58,8 @@ def status_json(study: Study, *, why: bool = False) -> str:
 
 def _view(status: StudyStatus, console: Console, *, live: bool = False) -> RenderableType:
     running = [f"  {line}" for line in running_lines(status.running)]
-    if live:
-        lines = live_lines(running, _lines(status), console)
-    else:
-        lines = text_lines((*running, *_lines(status)), console)
+    whole, cut = ([], running) if live else (running, None)
+    lines = text_lines((*whole, *_lines(status)), console, cut=cut)
     return Group(level_table(status.levels, console), *lines)
 
 

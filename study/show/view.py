@@ -74,28 +74,25 @@ def running_lines(running: Sequence[Running]) -> Iterator[str]:
         yield f"running {trial.trial} {', '.join(parts)}: {trial.what}"
 
 
-def text_lines(lines: Iterable[str], console: Console) -> Iterator[Text]:
-    """Yield lines, wrapped between words, with the error of an answer in bold."""
+def text_lines(lines: Iterable[str], console: Console, *, cut: Iterable[str] | None = None) -> Iterator[Text]:
+    """Yield lines, wrapped between words, with the error of an answer in bold.
+
+    In a view that is updated in place the lines ``cut`` come first, each as one line of the terminal.
+    """
     width = console.width if console.is_terminal else line_width()
-    for line in lines:
-        for part in wrapped(line, width):
-            before, number, after = parts_of(part)
-            yield Text.assemble(before, (number, "bold"), after)
-
-
-def live_lines(running: Iterable[str], others: Iterable[str], console: Console) -> Iterator[Text]:
-    """Yield the lines of a view that is updated in place: those of running trials cut, the others wrapped."""
-    for line in running:
-        yield Text(line, overflow="ellipsis", no_wrap=True)
-    for text in text_lines(others, console):
-        text.overflow, text.no_wrap = "fold", False
+    yield from (Text(line, overflow="ellipsis", no_wrap=True) for line in cut or ())
+    for part in (part for line in lines for part in wrapped(line, width)):
+        before, number, after = parts_of(part)
+        text = Text.assemble(before, (number, "bold"), after)
+        if cut is not None:
+            text.overflow, text.no_wrap = "fold", False
         yield text
 
 
 class PlainConsole(Console):
     """Console that passes on only rich's own escape codes; those in names and messages are written out.
 
-    Brackets and colons in them are no markup.
+    Brackets and colons in them are no markup. In a pipe it has 80 columns unless COLUMNS is set.
     """
 
     def __init__(
@@ -130,9 +127,9 @@ class _Task:
 class WorkProgress:
     """Context manager that shows kinds of work: as bars in a terminal, elsewhere as a line each minute."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[speed]}"))
-        self._console = console
+        self._console = console = PlainConsole()
         self._progress = Progress(
             *columns, TimeRemainingColumn(), console=console, disable=not can_update(console)
         )

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.commands.command import add_pool_options, continuing, number, open_console, show, show_all
+from study.commands.command import add_pool_options, continuing, number, show, show_all
 
 if TYPE_CHECKING:
     from runners.data.build.build import Build
@@ -161,7 +161,7 @@ def _build(shared: "SharedFolder", source: str, kind: str, options: Namespace, s
         show(message)
     seen = folders_of(build.source, build.columns) if site.on_cluster and not url else ()
     written = shared.url or (path if options.in_place or path.exists() else path.parent)
-    with WorkProgress(open_console()) as report:
+    with WorkProgress() as report:
         build_pool(path, replace(build, workers=site.workers(*seen, written=written)), report)
     if kind == "urls":
         show(f"the downloaded shards stay in {build.source}; delete them when they are no longer needed")

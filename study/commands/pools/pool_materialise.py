@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from study.commands.command import add_study_options, add_worker_options, open_console, refreshed_study
+from study.commands.command import add_study_options, add_worker_options, refreshed_study
 
 NAME = "materialise"
 HELP = "copy the subsets that a study's trials read, before its run would do so"
@@ -25,6 +25,7 @@ def run(options: Namespace) -> int:
     from study.run.pool_site import PoolSite
     from study.run.prepare_data import ensure_pools, materialise
     from study.show.progress import Progress
+    from study.show.view import PlainConsole
     from study.state.plan_study import plan_study
 
     study = refreshed_study(options, needed=True)
@@ -35,7 +36,7 @@ def run(options: Namespace) -> int:
             f"{declared.name} declares no copies: materialise_from and training.resized_images are off"
         )
     plan = plan_study(study)
-    with Progress(declared.metric, open_console()) as progress, PoolSite(options, progress.say) as site:
+    with Progress(declared.metric, PlainConsole()) as progress, PoolSite(options, progress.say) as site:
         ensure_pools(study, progress.say)
         study.folder.mkdir(parents=True, exist_ok=True)
         if not materialise(study, plan, site, progress):

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.commands.command import add_pool_options, continuing, number, open_console, show, show_all
+from study.commands.command import add_pool_options, continuing, number, show, show_all
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -78,7 +78,7 @@ def run(options: Namespace) -> int:
     _check(options)
     with continuing(options.pool), only_writer(options.pool, show), open_shared(options.pool) as shared:
         before = Pool.open(shared.path)
-        with PoolSite(options, show) as site, WorkProgress(open_console()) as report:
+        with PoolSite(options, show) as site, WorkProgress() as report:
             pool = _scored(before, options, shared, site, report)
             shared.publish()
             shared.delete(SCORING)
