@@ -9,23 +9,18 @@ import pytest
 
 from runners.results import read_table
 from study import Study
-from study.cli import main
 from tests.root import ROOT
+from tests.study.conftest import Run
 
 pytestmark = pytest.mark.slow
 
 FOLDER = ROOT / "results" / "open-clip-scaling"
 TABLE = FOLDER / "open_clip_scaling.csv"
-PRIOR = ["recommend", "--prior", "open-clip-scaling"]
+PRIOR = "recommend --prior open-clip-scaling --why"
 
 
-def said(capsys: pytest.CaptureFixture[str], flops: str, pairs: str, code: int = 0) -> list[str]:
-    assert main([*PRIOR, "--why", "--flops", flops, "--pairs", pairs]) == code
-    return "".join(capsys.readouterr()).splitlines()
-
-
-def test_the_study_is_what_import_makes_of_the_table_and_the_map(tmp_path: Path) -> None:
-    assert main(["import", str(TABLE), "--map", "open-clip-scaling", "--results", str(tmp_path)]) == 0
+def test_the_study_is_what_import_makes_of_the_table_and_the_map(tmp_path: Path, run: Run) -> None:
+    run(f"import {TABLE} --map open-clip-scaling --results {tmp_path}")
     made = tmp_path / "open-clip-scaling"
     for name in ("map.yaml", "import.json"):
         assert (made / name).read_bytes() == (FOLDER / name).read_bytes()
@@ -34,18 +29,14 @@ def test_the_study_is_what_import_makes_of_the_table_and_the_map(tmp_path: Path)
     assert len(read_table(made / "results.parquet")) == 228
 
 
-def test_an_import_does_not_replace_the_folder_of_its_table(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_import_does_not_replace_the_folder_of_its_table(tmp_path: Path, run: Run) -> None:
     folder = tmp_path / FOLDER.name
     shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("report"))
-    words = ["import", str(folder / TABLE.name), "--results", str(tmp_path), "--map"]
-    assert main([*words, "open-clip-scaling"]) == 0
-    assert capsys.readouterr().out.endswith("is unchanged\n")
+    words = f"import {folder / TABLE.name} --results {tmp_path} --map"
+    assert run(f"{words} open-clip-scaling").endswith("is unchanged\n")
     edited = tmp_path / "open-clip-scaling.yaml"
     edited.write_text((folder / "map.yaml").read_text(encoding="utf-8").replace("finished", "cosine"))
-    assert main([*words, str(edited)]) == 2
-    assert f"lies in {folder}, which would be replaced" in capsys.readouterr().err
+    assert f"lies in {folder}, which would be replaced" in run(f"{words} {edited}", code=2)
     assert (folder / TABLE.name).exists()
 
 
@@ -67,10 +58,9 @@ def test_each_objective_costs_what_its_own_model_does_and_a_finished_run_is_one_
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_the_report_is_drawn_from_a_fresh_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_is_drawn_from_a_fresh_state(tmp_path: Path, run: Run) -> None:
     shutil.copytree(FOLDER, tmp_path / FOLDER.name, ignore=shutil.ignore_patterns("report", "answers.json"))
-    assert main(["report", FOLDER.name, "--results", str(tmp_path)]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = run(f"report {FOLDER.name} --results {tmp_path}").splitlines()
     assert lines[0] == "228 of 2,944 rows of open_clip_scaling.csv, imported"
     assert max(map(len, lines[1:11])) <= 100
     assert any(
@@ -87,37 +77,34 @@ def test_the_report_is_drawn_from_a_fresh_state(tmp_path: Path, capsys: pytest.C
     assert (stars.loc[stars["x"] > 1e18, "y"] < 75).all()  # none at a run of 93 % that stands out
 
 
-def test_the_prior_says_what_to_train_with_its_interval(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_prior_says_what_to_train_with_its_interval(run: Run) -> None:
     """MaMMUT L/14 reaches 74.9 % at 1.28B samples (806 EFLOP) and 78.4 % at 3B (1.9 ZFLOP)."""
-    lines = said(capsys, "1e21", "1.4B")
-    assert lines[0].startswith("1 ZFLOP: ViT-L-14, MaMMUT, 1.4B pairs, all: predicted ")
-    found = re.search(r"error ([\d.]+) % \[([\d.]+), ([\d.]+)\], tie of ", lines[0])
+    said = run(f"{PRIOR} --flops 1e21 --pairs 1.4B")
+    assert said.startswith("1 ZFLOP: ViT-L-14, MaMMUT, 1.4B pairs, all: predicted ")
+    found = re.search(r"error ([\d.]+) % \[([\d.]+), ([\d.]+)\], tie of ", said)
     assert found is not None
     error, low, high = map(float, found.groups())
     assert 21.6 < low < error < high < 25.1
-    assert said(capsys, "1e18", "1.4B")[0].startswith("1 EFLOP: ViT-S-32")
+    assert run(f"{PRIOR} --flops 1e18 --pairs 1.4B").startswith("1 EFLOP: ViT-S-32")
 
 
-def test_fewer_pairs_are_read_as_far_as_runs_repeated_theirs(capsys: pytest.CaptureFixture[str]) -> None:
-    answers = {said(capsys, "1e18", pairs)[0].partition(" pairs, ")[2] for pairs in ("1B", "1.4B", "200M")}
-    assert len(answers) == 1  # no pair is seen twice
-    once, often = said(capsys, "1e20", "1B"), said(capsys, "1e20", "100M")
+def test_fewer_pairs_are_read_as_far_as_runs_repeated_theirs(run: Run) -> None:
+    at = f"{PRIOR} --flops 1e18 --pairs"
+    first = {
+        run(f"{at} {pairs}").splitlines()[0].partition(" pairs, ")[2] for pairs in ("1B", "1.4B", "200M")
+    }
+    assert len(first) == 1  # no pair is seen twice
+    at = f"{PRIOR} --flops 1e20 --pairs"
+    once = run(f"{at} 1B").splitlines()
     assert "ViT-B-32, CLIP, 1B pairs, all" in once[0]
     assert "by the law from 1,400,000,000 pairs" in once[1]
-    assert any(
-        re.match(r"  epochs: each pair is seen \d\.\d times; its runs saw .* than 9\.1 times", line)
-        for line in often
-    )
-    (error,) = said(capsys, "1e20", "1M", code=2)
-    assert error.endswith("; the smallest pool that holds one has 1,400,000,000 pairs")
-    assert any(
-        line.startswith("  data: your pool is 7.14 times as large") for line in said(capsys, "1e21", "10B")
-    )
+    epochs = r"\n  epochs: each pair is seen \d\.\d times; its runs saw .* than 9\.1 times"
+    assert re.search(epochs, run(f"{at} 100M"))
+    error = run(f"{at} 1M", code=2)
+    assert error.endswith("; the smallest pool that holds one has 1,400,000,000 pairs\n")
+    assert "\n  data: your pool is 7.14 times as large" in run(f"{PRIOR} --flops 1e21 --pairs 10B")
 
 
-def test_a_map_without_a_table_names_those_that_have_one(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["recommend", "--prior", "farseer", "--flops", "1e20", "--pairs", "1B"]) == 2
-    assert (
-        "the map farseer needs --table FILE; maps with a table: open-clip-scaling, paper-"
-        in capsys.readouterr().err
-    )
+def test_a_map_without_a_table_names_those_that_have_one(run: Run) -> None:
+    said = run("recommend --prior farseer --flops 1e20 --pairs 1B", code=2)
+    assert "the map farseer needs --table FILE; maps with a table: open-clip-scaling, paper-" in said

@@ -74,8 +74,8 @@ def test_what_a_tuning_and_earlier_declarations_paid_is_planned_in_the_levels_an
 
     assert levels["planned"].sum() == cost.planned_flops == cost.spent_flops
     of = levels.set_index("level")[["trials", "planned", "wasted"]]
-    assert of.loc["tuning"].tolist() == [1, 7e12, 0]
-    assert of.loc["earlier declarations"].tolist() == [2, 3.1e12, 1e11]
+    assert list(of.loc["tuning"]) == [1, 7e12, 0]
+    assert list(of.loc["earlier declarations"]) == [2, 3.1e12, 1e11]
 
 
 def test_time_is_read_from_the_events(frames: StudyFrames) -> None:

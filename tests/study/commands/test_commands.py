@@ -3,13 +3,10 @@
 import argparse
 import io
 import pkgutil
-import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib import import_module
-from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
 
@@ -17,7 +14,7 @@ import pytest
 
 from study import cli, commands
 from study.cli import main, make_parser
-from study.commands import pools
+from study.commands import completion, pools
 from study.commands.command import show
 from study.commands.pools import data
 from tests.root import ROOT
@@ -27,16 +24,7 @@ from tests.study.tiny_study import TinyStudy
 HEAVY = {"torch", "ray", "pandas", "numpy", "scipy", "rich", "yaml"}
 
 
-def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """Yield the parser and those of all commands below it."""
-    yield parser
-    for action in parser._actions:  # noqa: SLF001 - argparse has no other way to see what a parser takes
-        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - as above
-            for each in action.choices.values():
-                yield from parsers(each)
-
-
-ALL = {parser.prog: parser for parser in parsers(make_parser())}
+ALL = {parser.prog: parser for _, parser in completion.walk(make_parser())}
 
 
 def test_every_command_module_has_the_same_interface() -> None:
@@ -109,27 +97,6 @@ def said(code: str) -> str:
     ).stdout
 
 
-def test_the_console_script_names_itself_in_its_help() -> None:
-    words = ["/usr/bin/scaling-study", "data", "info", "--help"]
-
-    shown_help = said(f"import sys; sys.argv = {words}; from study.cli import main; main()")
-
-    assert shown_help.startswith("usage: scaling-study data info [-h]")
-    assert "\n  scaling-study data info pools/icons --sheet icons.png\n" in shown_help
-
-
-def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="0"):
-        main(["--version"])
-
-    assert capsys.readouterr().out == f"clip-scaling-study {version('clip-scaling-study')}\n"
-
-
-def test_the_command_line_documents_every_exit_code() -> None:
-    codes = re.findall(r"^- (\d+):", cli.__doc__ or "", re.MULTILINE)
-    assert [int(code) for code in codes] == [0, 1, 2, 3, 4, 5, 130]
-
-
 def test_output_in_an_encoding_without_all_characters_writes_the_others_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -142,21 +109,21 @@ def test_output_in_an_encoding_without_all_characters_writes_the_others_out(
 
 
 @pytest.mark.parametrize(
-    ("command", "follows"),
+    ("command", "said"),
     [
-        ("run: run demo", "; finished work is kept"),
-        ("pools.pool_score: data score p --with =a", "; finished work is kept"),
-        ("pools.pool_info: data info p", "\n"),
-        ("check: check demo", "\n"),
-        ("calibrate: calibrate demo", "\n"),
+        ("run: run demo", "interrupted; finished work is kept"),
+        ("pools.pool_score: data score p --with =a", "interrupted; finished work is kept"),
+        ("pools.pool_info: data info p", "interrupted\n"),
+        ("status: status demo", "interrupted\n"),
+        ("status: status demo --watch", "no longer watching; a run goes on"),
     ],
 )
-def test_an_interrupted_command_that_keeps_its_work_says_how_to_continue(
-    monkeypatch: pytest.MonkeyPatch, run: Run, command: str, follows: str
+def test_an_interrupted_command_says_how_to_continue_what_it_keeps_and_what_goes_on(
+    monkeypatch: pytest.MonkeyPatch, run: Run, command: str, said: str
 ) -> None:
     def interrupted(_options: argparse.Namespace) -> int:
         raise KeyboardInterrupt
 
     module, _, words = command.partition(": ")
     monkeypatch.setattr(f"study.commands.{module}.run", interrupted)
-    assert run(words, code=130).startswith(f"study: interrupted{follows}")
+    assert run(words, code=130).startswith(f"study: {said}")

@@ -84,7 +84,12 @@ def test_a_working_folder_that_was_deleted_is_named(
         ("recommend small --flops 1e12 --pairs 8192 --table t.csv", "--prior MAP"),
         ("data build p --from embedded:64 --without sets/a", "--without has no effect on embedded:64"),
         ("data build p --from embedded:64 --in-place", "--in-place has no effect on embedded:64"),
+        ("data build p --from embedded:64 --score mine", "--score has no effect on embedded:64"),
         ("data build p --from urls.csv --in-place", "--in-place has no effect on urls.csv"),
+        ("data build p --from urls.csv --url link --retries 5", "--retries has no effect on urls.csv"),
+        ("data build p --from shards --caption alt", "--caption has no effect on shards: leave it out"),
+        ("data build p --from shards --seed 5", "--seed has no effect on shards"),
+        ("data build shards --in-place --image photo", "--image has no effect on shards"),
     ],
 )
 def test_an_option_that_would_have_no_effect_is_refused(
@@ -98,24 +103,6 @@ def test_a_single_shard_is_read_whatever_the_case_of_its_ending(template: Path, 
     shard = template.with_name("SHARD.TAR")
     shutil.copy(next(pool.rglob("*.tar")), shard)
     assert "pairs; left out: none" in run(f"data build p --from {shard} --workers 1")
-
-
-def test_paths_are_relative_to_the_declaration(
-    template: Path, run: Run, pool: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = Path("mine")
-    (folder / "models").mkdir(parents=True)
-    shutil.copy(CATALOGUE / "mini-ViT-XXS-8.json", folder / "models" / "tiny-ViT.json")
-    (folder / "shards").symlink_to(pool)
-    text = template.read_text().replace("mini-ViT-XXS-8", "tiny-ViT").replace("top40", "top50")
-    text = text.replace("embedded: {pairs: 8192}", "path: shards")
-    (folder / "first.yaml").write_text(f"catalogue: models\n{text}")
-
-    planned = run("plan mine/first.yaml")
-    monkeypatch.chdir(folder)
-
-    assert run("plan first.yaml") == planned
-    assert "tiny-ViT" in planned
 
 
 def test_a_model_that_torch_cannot_build_is_an_error_of_the_catalogue(template: Path, run: Run) -> None:

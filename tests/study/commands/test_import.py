@@ -35,6 +35,7 @@ columns:
   samples_seen: {from: seen}
   train_flops: {from: flops}
 """
+FLOPS = "  train_flops: {from: flops}\n"
 TABLE = """\
 size,acc,seen,flops,task,filtered,n
 400000000,40,12.8M,30 PFLOP,imagenet,True,50000
@@ -171,30 +172,6 @@ def test_a_study_that_was_run_is_never_overwritten(made_up: Import, results: Pat
     made_up("--name ../up", code=2)
 
 
-LINES = TABLE.splitlines(keepends=True)
-UNCLOSED = [
-    line.replace("imagenet", '"imagenet') if row in {2, 4} else line for row, line in enumerate(LINES)
-]
-
-
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
-        (LINES[0], "has no rows"),
-        (TABLE.replace("filtered,n", "filtered,n,acc").replace("00\n", "00,9\n"), "two columns 'acc'"),
-        ("".join(UNCLOSED), "table.csv:3: a quotation mark is not closed"),
-    ],
-)
-def test_a_damaged_table_is_refused_with_the_reason(
-    made_up: Import, tmp_path: Path, table: str, message: str
-) -> None:
-    (tmp_path / "table.csv").write_text(table)
-    (tmp_path / "mine.yaml").write_text(MAP.replace("rows: {task: imagenet}", "rows: {}"))
-    said = made_up(code=2)
-    assert "table.csv" in said
-    assert message in said
-
-
 @pytest.mark.parametrize(
     ("right", "wrong", "message"),
     [
@@ -205,6 +182,17 @@ def test_a_damaged_table_is_refused_with_the_reason(
         ("equal-samples", "equal-sample", "mine.yaml:5: table.csv:2: "),
         ("  quality:", "  qualty:", "mine.yaml:8: columns: unknown column of the results schema 'qualty'"),
         ("  quality: {from: filtered}\n", "", "columns lack 'quality'; needed: "),
+        (
+            FLOPS,
+            f"{FLOPS}sweep: {{by: {{lr_peak: {{from: lrr}}}}}}",
+            "mine.yaml:12: unknown column 'lrr'; allow",
+        ),
+        (
+            FLOPS,
+            f"{FLOPS}sweep: {{choose: median, by: {{size: {{from: n}}}}}}",
+            "mine.yaml:12: sweep.choose: u",
+        ),
+        (FLOPS, f"{FLOPS}sweep: {{choose: best}}", "mine.yaml:12: sweep.by is missing"),
     ],
 )
 def test_a_mistake_names_its_place_and_what_is_allowed(
@@ -285,28 +273,3 @@ def test_a_sweep_of_clip_is_imported_by_the_shipped_map(tmp_path: Path, results:
     dropped = read_table(results / "clip-sweep" / "dropped.parquet")
     assert dropped["line"].str.startswith("runs.parquet: row ").all()
     assert set(dropped["reason"]) == {"not the best run of its sweep"}
-
-
-def test_runs_of_one_cell_and_seed_are_named_by_their_lines(made_up: Import, tmp_path: Path) -> None:
-    (tmp_path / "table.csv").write_text(TABLE + "1.4,51,1.27B,1 EFLOP,imagenet,True,50000\n")
-    said = made_up(code=2)
-    assert "'table.csv:7' and 'table.csv:12'" in said
-    assert "name what they differ in under sweep: in the map" in said
-
-
-@pytest.mark.parametrize(
-    ("sweep", "message"),
-    [
-        ("sweep: {by: {lr_peak: {from: lrr}}}", "mine.yaml:12: unknown column 'lrr'; allowed: acc, "),
-        (
-            "sweep: {choose: median, by: {size: {from: n}}}",
-            "mine.yaml:12: sweep.choose: unknown choice 'median'",
-        ),
-        ("sweep: {choose: best}", "mine.yaml:12: sweep.by is missing"),
-    ],
-)
-def test_a_wrong_sweep_is_an_error_with_its_line(
-    made_up: Import, tmp_path: Path, sweep: str, message: str
-) -> None:
-    (tmp_path / "mine.yaml").write_text(MAP + sweep + "\n")
-    assert message in made_up(code=2)

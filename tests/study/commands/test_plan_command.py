@@ -222,13 +222,6 @@ def test_metric_of_a_described_pool_is_checked_without_its_sets(run: Run, tmp_pa
         assert key in said
 
 
-def test_a_grid_over_the_budget_gives_one_message_and_exit_code_2(run: Run, tmp_path: Path) -> None:
-    message = run(write(tmp_path, FULL.replace("  fit: drop\n", "")), code=2)
-
-    assert re.match(r"study: \S+/study\.yaml:\d+: .+ \(165 trials, and 10 TFLOP ", message)
-    assert "budget: {fit: drop}" in message
-
-
 def test_what_is_set_aside_for_the_tuning_is_not_left_for_the_grid(run: Run, full: Path) -> None:
     trials = json.loads(run(full, "--format", "json"))["trials"]
 

@@ -164,19 +164,17 @@ def test_a_first_run_without_a_plan_is_preparing(study: Study) -> None:
         status_json(study)
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("samples_planned", ...), ("train_flops", ...), ("loss", ...), ("losses", ...), ("curve", ...),
-        ("samples_planned", 0), ("samples_seen", -1), ("loss", float("inf")), ("losses", [float("nan")]),
-    ],
-)  # fmt: skip
-def test_a_damaged_progress_file_is_left_aside(study: Study, plan: Plan, key: str, value: object) -> None:
+def test_a_damaged_progress_file_is_left_aside(study: Study, plan: Plan) -> None:
     path = study.trial_folder(plan.trials[2].trial_id) / "progress.json"
-    content = {**read_json(path), key: value}
-    write_json(path, {name: value for name, value in content.items() if value is not ...})
+    whole = read_json(path)
+    wrong = {"samples_planned": 0, "samples_seen": -1, "loss": math.inf, "losses": [math.nan]}
+    needed = ("samples_planned", "train_flops", "loss", "losses", "curve")
+    damaged = [whole | {key: value} for key, value in wrong.items()]
+    damaged += [{key: value for key, value in whole.items() if key != lacking} for lacking in needed]
     with only_run(study.folder):
-        assert "1 trial just started" in shown(study)
+        for content in damaged:
+            write_json(path, content)
+            assert "1 trial just started" in shown(study), content
 
 
 def test_interrupted_trials_count_as_waiting_without_an_active_run(study: Study, plan: Plan) -> None:

@@ -35,19 +35,6 @@ ViT-B                25M  1,000
 ViT-B                25M  3,000""",
         ),
         (
-            "24",
-            """\
-every row: seeds 0 1
-architecture       pairs
-1 TFLOP
-ViT-S         10M … 3.4B
-ViT-B                25M
-3 TFLOP
-ViT-B                25M
-not shown at a width of
-  24: steps""",
-        ),
-        (
             "20",
             """\
 every row: seeds 0 1

@@ -146,9 +146,6 @@ def test_kinds_are_tried_on_nodes_with_room_and_their_speeds_leave_calibrated_on
     assert [each.strategy for each in kept.kinds[2:]] == ["siglip"]
 
 
-
-
-
 def test_trials_to_which_a_rule_gives_other_resources_are_a_kind_of_their_own(tiny: TinyStudy) -> None:
     rules = "rules: [{levels: 9 GFLOP, cpus: 640}]"
     tiny.declare(levels="3 GFLOP, 9 GFLOP", resources=rules)

@@ -1,16 +1,33 @@
-"""Fixtures: a user's folder of icons, without and with the pool that is built of them."""
+"""A user's folder of icons, without and with the pool that is built of them, and the documented commands."""
 
 import shlex
 import shutil
+from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
+from runners.data.pool.samples import read_samples
+from runners.data.pool.shards import close_shard, write_sample
 from study.cli import main
-from tests.study.commands.pools.documented import command
+from tests.study import shown
 
 PAIRS = 300
+COMMANDS = [
+    line
+    for page in ("data", "evaluation")
+    for line in shown.commands(f"docs/{page}.md")
+    if line[:4] == "data"
+]
+"""The commands about pools and evaluation sets that docs/data.md and docs/evaluation.md show."""
+
+
+def command(part: str) -> str:
+    """Return the documented command that contains these words, with one worker process."""
+    (found,) = (each for each in COMMANDS if part in each)
+    return f"{found} --workers 1"
 
 
 @pytest.fixture(scope="session")
@@ -68,3 +85,23 @@ def owner(user: Path, built_icons: Path) -> Path:
     """Return the user's folder, set as the working directory, with the pool of the icons."""
     shutil.copytree(built_icons, user / "pools" / "icons")
     return user
+
+
+def write_retrieval_set(folder: Path, shard: Path) -> None:
+    """Write 40 pairs as an evaluation set: ten each unchanged, as other PNG, as JPEG and as larger JPEG."""
+    (folder / "test").mkdir(parents=True)
+    (folder / "dataset_type.txt").write_text("retrieval")
+    (folder / "test" / "nshards.txt").write_text("1")
+    with (folder / "test" / "0.tar").open("wb") as file:
+        for number, (key, members) in zip(range(40), read_samples(shard), strict=False):
+            as_is, (kind, changed) = members["png"][1], (("png", BytesIO()), ("jpg", BytesIO()))[number // 20]
+            with Image.open(BytesIO(as_is)) as opened:
+                image = opened.convert("RGB")
+            larger = image.resize((72, 72), Image.Resampling.LANCZOS)
+            if kind == "png":
+                image.save(changed, "PNG", compress_level=1)  # other bytes, the same pixels
+            else:
+                (image if number < 30 else larger).save(changed, "JPEG", quality=80)
+            content = as_is if number < 10 else changed.getvalue()
+            write_sample(file, key, {kind: content, "txt": members["txt"][1]})
+        close_shard(file)

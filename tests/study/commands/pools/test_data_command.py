@@ -3,14 +3,12 @@
 import re
 import shutil
 from argparse import Namespace
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
-from runners.data.pool.pool import Pool
 from runners.host.workers import Processes
 from runners.trials.trial import run_trial
 from runners.trials.trial_job import TrialJob
@@ -20,7 +18,7 @@ from study.run.pool_site import PoolSite
 from study.state.plan_study import plan_study
 from tests.root import ROOT
 from tests.study import shown
-from tests.study.commands.pools.documented import COMMANDS, command
+from tests.study.commands.pools.conftest import COMMANDS, command
 from tests.study.conftest import Run, study_in
 
 pytestmark = pytest.mark.slow
@@ -101,18 +99,6 @@ training: {batch_size: 16, lr_peak: {mini-ViT-XXS-8: 2e-3}}
     assert outcome.timing["damaged_pairs"] == 0
     assert outcome.row["train_loss"] < np.log(16)  # better than chance among 16
     assert not (owner / "trial" / "damage.jsonl").exists()
-
-    pool = Pool.open(declared.pool_folders[""])
-    row = pool.frame.iloc[pool.subset(size=None, quality="top40").rows()[7]]
-    content = bytearray((pool.path / row["shard"]).read_bytes())
-    content[row["offset"] + row["length"] // 2] ^= 1
-    (pool.path / row["shard"]).write_bytes(content)
-    with pytest.raises(ValueError, match=rf"1 of 120 pairs are damaged, .* 0\.10 % .*{row['key']} of shard"):
-        run_trial(replace(job, folder=owner / "strict"))
-    borne = run_trial(replace(job, folder=owner / "borne", damage_tolerance=0.01))
-    assert borne.row["samples_seen"] == trial.samples_seen
-    assert borne.timing["damaged_pairs"] == 1
-    assert f'"key": "{row["key"]}"' in (owner / "borne" / "damage.jsonl").read_text()
 
 
 @pytest.mark.parametrize(

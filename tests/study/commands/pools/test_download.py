@@ -18,7 +18,7 @@ from PIL import Image
 from runners.data.pool.pool import Pool
 from study.cli import main
 from tests.runners.data.images import read_images
-from tests.study.commands.pools import documented
+from tests.study.commands.pools import conftest
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +26,7 @@ PROGRAM = os.environ.get("IMG2DATASET") or shutil.which("img2dataset")
 
 
 def command(part: str) -> str:
-    return f"{documented.command(part)} --retries 1 --timeout 2 --img2dataset {PROGRAM}"
+    return f"{conftest.command(part)} --retries 1 --timeout 2 --img2dataset {PROGRAM}"
 
 
 class Server(ThreadingHTTPServer):

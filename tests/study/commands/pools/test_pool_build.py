@@ -6,25 +6,20 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import webdataset
 from PIL import Image
 
 from runners.data.pool.pool import Pool
 from runners.embedded import scorer
-from study.cli import main
 from tests.root import ROOT
 from tests.runners.data.images import read_images
 from tests.runners.data.indexed import indexed
-from tests.study.commands.pools.conftest import PAIRS
-from tests.study.commands.pools.documented import command
-from tests.study.commands.pools.near_duplicates import write_retrieval_set
+from tests.study.commands.pools.conftest import PAIRS, command, write_retrieval_set
 from tests.study.conftest import Run
 
 pytestmark = pytest.mark.slow
@@ -47,15 +42,6 @@ def test_a_folder_of_images_becomes_a_pool_and_invalid_files_are_counted(user: P
     left_out = pd.read_parquet(pool.path / "left-out.parquet").set_index("reason")
     assert str(left_out.loc["no such image file", "shard"]).endswith("nowhere.png")
     assert not list((user / "pools").glob(".*"))
-
-
-# webdataset leaves its shards to the garbage collector to close.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_webdataset_reads_what_was_built(owner: Path) -> None:
-    shards = [str(path) for path in (owner / "pools" / "icons" / "shards").glob("*.tar")]
-    samples = list(webdataset.WebDataset(shards, shardshuffle=False).decode("pil"))
-    assert [each["txt"] for each in samples] == Pool.open(owner / "pools" / "icons").frame["caption"].tolist()
-    assert all(each["json"]["popularity"] >= 0 for each in samples)
 
 
 def test_rebuilt_shards_leave_out_images_of_evaluation_sets(owner: Path, run: Run) -> None:
@@ -81,43 +67,6 @@ def test_rebuilt_shards_leave_out_images_of_evaluation_sets(owner: Path, run: Ru
     assert "my-shards: 300 pairs; left out: none" in run(command("data build my-shards"))
     assert (owner / "my-shards" / "00000.tar").read_bytes() == before
     assert indexed(owner / "my-shards").count == PAIRS
-
-
-def test_options_without_effect_on_the_source_are_refused(user: Path, run: Run) -> None:
-    (user / "my-shards").mkdir()
-    with tarfile.open(user / "my-shards" / "0.tar", "w"):
-        pass
-    for source, words in {
-        "my-shards": ("pools/x --from my-shards --caption alt", "my-shards --in-place --image photo",
-                      "pools/x --from my-shards --seed 5"),
-        "icons.csv": ("pools/x --from icons.csv --retries 5", "pools/x --from icons.csv --seed 5"),
-        "embedded:64": ("pools/x --from embedded:64 --score mine",
-                        "pools/x --from embedded:64 --image-size 64"),
-    }.items():  # fmt: skip
-        for each in words:
-            option = each.split()[-2]
-            said = run(f"data build {each}", code=2)
-            assert said == f"study: {option} has no effect on {source}: leave it out\n"
-    assert not (user / "pools" / "x").exists()
-
-
-def test_a_stopped_build_continues_and_gives_the_same_bytes(user: Path, run: Run) -> None:
-    run(command("--from icons.csv"))
-    whole = (user / "pools" / "icons" / "shards" / "00000.tar").read_bytes()
-    index = (user / "pools" / "icons" / "index/00000.parquet").read_bytes()
-    shutil.rmtree(user / "pools")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("runners.data.build.new_shards.write_sample", _stop)
-        with pytest.raises(RuntimeError, match="stopped"):
-            main(shlex.split(command("--from icons.csv")))
-    assert not (user / "pools" / "icons").exists()
-    parts = {path: path.stat().st_mtime_ns for path in (user / "pools").rglob("parts/*")}
-    assert parts
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("runners.data.build.build.pairs_of", _stop)  # what was read is not read again
-        run(command("--from icons.csv"))
-    assert (user / "pools" / "icons" / "shards" / "00000.tar").read_bytes() == whole
-    assert (user / "pools" / "icons" / "index/00000.parquet").read_bytes() == index
 
 
 def test_a_full_disk_names_the_pool_and_the_same_command_continues(user: Path, run: Run) -> None:

@@ -8,8 +8,7 @@ from budgets.machine_cache import CACHE
 from runners.data.pool.pool import Pool
 from runners.store.location import Location
 from tests.runners.store.bucket import Bucket
-from tests.study.commands.pools.documented import command
-from tests.study.commands.pools.near_duplicates import write_retrieval_set
+from tests.study.commands.pools.conftest import command, write_retrieval_set
 from tests.study.conftest import Run
 
 pytestmark = pytest.mark.slow

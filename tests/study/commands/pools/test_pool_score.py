@@ -18,7 +18,7 @@ from budgets.cost.architecture import load_architecture
 from runners.data.pool.pool import Pool
 from runners.models.model import build_model
 from tests.root import ROOT
-from tests.study.commands.pools.documented import command
+from tests.study.commands.pools.conftest import command
 from tests.study.conftest import Run
 
 pytestmark = pytest.mark.slow

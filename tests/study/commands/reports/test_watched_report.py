@@ -1,6 +1,5 @@
 """``report --watch``, a page that follows a run, and the options that go with one study."""
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +8,7 @@ import pytest
 
 from budgets.declaration.data_sections import DeclaredPool
 from runners.results import RESULT_COLUMNS, to_frame, write_table
-from study.cli import main
 from study.show import study_report
-from tests.root import ROOT
 from tests.study.conftest import Run
 from tests.study.tiny_study import rewrite, shipped_copy
 
@@ -21,7 +18,7 @@ OLD = '<p class="so-far">Not finished: 3 of 156 trials have a result'
 
 
 def test_a_watched_page_follows_the_results_and_reloads_itself_until_the_run_has_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
     study = shipped_copy("small-full", tmp_path, "curves.parquet")
     folder, whole = study.folder, study.read_table("results.parquet")
@@ -42,7 +39,7 @@ def test_a_watched_page_follows_the_results_and_reloads_itself_until_the_run_has
     monkeypatch.setattr(study_report, "active_run", lambda _: next(looks))
     monkeypatch.setattr("study.show.study_report.time.sleep", sleep)
 
-    assert main(["report", "small-full", "--results", str(tmp_path), "--watch"]) == 0
+    said = run(f"report small-full --results {tmp_path} --watch")
 
     assert len(pages) == 2
     assert OLD in pages[0]
@@ -50,7 +47,7 @@ def test_a_watched_page_follows_the_results_and_reloads_itself_until_the_run_has
     assert all('<meta http-equiv="refresh" content="30">' in page for page in pages)
     last = (folder / "report" / "report.html").read_text(encoding="utf-8")
     assert 'http-equiv="refresh"' not in last
-    assert capsys.readouterr().out.splitlines()[-1].endswith("report.html; no run is active")
+    assert said.endswith("report.html; no run is active\n")
 
 
 def test_before_the_first_result_a_report_names_no_version_of_the_evaluation(
@@ -77,45 +74,30 @@ def test_a_report_does_not_show_the_password_of_a_pools_url(tmp_path: Path, run:
     assert "secret" not in page
 
 
-def test_watching_without_a_study_that_runs_here_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report", "--paper", "--watch"]) == 2
-    assert "--watch takes a study that runs here" in capsys.readouterr().err
-
-
-def test_two_studies_are_compared_in_a_folder_of_their_own(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in ("small-full", "again"):
-        shutil.copytree(
-            ROOT / "results" / "small-full", tmp_path / name, ignore=shutil.ignore_patterns("report")
-        )
+def test_two_studies_are_compared_in_a_folder_of_their_own(tmp_path: Path, run: Run) -> None:
+    shipped_copy("small-full", tmp_path).folder.rename(tmp_path / "again")
+    shipped_copy("small-full", tmp_path)
     text = (tmp_path / "small-full" / "study.yaml").read_text(encoding="utf-8")
-    declaration = tmp_path / "again.yaml"
+    declaration, results = tmp_path / "again.yaml", f"--results {tmp_path}"
     declaration.write_text(text.replace("study: small-full", "study: again"), encoding="utf-8")
     spent = tmp_path / "again" / "spent.parquet"
     write_table(spent, pd.read_parquet(spent), source="study again")
-    assert main(["report", "small-full", str(declaration), "--results", str(tmp_path)]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = run(f"report small-full {declaration} {results}").splitlines()
     assert [line.split(": ")[1] for line in lines[:4]] == ["same"] * 4
     assert "0 of 52 cells differ by more than the noise" in lines[4]
     assert (tmp_path / "comparisons" / "small-full-vs-again" / "comparison.html").exists()
-    assert main(["report", "small-full", "small-full", "--results", str(tmp_path)]) == 2
-    assert "not with itself" in capsys.readouterr().err
+    assert "not with itself" in run(f"report small-full small-full {results}", code=2)
     for name in ("..", ".", "a/b"):
-        words = ["report", "small-full", str(declaration), "--results", str(tmp_path), "--name", name]
-        assert main(words) == 2
-        assert f"--name {name}: not the name of a folder" in capsys.readouterr().err
+        said = run(f"report small-full {declaration} {results} --name {name}", code=2)
+        assert f"--name {name}: not the name of a folder" in said
     assert (tmp_path / "again" / "results.parquet").exists()
-
-
-def test_a_report_without_a_study_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report"]) == 2
-    assert "no study given: name a declaration, or use --paper" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        ("", "no study given: name a declaration, or use --paper"),
+        ("--paper --watch", "--watch takes a study that runs here"),
         ("small --target far", "study: --target: 'far' is not a number"),
         ("small --target 1e12", "--target 1 TFLOP is not beyond the study's largest trial, 5.4"),
         ("--paper --target 3e18", "or use --paper alone"),
@@ -123,6 +105,5 @@ def test_a_report_without_a_study_is_refused(capsys: pytest.CaptureFixture[str])
         ("small --watch --target 3e18", "without --paper and --target"),
     ],
 )
-def test_a_target_goes_with_one_study(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report", *words.split()]) == 2
-    assert said in capsys.readouterr().err
+def test_a_target_and_a_watched_page_go_with_one_study(words: str, said: str, run: Run) -> None:
+    assert said in run(f"report {words}", code=2)
