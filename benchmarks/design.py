@@ -7,7 +7,9 @@ version, and ``--only PART`` runs one part. Its parts:
   of the full grid; a tie must contain the full grid's leader, and its own leader must belong to the full
   grid's tie. ``trunk``: trunks are evaluated at their milestones; ``branch``: only branches are, a run pays
   for the lower levels of its seed, whose constant part is paid once. The share is that of the training FLOPs
-  of all cooled runs in both. The decision accuracy at some shares is printed (``decision_accuracy.py``).
+  of all cooled runs in both. Beside whole orders, the share of their levels that agree, and of the orders
+  whose leaders are all those of the full grid. The decision accuracy at some shares is printed
+  (``decision_accuracy.py``).
 * ``made-up``: simulated grids with known answers (``designs.py`` and ``studies.py`` in
   ``tests/analysis/made_up``): clear verdicts that are wrong, intervals of the leaders that hold the truth,
   the regret at the highest level beside that of successive halving at equal FLOPs, and the decision accuracy
@@ -139,6 +141,8 @@ def _orders(repeats: int) -> list[Result]:
             same = [_same(row, decision) for row in full]
             found["share"].append(share)
             found["same"].append(all(same))
+            found["leaders"].append(all(_leader(row, decision) for row in full))
+            found["levels"].append(float(np.mean(same)))
             table = KnownGrid(results=offered, metric=METRIC)
             scores.append(accuracy(table, table.full[0], chosen, generator))
             print(f"  {name} {repeat}: {share:.0%} of the FLOPs, same verdicts {same}", flush=True)
@@ -147,6 +151,8 @@ def _orders(repeats: int) -> list[Result]:
         lines += [
             at_most(spent, mean["share"], 0.2) if name == "trunk" else reported(spent, mean["share"]),
             reported(f"{name}_largest_share", max(found["share"])),
+            reported(f"{name}_leaders_agree", mean["leaders"]),
+            reported(f"{name}_verdicts_of_levels_agree", mean["levels"]),
             at_least(agree, mean["same"], 0.9) if name == "trunk" else reported(agree, mean["same"]),
             *_curve(name, scores),
         ]
@@ -183,6 +189,11 @@ def _shuffled(results: pd.DataFrame, generator: np.random.Generator) -> pd.DataF
     seed = [int(orders[each][seed]) for each, seed in zip(curve, results["seed"], strict=True)]
     ordered = results.assign(seed=seed, curve=curve).sort_values(["curve", "level_flops", "seed"])
     return ordered.drop(columns="curve").reset_index(drop=True)
+
+
+def _leader(full: Answer, decision: Decision) -> bool:
+    """Return whether a design names the full grid's leader at a level."""
+    return next(one for one in decision.answers if one.flops == full.flops).leader == full.leader
 
 
 def _same(full: Answer, decision: Decision) -> bool:
