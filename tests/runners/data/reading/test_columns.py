@@ -80,7 +80,7 @@ def test_a_column_replaces_an_earlier_one_of_its_name_and_no_other(pools: list[P
     parts = [replace(part, added=()) for part in after.index.parts]  # as of shards that came later
     grown = replace(after, index=replace(after.index, parts=parts))
     assert set(after.column_facts) - set(grown.column_facts) == {"recaption", "teacher_image"}
-    for name in ("Caption", "Kind"):  # of the index, and of the tables from which copies of subsets are written
+    for name in ("Caption", "Kind"):  # of the index, and of the tables that become copies of subsets
         with pytest.raises(ValueError, match=f"has a column {name.lower()}; choose another name than {name}"):
             set_column(before, {name: [values]})
     with pytest.raises(ValueError, match="pairs need a value each, but there are fewer"):
