@@ -115,7 +115,7 @@ def test_the_costs_of_the_tutorial_are_those_of_the_plans_and_of_the_shipped_stu
         int(pd.read_parquet(ROOT / "results" / name / "spent.parquet")["spent_flops"].sum())
         for name in ("small", "small-full")
     )
-    trials = f"{len(pd.read_parquet(ROOT / 'results' / 'small' / 'results.parquet'))} of 156"
+    trials = f"{len(pd.read_parquet(ROOT / 'results' / 'small' / 'results.parquet'))} of 312"
     assert costs["small"][:2] == (trials, format_flops(small))
     assert costs["small-full"][1] == format_flops(full)
     assert f"chose {trials} trials and\nspent {100 * small / full:.0f} % of" in README
