@@ -101,7 +101,7 @@ def test_a_killed_addition_leaves_the_pool_as_it_was_and_goes_on(
         assert Pool.open(pool.path).fingerprint == pool.fingerprint
         assert not_indexed(Pool.open(pool.path)) is None, "what is being written is not reported as new"
     with monkeypatch.context() as patch:
-        for done in ("scan.pairs_of", "new_shards.write_pairs"):
+        for done in ("build.pairs_of", "new_shards.write_pairs"):
             patch.setattr(f"runners.data.build.{done}", _stop)
         grown = build(pool.path, source)
     assert grown.count == 4 * EACH
