@@ -3,7 +3,7 @@
 import pytest
 
 from budgets.planning.plan import Plan
-from runners.results import TABLES, read_events, read_table
+from runners.results import PHASE, TABLES, read_events, read_table
 from study.declare.dump import dump_declaration
 from study.declare.load import load_declaration
 from study.state.book import read_book
@@ -11,10 +11,11 @@ from study.state.plan_study import plan_study, plan_tables
 from study.state.study import Study, find_study
 from tests.root import ROOT
 
-DONE = {"small": 81, "small-full": 156}
+TRIALS = {"small": (312, 110), "small-trunk": (312, 312), "small-full": (156, 156)}
+"""Study → its planned trials, and those that were run."""
 
 
-@pytest.fixture(scope="module", params=DONE)
+@pytest.fixture(scope="module", params=TRIALS)
 def shipped(request: pytest.FixtureRequest) -> tuple[Study, Plan]:
     declaration = load_declaration(ROOT / "results" / request.param / "study.yaml")
     study = find_study(declaration, results=str(ROOT / "results"), pools=None)
@@ -29,7 +30,7 @@ def test_declaration_is_written_as_a_run_would_and_its_plan_is_the_stored_one(
 
     planned, left_out, scores = plan_tables(plan)
 
-    assert len(planned) == 156
+    assert len(planned) == TRIALS[study.declaration.name][0]
     assert read_table(study.folder / "plan.parquet").equals(planned)
     assert read_table(study.folder / "left-out.parquet").equals(left_out)
     assert read_table(study.folder / "scores.parquet").equals(scores)
@@ -41,7 +42,7 @@ def test_tables_have_the_documented_columns(shipped: tuple[Study, Plan], name: s
     frame = read_table(shipped[0].folder / name)
 
     assert [(name, str(kind)) for name, kind in frame.dtypes.items()][: len(kinds)] == kinds
-    assert all("/" in name for name in frame.columns[len(kinds) :])
+    assert all("/" in name or name == PHASE for name in frame.columns[len(kinds) :])
 
 
 def test_results_curves_and_events_are_those_of_planned_trials(shipped: tuple[Study, Plan]) -> None:
@@ -49,7 +50,7 @@ def test_results_curves_and_events_are_those_of_planned_trials(shipped: tuple[St
     planned, results = (
         read_table(study.folder / name).set_index("trial") for name in ("plan.parquet", "results.parquet")
     )
-    assert len(results) == DONE[study.declaration.name]
+    assert len(results) == TRIALS[study.declaration.name][1]
     assert (results["status"] == "finished").all()
     columns = list(planned.columns.drop("predicted_s"))
     assert results[columns].equals(planned.loc[results.index, columns])

@@ -91,7 +91,7 @@ def test_an_answer_is_asked_by_the_budget_and_shown_as_the_reports_table(small: 
     assert line == str(small.best()).splitlines()[-1]
     html = small.best("5.4 TFLOP")._repr_html_()
     assert html.count("<tr") == 2
-    assert "<td>[50.4, 54.3]</td>" in html
+    assert "<td>[49.3, 53.4]</td>" in html
     advice = small.recommend(flops=5.4e12, pairs="32,768")
     assert advice.lines == small.recommend(flops="5.4 TFLOP", pairs=32768).lines
     assert advice.table.frame["Configuration"][0] in advice._repr_html_()
@@ -123,7 +123,7 @@ def test_a_file_opens_the_study_in_its_storage_and_a_name_that_in_results(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "results" / "small", "shared/results/small")
     other = shipped_copy("small", Path("results"))
-    other.write_table("results.parquet", other.read_table("results.parquet").iloc[1:])
+    other.write_table("results.parquet", other.read_table("results.parquet").query("level_flops > 2e11"))
     text = Path("shared/results/small/study.yaml").read_text(encoding="utf-8")
     Path("mine.yaml").write_text(f"storage: {tmp_path}/shared\n{text}", encoding="utf-8")
 

@@ -81,7 +81,7 @@ def shipped(name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.read_parquet(folder / "results.parquet"), pd.read_parquet(folder / "plan.parquet")
 
 
-@pytest.mark.parametrize("name", ["small", "small-full"])
+@pytest.mark.parametrize("name", ["small", "small-trunk", "small-full"])
 def test_at_every_level_the_report_and_the_recommendation_agree_to_the_digit(name: str) -> None:
     draws = drawn(*shipped(name))
     for row in records(best_at_budgets(draws)):

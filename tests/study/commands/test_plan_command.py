@@ -58,7 +58,7 @@ def test_the_demo_keeps_its_trials_ids(tmp_path: Path) -> None:
 
 
 def test_the_shipped_studies_have_no_warnings(tmp_path: Path) -> None:
-    for name in ("demo", "small", "small-full"):
+    for name in ("demo", "small", "small-trunk", "small-full"):
         assert plan_study(shipped(name, tmp_path)).warnings == ()
 
 
