@@ -138,10 +138,11 @@ def _orders(repeats: int) -> list[Result]:
             offered = _shuffled(results, generator)
             offered = offered if name == "trunk" else with_trunks(offered)
             decision, share, chosen = replay(offered, metric=METRIC, ask=Ask())
-            same = [_same(row, decision) for row in full]
+            answers = {one.flops: one for one in decision.answers}
+            same = [_same(row, answers[row.flops]) for row in full]
             found["share"].append(share)
             found["same"].append(all(same))
-            found["leaders"].append(all(_leader(row, decision) for row in full))
+            found["leaders"].append(all(answers[row.flops].leader == row.leader for row in full))
             found["levels"].append(float(np.mean(same)))
             table = KnownGrid(results=offered, metric=METRIC)
             scores.append(accuracy(table, table.full[0], chosen, generator))
@@ -191,14 +192,8 @@ def _shuffled(results: pd.DataFrame, generator: np.random.Generator) -> pd.DataF
     return ordered.drop(columns="curve").reset_index(drop=True)
 
 
-def _leader(full: Answer, decision: Decision) -> bool:
-    """Return whether a design names the full grid's leader at a level."""
-    return next(one for one in decision.answers if one.flops == full.flops).leader == full.leader
-
-
-def _same(full: Answer, decision: Decision) -> bool:
+def _same(full: Answer, answer: Answer) -> bool:
     """Return whether a design agrees with the full grid's verdict at a level."""
-    answer = next(one for one in decision.answers if one.flops == full.flops)
     if full.verdict == "clear":
         return answer.verdict == "clear" and answer.leader == full.leader
     return answer.verdict == "tie" and full.leader in answer.tied and answer.leader in full.tied

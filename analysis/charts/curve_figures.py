@@ -107,9 +107,9 @@ def slice_along(
         return comparable, len(group[1]), float(draws.column("subset_size")[group[1]].max())
 
     groups = [
-        group
-        for group in compared(draws.cells, axis, *along)
-        if group[0]["regime"] in regimes and not {"one-epoch", POOL} <= {*group[0].values()}
+        (held, places)
+        for held, places in compared(draws.cells, axis, *along)
+        if held["regime"] in regimes and (held["regime"], held.get("subset_size")) != ("one-epoch", POOL)
     ]
     return max(groups, key=worth, default=({}, np.empty(0, dtype=np.intp)))
 

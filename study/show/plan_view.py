@@ -123,10 +123,11 @@ def _row(trials: list[Trial], declaration: Declaration, plan: Plan, own: Speeds)
 
 def _with_trunks(trials: list[Trial], value: Callable[[Trial], Number]) -> list[Number]:
     """Return the sum over each run and the trial of its trunk."""
-    of: dict[tuple[Cell, int], list[Number]] = {}
+    of: dict[tuple[Cell, int], Number] = {}
     for trial in trials:
-        of.setdefault((trial.cell, trial.seed), []).append(value(trial))
-    return [sum(values, start=values[0] * 0) for values in of.values()]
+        run = trial.cell, trial.seed
+        of[run] = of[run] + value(trial) if run in of else value(trial)
+    return list(of.values())
 
 
 def _mixtures(plan: Plan) -> Iterator[str]:
