@@ -86,7 +86,7 @@ class _Table:
 
     def __init__(self, space: Space, axes: Axes, estimates: Estimates, *, bounded: bool) -> None:
         self.space, self.axes, self.estimates = space, axes, estimates
-        calm = np.where(np.isin(range(len(_SCALES)), _WALKS) & ~bounded, _CALM, 1.0)
+        calm = np.where(np.isin(range(len(_SCALES)), _WALKS) & (not bounded), _CALM, 1.0)
         self.usual = (_SCALES * calm)[: None if space.trunks else _MAP]
         self.estimated = ~np.isin(range(len(self.usual)), (_MAP, _MAP + 1))
         self.curves, points = estimates.error.shape

@@ -53,7 +53,7 @@ def dodged(data: FigureData) -> DataFrame:
     placed, taken = np.full(len(at), np.nan), dict[tuple[Any, ...], int]()
     rank = moved["mark"].map({mark: n for n, mark in enumerate(_HALF)})
     marks, series = moved["mark"].to_numpy(), moved["series"].to_numpy()
-    for n in np.argsort(rank.to_numpy(), kind="stable"):
+    for n in np.argsort(rank.to_numpy(), kind="stable").tolist():
         first = taken.setdefault((panel[n], at[n], ends[n, 0]), n)
         if marks[first] != marks[n] and (series[first] == series[n] or marks[n] == "other"):
             placed[n] = placed[first]
