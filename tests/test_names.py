@@ -49,6 +49,31 @@ def test_docstrings_refer_to_what_exists() -> None:
     assert not [(path, name) for path, name in files if not (ROOT / path).with_name(name).exists()]
 
 
+def test_private_names_of_ray_are_in_one_module_and_one_of_tests() -> None:
+    private = re.compile(r"(from|import) ray\._|ray\._private|ray\._raylet|internal_kv")
+    places = {
+        str(path.relative_to(ROOT))
+        for path in [*FILES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
+        if path != Path(__file__).resolve() and private.search(path.read_text(encoding="utf-8"))
+    }
+    assert places == {
+        "runners/scheduling/ray_backend/ray_private.py",
+        "tests/runners/scheduling/simulated.py",
+    }
+
+
+def test_every_path_that_contributing_names_exists() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:[\w.*-]+/)+[\w.*-]*|\w+\.py)`", text)
+    templates = [name for name in named if "NAME" in name]
+    paths = [name for name in named if "NAME" not in name and name != "site/"]
+
+    assert len(paths) > 25
+    assert len(templates) >= 2
+    assert not [name for name in paths if not any(ROOT.rglob(name) if "/" not in name else ROOT.glob(name))]
+    assert not [name for name in templates if not (ROOT / name).parent.is_dir()]
+
+
 def type_named(node: ast.AST) -> str:
     """Return the name of a class, or of an alias of a type; empty for other nodes."""
     if isinstance(node, ast.ClassDef):

@@ -12,12 +12,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ray._private.node import Node
-from ray._private.parameter import RayParams
-
-from runners.scheduling.ray_backend.core import kill_node
+from runners.scheduling.ray_backend.ray_private import StartedNode
 from tests.child_processes import shared_server
-from tests.runners.scheduling.simulated import CLUSTER, SMALL, rays_environment
+from tests.runners.scheduling.simulated import CLUSTER, joining_node, rays_environment
 
 RAY = Path(sys.executable).with_name("ray")
 _PORTS = 10_000  # below those that the system gives; Ray's workers take 10,002 to 19,999
@@ -38,18 +35,10 @@ class Head:
     environment: dict[str, str]
 
     @contextmanager
-    def joined(self) -> Iterator[Node]:
+    def joined(self) -> Iterator[StartedNode]:
         """Context manager: a node with one core joins; it is dead after exit."""
-        with rays_environment(self.environment):
-            one_core = RayParams(
-                gcs_address=self.address, num_cpus=1, num_gpus=0, node_manager_port=0, min_worker_port=0,
-                max_worker_port=0, **SMALL,
-            )  # fmt: skip
-            node = Node(one_core, head=False, shutdown_at_exit=False, spawn_reaper=False)
-            try:
-                yield node
-            finally:
-                kill_node(node)
+        with rays_environment(self.environment), joining_node(self.address) as node:
+            yield node
 
 
 @contextmanager

@@ -10,11 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 _CONNECT_S = 5
-_ASK = """
-import sys, ray
-nodes = ray._raylet.GcsClient(address=sys.argv[1]).get_all_node_info().values()
-print(*{node.node_manager_address for node in nodes})
-"""
+# -P: the folder of the script has modules that are called like others'.
+_ASK = (sys.executable, "-P", str(Path(__file__).with_name("ray_private.py")))
 
 
 def cluster_address(option: str | None, environment: Mapping[str, str] = os.environ) -> str | None:
@@ -48,7 +45,7 @@ def require_cluster(address: str, *, patience_s: float = 15) -> frozenset[str]:
         ) from None
     try:
         checked = subprocess.run(  # noqa: S603 - this Python interpreter
-            [sys.executable, "-c", _ASK, address],
+            [*_ASK, address],
             capture_output=True,
             text=True,
             timeout=patience_s,

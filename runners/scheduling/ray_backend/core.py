@@ -4,7 +4,6 @@ Ray lists the nodes, sends a trial to one and supervises it; `runners.scheduling
 starts when and where. Each trial is a Ray Core task that runs it in a process of its own.
 """
 
-import atexit
 import logging
 import math
 import os
@@ -22,8 +21,6 @@ from typing import Any, Self, TypeVar
 
 import ray
 import ray.exceptions
-from ray._private import ray_constants, worker
-from ray._raylet import Config  # type: ignore[attr-defined]  # of its compiled part
 from ray.autoscaler.sdk import request_resources
 
 from runners.host.faults import shielded, words_of
@@ -35,6 +32,15 @@ from runners.scheduling.ray_backend.address import (
     guard_token,
     on_loopback,
     require_cluster,
+)
+from runners.scheduling.ray_backend.ray_private import (
+    LOOPBACK_ONLY,
+    StartedNode,
+    forget_started_node,
+    never_shut_down,
+    raylets,
+    read_environment_again,
+    started_node,
 )
 from runners.scheduling.ray_backend.tasks import (
     ASK_AGAIN_S,
@@ -74,15 +80,14 @@ class RayBackend:
         if address is None or on_loopback(require_cluster(address)):
             # As Ray does on a desktop: every port of the cluster is bound to loopback. With a head on
             # loopback this process must be there, too: Ray would look for the head at this machine's address.
-            os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
-            ray_constants.ENABLE_RAY_CLUSTER = False
+            os.environ.update(LOOPBACK_ONLY)
         if address is None:
             # Independent of the user's settings: no other user of this machine may send work to this cluster.
             os.environ["RAY_AUTH_MODE"] = "token"
             # Trials get the priority that they have without Ray, whose workers give way to all others.
             os.environ.setdefault("RAY_worker_niceness", "0")
-            Config.initialize("")  # Ray read its configuration when it was imported
             local = {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
+        read_environment_again()
         guard_token()
         workers = {
             "PYTHONPATH": _python_path(),
@@ -132,7 +137,7 @@ class RayBackend:
         """
         # Ray notices some ten seconds later, and ends this process as soon as it needs its raylet.
         node = self._own_node
-        if node is not None and any(raylet.process.poll() is not None for raylet in _raylets(node)):
+        if node is not None and any(raylet.process.poll() is not None for raylet in raylets(node)):
             raise self._died("its raylet has ended")
         nodes = self._ask_head(self._alive)
         if self.address is None and not nodes:
@@ -140,9 +145,9 @@ class RayBackend:
         return nodes
 
     @property
-    def _own_node(self) -> Any:  # noqa: ANN401 - Ray's nodes have no public type
+    def _own_node(self) -> StartedNode | None:
         """The node of the Ray that this process has started; None on a cluster."""
-        return worker._global_node if self.address is None else None  # noqa: SLF001 - has no public name
+        return started_node() if self.address is None else None
 
     def _start(self, start: Callable[[], object]) -> None:
         trouble = partial(self._silence, self.address) if self.address else _Daemons().trouble
@@ -272,14 +277,13 @@ class RayBackend:
         node = self._own_node
         try:
             if self.lost:
-                # Ray would wait for its head for a minute, and end this process with an exit code of its own.
-                atexit.unregister(worker.shutdown)
+                never_shut_down()
                 return
             if self._announced:
                 self.announce([])
             if node is not None:
                 node.destroy_external_storage()
-                worker._global_node = None  # noqa: SLF001 - `shutdown` would wait a second for each of its processes
+                forget_started_node()
             ray.shutdown()
         finally:
             if node is not None:
@@ -308,7 +312,7 @@ class _Daemons:
         return "one of its processes ended while it started" if ended else ""
 
 
-def kill_node(node: Any) -> None:  # noqa: ANN401 - Ray's nodes have no public type
+def kill_node(node: StartedNode) -> None:
     """Kill the processes of a node and all that its raylet has started.
 
     Ray kills only the former; its agents would notice that the raylet is gone a minute later.
@@ -319,18 +323,13 @@ def kill_node(node: Any) -> None:  # noqa: ANN401 - Ray's nodes have no public t
     with suppress(psutil.NoSuchProcess):
         started = [
             process
-            for raylet in _raylets(node)
+            for raylet in raylets(node)
             for process in psutil.Process(raylet.process.pid).children(recursive=True)
         ]
     node.kill_all_processes(check_alive=False, allow_graceful=False)
     for process in started:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-
-
-def _raylets(node: Any) -> list[Any]:  # noqa: ANN401 - Ray's nodes have no public type
-    """Return what Ray knows of a node's raylet: one entry with its ``process``."""
-    return list(node.all_processes.get(ray_constants.PROCESS_TYPE_RAYLET, []))
 
 
 @contextmanager

@@ -21,12 +21,12 @@ from ray.exceptions import (
     TaskCancelledError,
     TaskUnschedulableError,
 )
-from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_list, _internal_kv_put
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from runners.host.faults import Notice, fault_of, words_of
 from runners.host.process import LET_GO_S, Exit, FreshProcess, first_cause, load_ahead
 from runners.scheduling.nodes import Amounts
+from runners.scheduling.ray_backend.ray_private import count_keys, delete_keys, put_key
 
 NAMES = {"CPU": "cpus", "GPU": "gpus"}
 ASK_AGAIN_S = 2.0
@@ -147,7 +147,7 @@ class OverNodes:
                     self._let_go_at = min(self._let_go_at, time.monotonic() + LET_GO_S)
         if time.monotonic() >= self._meet_until:
             self._meet_until = inf
-            self._held = not self._ends and _count_there(self._meeting) < len(self._tasks)
+            self._held = not self._ends and count_keys(self._meeting) < len(self._tasks)
         if not self._let_go and (self._held or time.monotonic() >= self._let_go_at):
             self._let_go = True
             for task in running:  # their ranks would wait forever for those that are gone
@@ -163,7 +163,7 @@ class OverNodes:
         """Wait for the call's end; of several faults, the first cause is returned."""
         while not self.ended(LET_GO_S):
             pass
-        _internal_kv_del(self._meeting, del_by_prefix=True)
+        delete_keys(self._meeting)
         if self._held:
             return Exit(how="left", reason=f"others held its nodes for {_MEET_S:.0f} s")
         return first_cause(self._ends.values()) or self._ends[0]
@@ -182,14 +182,10 @@ def run_over_nodes(
 
 def _run_once_all_are_there(run: bytes, modules: Sequence[str], meeting: str, count: int) -> Exit:
     """Run a job's part on this node once its parts on all ``count`` nodes have their resources."""
-    _internal_kv_put(f"{meeting}{uuid4()}", b"")
-    while _count_there(meeting) < count:
+    put_key(f"{meeting}{uuid4()}")
+    while count_keys(meeting) < count:
         time.sleep(_CANCEL_S)
     return run_in_fresh_process(run, modules)
-
-
-def _count_there(meeting: str) -> int:
-    return len(_internal_kv_list(meeting))
 
 
 def _free_address() -> str:

@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 import torch
 from ray import get_runtime_context
-from ray._raylet import GcsClient  # type: ignore[attr-defined]  # of its compiled part
 
 from runners.host.faults import Left, words_of
 from runners.host.process import Exit, FreshProcess
@@ -27,6 +26,7 @@ from runners.scheduling.instructions import ScheduledTrial, Start
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.ray_backend import address
 from runners.scheduling.ray_backend.core import RayBackend
+from runners.scheduling.ray_backend.ray_private import started_node
 from runners.scheduling.ray_backend.tasks import run_in_fresh_process
 from runners.scheduling.ray_backend.tune import TuneBackend
 from runners.scheduling.schedule import Schedule
@@ -34,7 +34,7 @@ from runners.scheduling.storage_check import Seen, StorageCheck
 from runners.store.location import Location
 from tests.root import ROOT
 from tests.runners.scheduling import jobs
-from tests.runners.scheduling.simulated import rays_environment
+from tests.runners.scheduling.simulated import client_of_head, rays_environment
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
@@ -51,7 +51,9 @@ def ray() -> Iterator[RayBackend]:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     with rays_environment(OPEN), RayBackend(modules=()) as running:  # the jobs need none
         signal.signal(signal.SIGINT, before)
-        session = Path(running._own_node.get_session_dir_path())  # noqa: SLF001 - only the node knows it
+        node = started_node()
+        assert node is not None
+        session = Path(node.get_session_dir_path())
         assert session.exists()
         yield running
     assert not session.exists(), "some 60 files a run"
@@ -216,7 +218,7 @@ def test_local_ray_listens_on_loopback_only_and_requires_its_token(ray: RayBacke
 
     assert {"gcs_server", "raylet"} < {process for process, _ in found}
     assert {address for _, address in found} <= {"127.0.0.1", "::ffff:127.0.0.1"}, found
-    ask = [sys.executable, "-c", address._ASK, ray._head]  # noqa: SLF001 - as the backend asks a cluster
+    ask = [*address._ASK, ray._head]  # noqa: SLF001 - as the backend asks a cluster
     known, unknown = (
         subprocess.run(ask, env={**os.environ, "RAY_AUTH_MODE": mode}, capture_output=True, check=False)
         for mode in ("token", "disabled")
@@ -241,7 +243,7 @@ def listening() -> Iterator[tuple[str, str]]:
 def test_a_process_that_is_forked_from_one_which_uses_ray_does_not_destroy_its_clients() -> None:
     gc.collect()
     gc.disable()
-    left: list[object] = [GcsClient(address=get_runtime_context().gcs_address)]
+    left: list[object] = [client_of_head(get_runtime_context().gcs_address)]
     left.append(left)
     del left  # only a collection frees it
 

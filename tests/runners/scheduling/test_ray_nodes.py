@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 import pytest
 from ray.autoscaler.sdk import request_resources
-from ray.experimental.internal_kv import _internal_kv_get
 
 from budgets.machine_cache import CACHE
 from runners.host.workers import VISIBLE_DEVICES
@@ -33,7 +32,7 @@ from study.storage.bucket_storage import BucketStorage
 from tests.child_processes import shared_server
 from tests.holding import hold, let_go
 from tests.runners.scheduling import jobs
-from tests.runners.scheduling.simulated import SMALL, simulated_cluster
+from tests.runners.scheduling.simulated import SMALL, requested_resources, simulated_cluster
 from tests.runners.tiny import counted_flops, tiny_job, tiny_pool, tiny_trial
 from tests.waiting import wait_for
 
@@ -66,9 +65,9 @@ def test_the_request_of_a_driver_that_died_is_withdrawn_by_the_next_run_alone(cl
     with RayBackend(cluster.address, modules=()):
         request_resources(bundles=[{"CPU": 64.0}])
     with RayBackend(cluster.address, modules=()) as backend:
-        assert json.loads(_internal_kv_get("autoscaler_resource_request")) == [{"CPU": 64.0}]
+        assert requested_resources() == [{"CPU": 64.0}]
         backend.announce([])
-        assert json.loads(_internal_kv_get("autoscaler_resource_request")) == []
+        assert requested_resources() == []
 
 
 def test_trial_of_a_dead_node_restarts_on_a_joining_node(cluster: Any, tmp_path: Path) -> None:  # noqa: ANN401 - as above
@@ -87,8 +86,7 @@ def test_trial_of_a_dead_node_restarts_on_a_joining_node(cluster: Any, tmp_path:
         sleep = partial(jobs.sleep, tmp_path)
         backend.start(Job(trial="x", run=sleep, nodes=start.nodes, resources=needs))
         wait_for(lambda: list(tmp_path.glob("began-*")), seconds=60)
-        announced = _internal_kv_get("autoscaler_resource_request")
-        assert json.loads(announced) == [{"CPU": 1.0, "licence": 1.0}]
+        assert requested_resources() == [{"CPU": 1.0, "licence": 1.0}]
 
         cluster.remove_node(first, allow_graceful=False)
         ended = end(backend)

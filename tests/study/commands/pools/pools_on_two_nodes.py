@@ -12,10 +12,10 @@ import numpy as np
 import open_clip
 import torch
 from PIL import Image
-from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
 from runners.host.workers import Report
+from runners.scheduling.ray_backend.ray_private import StartedNode
 from study.cli import main as study
 from study.show.view import WorkProgress
 
@@ -73,7 +73,7 @@ def content(pool: Path) -> dict[str, bytes]:
     return {str(path.relative_to(pool)): path.read_bytes() for path in files}
 
 
-def killing(cluster: Cluster, node: Node, task: str) -> Callable[[WorkProgress], Report]:
+def killing(cluster: Cluster, node: StartedNode, task: str) -> Callable[[WorkProgress], Report]:
     """Return the start of a progress that kills a node when half of a task's parts are finished."""
     begin = WorkProgress.__enter__
 
