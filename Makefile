@@ -1,7 +1,8 @@
 # `make demo` and `make test` need Python 3.11 or later and git; each makes its environments by itself.
-PYTHONS = $(foreach name,python3.11 python3.12 python3.13,$(shell command -v $(name)))
+# Oldest first; a name may be there without working, as pyenv's are.
+PYTHONS := $(foreach name,python3.11 python3.12 python3.13,$(shell $(name) -c '' 2>/dev/null && command -v $(name)))
 PYTHON ?= $(firstword $(PYTHONS) python3)
-NEWEST = $(lastword $(PYTHONS))
+NEWEST = $(or $(lastword $(PYTHONS)),python3)
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 # Tests start hundreds of processes, and each would compile the modules that it imports.
@@ -9,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Three processes on two cores: tests that wait for a process leave their core to another.
 PYTEST = $(RUN) -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo test check whole quick lint docs dist release clean
+.PHONY: demo test check newest whole quick forks lint docs dist release clean
 
 demo: $(VENV)/installed
 	$(RUN) -m study run demo
@@ -24,12 +25,21 @@ test:
 check: $(VENV)/tested
 	$(MAKE) --jobs=2 --output-sync=target lint quick
 
+# What differs between Pythons, on the newest: types, quick tests, and all that fit laws, fork or start Ray.
+newest:
+	$(MAKE) VENV=.venv-newest PYTHON=$(NEWEST) .venv-newest/tested
+	$(MAKE) VENV=.venv-newest PYTHON=$(NEWEST) --jobs=2 lint forks
+
 # img2dataset holds pandas below 3, so the tests of downloading run it from an environment of its own.
 whole: $(VENV)/tested .venv-img2dataset/installed
 	IMG2DATASET=$(CURDIR)/.venv-img2dataset/bin/img2dataset $(PYTEST)
 
 quick: $(VENV)/tested
 	$(PYTEST) -n 2 -m "not ray and not slow"
+
+forks: $(VENV)/tested
+	$(PYTEST) -m "ray or not slow"
+	$(PYTEST) -m "slow and not ray" tests/analysis tests/runners
 
 docs: $(VENV)/tested
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build
