@@ -11,10 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from analysis.answers.answer_text import parts_of
 from budgets.names import printable, without_secrets
 from study.declare import shipped_studies
-from study.show.lines import line_width, wrapped
 
 if TYPE_CHECKING:
     from study.state.study import Imported, Study
@@ -262,14 +260,10 @@ def finished_study(options: Namespace) -> "Study | Imported | None":
 
 
 def show(line: object) -> None:
-    """Print a line now; control characters are written out, and secrets of URLs left out.
+    """Print a line now, wrapped to the width of a terminal; without the secrets of URLs."""
+    from study.show.terminal import PlainConsole, say
 
-    It is wrapped to the width of a terminal, where the error of an answer is bold.
-    """
-    styled = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-    for part in wrapped(printable(without_secrets(str(line))), line_width()):
-        before, number, after = parts_of(part) if styled else (part, "", "")
-        print(f"{before}\033[1m{number}\033[0m{after}" if number else part, flush=True)
+    say(PlainConsole(), without_secrets(str(line)))
 
 
 def show_all(lines: Iterable[str]) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 from budgets.names import neutral_cell
 from budgets.quantity import finite_or_none
 from study.commands.command import number, output_file, show, show_all
-from study.show.lines import table_lines
 
 NAME = "evaluate"
 HELP = "evaluate any open_clip model: zero-shot, retrieval, linear and few-shot probes"
@@ -179,6 +178,8 @@ def _rows(metrics: dict[str, float]) -> Iterator[dict[str, Any]]:
 
 
 def _table(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    from study.show.terminal import table_lines
+
     said = []
     for row in rows:
         metric = row["metric"]

@@ -67,7 +67,7 @@ def run(options: Namespace) -> int:
     from study.run.books import PaidBeforeError
     from study.run.run_study import run_study, would_run
     from study.show.progress import Progress, remaining_text
-    from study.show.view import PlainConsole
+    from study.show.terminal import PlainConsole
     from study.state.plan_study import plan_study
 
     local = without_ray(options)

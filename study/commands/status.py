@@ -20,7 +20,7 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Print the status as a table or as JSON."""
     from study.show.status_view import show_status, status_json
-    from study.show.view import PlainConsole
+    from study.show.terminal import PlainConsole
 
     study = refreshed_study(options)
     if options.json:

@@ -26,7 +26,7 @@ from runners.trials.throughput import Calibration, Throughput
 from runners.trials.trial_job import TrialJob
 from study.run.prepare_data import ensure_pools
 from study.run.study_preflight import run_tasks
-from study.show.lines import table_lines
+from study.show.terminal import table_lines
 from study.state.environment import environment
 from study.state.plan_study import plan_study
 from study.state.study import Study, trial_job

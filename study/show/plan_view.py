@@ -35,7 +35,7 @@ from budgets.quantity import (
     format_share,
     plural,
 )
-from study.show.lines import table_lines
+from study.show.terminal import table_lines
 from study.state.study_facts import counted_models
 
 PLAN_AXES = ("level", "strategy", "architecture")

@@ -25,7 +25,8 @@ from budgets.planning.tuning_plan import values_words
 from budgets.quantity import format_count, format_flops, format_number, format_seconds_range, format_share
 from runners.trials.trial_files import Outcome
 from study.show.plan_view import trials_words
-from study.show.view import can_update, level_table, running_lines, text_lines
+from study.show.terminal import can_update, say, text_lines
+from study.show.view import level_table, running_lines
 from study.state.plan_study import planned_row
 from study.state.running import Level, count_levels, left_of, running_trials, speed_of
 from study.state.trial_states import Stage, TrialState, trial_states
@@ -143,7 +144,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a line above the live view, even if the view is quiet."""
         with self._tolerantly():
-            self._console.print(*text_lines([text], self._console), sep="\n", soft_wrap=True)
+            say(self._console, text)
 
     def detail(self, text: str) -> None:
         """Print a line above the live view, unless the view is quiet."""

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from budgets.cost.flops import CONVENTION
 from budgets.quantity import format_flops, format_seconds_range, format_share, plural
-from study.show.view import can_update, level_table, running_lines, text_lines
+from study.show.terminal import can_update, text_lines
+from study.show.view import level_table, running_lines
 from study.state.study import Study
 from study.state.study_status import StudyStatus, read_status
 

@@ -1,21 +1,17 @@
 """Parts of what a terminal shows: the console, the table of levels, running trials, and bars of long work."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Self
+from typing import Self
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress_bar import ProgressBar
-from rich.segment import Segment
 from rich.table import Table
-from rich.text import Text
 
-from analysis.answers.answer_text import parts_of
-from budgets.names import printable
 from budgets.quantity import format_count, format_flops, format_number, format_seconds, format_share
-from study.show.lines import line_width, wrapped
+from study.show.terminal import PlainConsole, can_update
 from study.state.running import Level, Running
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -32,11 +28,6 @@ def sparkline(values: Sequence[float]) -> str:
     if not span:
         return _BLOCKS[0] * len(values)
     return "".join(_BLOCKS[round((value - low) / span * (len(_BLOCKS) - 1))] for value in values)
-
-
-def can_update(console: Console) -> bool:
-    """Return whether what is shown can be updated in place."""
-    return console.is_terminal and not console.is_dumb_terminal
 
 
 def level_table(levels: Sequence[Level], console: Console) -> Table:
@@ -72,45 +63,6 @@ def running_lines(running: Sequence[Running]) -> Iterator[str]:
             parts.append(f"{format_seconds(trial.left_s)} left")
         # The changing values come first, because a narrow terminal cuts the end of the line.
         yield f"running {trial.trial} {', '.join(parts)}: {trial.what}"
-
-
-def text_lines(lines: Iterable[str], console: Console, *, cut: Iterable[str] | None = None) -> Iterator[Text]:
-    """Yield lines, wrapped between words, with the error of an answer in bold.
-
-    In a view that is updated in place the lines ``cut`` come first, each as one line of the terminal.
-    """
-    width = console.width if console.is_terminal else line_width()
-    yield from (Text(line, overflow="ellipsis", no_wrap=True) for line in cut or ())
-    for part in (part for line in lines for part in wrapped(line, width)):
-        before, number, after = parts_of(part)
-        text = Text.assemble(before, (number, "bold"), after)
-        if cut is not None:
-            text.overflow, text.no_wrap = "fold", False
-        yield text
-
-
-class PlainConsole(Console):
-    """Console that passes on only rich's own escape codes; those in names and messages are written out.
-
-    Brackets and colons in them are no markup. In a pipe it has 80 columns unless COLUMNS is set.
-    """
-
-    def __init__(
-        self, *, file: IO[str] | None = None, force_terminal: bool | None = None, width: int | None = None
-    ) -> None:
-        super().__init__(
-            file=file, force_terminal=force_terminal, width=width,
-            markup=False, emoji=False, highlight=False, soft_wrap=True,
-        )  # fmt: skip
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
-        """Yield the pieces of a renderable."""
-        for piece in super().render(renderable, options):
-            yield piece if piece.control else Segment(printable(piece.text), piece.style)
-
-    def on_broken_pipe(self) -> None:
-        """Raise the error, as for any other stream; rich would exit."""
-        raise BrokenPipeError
 
 
 @dataclass(kw_only=True, slots=True)

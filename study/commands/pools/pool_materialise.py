@@ -25,7 +25,7 @@ def run(options: Namespace) -> int:
     from study.run.pool_site import PoolSite
     from study.run.prepare_data import ensure_pools, materialise
     from study.show.progress import Progress
-    from study.show.view import PlainConsole
+    from study.show.terminal import PlainConsole
     from study.state.plan_study import plan_study
 
     study = refreshed_study(options, needed=True)

@@ -24,7 +24,8 @@ from study.run.run_tuning import write_tuning
 from study.show.progress import Progress
 from study.show.status_view import show_status, status_json
 from study.show.study_report import report_study
-from study.show.view import PlainConsole, sparkline
+from study.show.terminal import PlainConsole
+from study.show.view import sparkline
 from study.state.events import add_event
 from study.state.plan_study import plan_study, plan_tables, planned_row
 from study.state.running import left_of, speed_of, trial_words

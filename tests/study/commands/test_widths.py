@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from study.commands.command import show
-from study.show.lines import table_lines, wrapped
-from study.show.view import PlainConsole, text_lines
+from study.show.terminal import PlainConsole, table_lines, text_lines, wrapped
 from tests.root import ROOT
 from tests.study.conftest import Run
 
@@ -38,15 +37,15 @@ ViT-B                25M  3,000""",
             "20",
             """\
 every row: seeds 0 1
-architecture   pairs
+architecture  pairs
 1 TFLOP
-ViT-S          10M …
-                3.4B
-ViT-B            25M
+ViT-S         10M …
+               3.4B
+ViT-B           25M
 3 TFLOP
-ViT-B            25M
-not shown at a width
-  of 20: steps""",
+ViT-B           25M
+columns hidden at 20
+  characters: steps""",
         ),
     ],
 )
@@ -74,6 +73,7 @@ def test_the_number_of_an_answer_is_bold_on_a_terminal_alone(
 ) -> None:
     terminal, written = where == "terminal", io.StringIO()
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    monkeypatch.setenv("COLUMNS", "200")
     console = PlainConsole(file=written, force_terminal=terminal, width=200)
     line = "1 TFLOP: ViT-S, CLIP, 1M pairs, all: predicted error 57.2 % [55.8, 58.8], tie of 2"
     show(line)

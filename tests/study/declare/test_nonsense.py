@@ -20,7 +20,8 @@ from study.commands.command import show
 from study.declare.dump import dump_declaration
 from study.declare.load import load_declaration
 from study.show.progress import Progress
-from study.show.view import PlainConsole, level_table
+from study.show.terminal import PlainConsole
+from study.show.view import level_table
 from study.state.running import Level
 from tests.study.declared import FULL, changed, full, places, problems, write
 

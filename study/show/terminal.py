@@ -1,0 +1,164 @@
+"""Lines and tables as wide as a terminal or COLUMNS; words stay whole, and so do numbers with their units."""
+
+import re
+import shutil
+import textwrap
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import IO
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
+
+from analysis.answers.answer_text import parts_of
+from budgets.names import printable
+
+_PIPE = 80  # width of tables without a terminal
+_FIXED = "\u00a0"
+_UNIT = re.compile(
+    r"(?<=\d) (?=(?:%|\w?FLOPs?|points|pairs|h|min|s|d)\b|%)|(?<=\berror|.\bloss|..\btop) |, (?=[\d.]+\])"
+)
+_RANGE = re.compile(r"(?<!…)(?<!\bto) ")
+_GAP = 2
+
+
+class PlainConsole(Console):
+    """Console that passes on only rich's own escape codes; those in names and messages are written out.
+
+    Brackets and colons in them are no markup. In a pipe it has 80 columns unless COLUMNS is set.
+    """
+
+    def __init__(
+        self, *, file: IO[str] | None = None, force_terminal: bool | None = None, width: int | None = None
+    ) -> None:
+        super().__init__(
+            file=file, force_terminal=force_terminal, width=width,
+            markup=False, emoji=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Yield the pieces of a renderable."""
+        for piece in super().render(renderable, options):
+            yield piece if piece.control else Segment(printable(piece.text), piece.style)
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error, as for any other stream; rich would exit."""
+        raise BrokenPipeError
+
+
+def can_update(console: Console) -> bool:
+    """Return whether what is shown can be updated in place."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+def line_width() -> int:
+    """Return the width of lines; 0 for a pipe, whose lines stay whole, unless COLUMNS is set."""
+    return shutil.get_terminal_size((0, 0)).columns
+
+
+def wrapped(line: str, width: int) -> list[str]:
+    """Return a line, wrapped between words and with its further parts indented if it is wider than that."""
+    if not width or len(line) <= width:
+        return [line]
+    indent = " " * (len(line) - len(line.lstrip()) + _GAP)
+    return _parts(_fixed(line, _UNIT), width, indent)
+
+
+def _parts(text: str, width: int, indent: str = "") -> list[str]:
+    parts = textwrap.wrap(
+        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return [part.replace(_FIXED, " ") for part in parts]
+
+
+def _fixed(text: str, blanks: re.Pattern[str]) -> str:
+    """Return a text that is not wrapped at these blanks."""
+    return blanks.sub(lambda blank: blank[0].replace(" ", _FIXED), text)
+
+
+def text_lines(lines: Iterable[str], console: Console, *, cut: Iterable[str] | None = None) -> Iterator[Text]:
+    """Yield lines, wrapped between words, with the error of an answer in bold.
+
+    In a view that is updated in place the lines ``cut`` come first, each as one line of the terminal.
+    """
+    width = console.width if console.is_terminal else line_width()
+    yield from (Text(line, overflow="ellipsis", no_wrap=True) for line in cut or ())
+    for part in (part for line in lines for part in wrapped(printable(line), width)):
+        before, number, after = parts_of(part)
+        text = Text.assemble(before, (number, "bold"), after)
+        if cut is not None:
+            text.overflow, text.no_wrap = "fold", False
+        yield text
+
+
+def say(console: Console, line: str) -> None:
+    """Print a line now, above a live view if there is one."""
+    console.print(*text_lines([line], console), sep="\n", soft_wrap=True)
+
+
+def table_lines(
+    rows: Sequence[Mapping[str, str]],
+    *,
+    words: Collection[str] = (),
+    group: str = "",
+    spare: Sequence[str] = (),
+) -> Iterator[str]:
+    """Yield a table, no wider than the terminal, COLUMNS, or for a pipe 80 columns.
+
+    Columns that are the same in all rows become one line above. Others are wrapped between words, numbers
+    only within ranges.
+
+    Args:
+        rows: The same columns each: heading → text.
+        words: Columns of words, which are aligned left.
+        group: Column whose values become rows above theirs.
+        spare: Columns to leave out where the table would not fit, the first one first.
+    """
+    if not rows:
+        return
+    width = line_width() or _PIPE
+    same = {
+        name: rows[0][name] for name in rows[0] if len(rows) > 1 and len({row[name] for row in rows}) == 1
+    }
+    if any(same.values()):
+        values = ", ".join(f"{name} {value}" for name, value in same.items() if value)
+        yield from wrapped(f"every row: {values}", width)
+    columns = {
+        name: [name, *(_fixed(row[name], _UNIT if name in words else _RANGE) for row in rows)]
+        for name in rows[0]
+        if name not in {*same, group}
+    }
+    widths = _widths(columns, width, spare)
+    table = Table.grid(padding=(0, _GAP, 0, 0))
+    for name in widths:
+        table.add_column(justify="left" if name in words else "right")
+    title = ""
+    for place, row in enumerate([{}, *rows]):
+        if group not in {"", *same} and place and row[group] != title:
+            table.add_row(title := row[group])
+        table.add_row(*("\n".join(_parts(columns[name][place], most)) for name, most in widths.items()))
+    console = PlainConsole(width=sum(widths.values()) + _GAP * len(widths))
+    for line in console.render_lines(table, pad=False):
+        yield "".join(segment.text for segment in line).rstrip()
+    if hidden := [name for name in columns if name not in widths]:
+        yield from wrapped(f"columns hidden at {width} characters: {', '.join(hidden)}", width)
+
+
+def _widths(columns: Mapping[str, Sequence[str]], width: int, spare: Sequence[str]) -> dict[str, int]:
+    """Return the widths of the columns that fit, as many as necessary as narrow as their longest words."""
+
+    def fit(widths: Mapping[str, int]) -> bool:
+        return sum(widths.values()) + _GAP * (len(widths) - 1) <= width
+
+    least = {
+        name: max(len(word) for cell in cells for word in cell.split(" ")) for name, cells in columns.items()
+    }
+    for name in spare:
+        if not fit(least):
+            least.pop(name, None)
+    widths = {name: max(map(len, columns[name])) for name in least}
+    for name in sorted(widths, key=lambda name: least[name] - widths[name]):
+        if not fit(widths):
+            widths[name] = least[name]
+    return widths
