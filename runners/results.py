@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from budgets.cost.flops import CONVENTION
 from budgets.cost.strategy import StrategyFile
 from budgets.cost.strategy_files import strategy_of
-from budgets.names import one_line
+from budgets.names import neutral_cell, one_line
 from budgets.planning.plan import LeftOut, Plan
 from budgets.planning.planned_trial import Cell, Trial, trunk_id
 from runners.store.files import digest_of, new_file, read_bytes
@@ -287,6 +287,15 @@ def to_frame(rows: Iterable[Mapping[str, object]], columns: Mapping[str, str]) -
     texts = [name for name in (VERSION, LABEL, PHASE) if name in frame]
     frame[texts] = frame[texts].fillna("")
     return frame.astype({**columns, **{name: _OPTIONAL.get(name, "float64") for name in metrics}})
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """Return a table as CSV, each row on one line, and no text that a spreadsheet would run."""
+    neutral = {
+        str(name): pd.Series(map(neutral_cell, texts), texts.index, texts.dtype)
+        for name, texts in frame.select_dtypes(["object", "str"]).items()
+    }
+    return frame.assign(**neutral).to_csv(index=False)
 
 
 def write_table(path: Path, frame: pd.DataFrame, *, source: str = "") -> None:

@@ -28,7 +28,7 @@ from analysis.drawing.draw import draw
 from analysis.drawing.panels import lay_out, styled
 from analysis.drawing.places import dodged
 from analysis.drawing.style import looks
-from budgets.names import neutral_cell
+from runners.results import csv_text
 
 # Files are equal for data that are equal to six digits: they contain neither a date nor a version of the
 # drawing software.
@@ -64,7 +64,7 @@ def save(data: FigureData, folder: Path) -> str:
         FigureCanvasSVG(figure).print_svg(folder / f"{data.name}.svg", metadata=_SVG)
         svg = (folder / f"{data.name}.svg").read_text(encoding="utf-8")
         shown = _with_targets(svg, figure, replace(data, frame=moved), [*looks(data)])
-    data.frame.map(neutral_cell).to_csv(folder / f"{data.name}.csv", index=False)
+    (folder / f"{data.name}.csv").write_text(csv_text(data.frame), encoding="utf-8")
     (folder / f"{data.name}.txt").write_text(data.caption + "\n", encoding="utf-8")
     return shown
 

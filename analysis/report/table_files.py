@@ -9,7 +9,8 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 
 from analysis.report.tables import Table
-from budgets.names import neutral_cell, one_line
+from budgets.names import one_line
+from runners.results import csv_text
 
 _LONG, _LINE = 24, 75
 """Longest text that should stay on one line, and a line of the page, in letters of LaTeX's footnotes."""
@@ -17,7 +18,7 @@ _LONG, _LINE = 24, 75
 
 def save(table: Table, folder: Path) -> None:
     """Write ``<name>.csv``, ``.md`` and ``.tex`` into a folder."""
-    table.frame.map(neutral_cell).to_csv(folder / f"{table.name}.csv", index=False)
+    (folder / f"{table.name}.csv").write_text(csv_text(table.frame), encoding="utf-8")
     (folder / f"{table.name}.md").write_text(markdown(table), encoding="utf-8")
     (folder / f"{table.name}.tex").write_text(latex(table), encoding="utf-8")
 

@@ -1,12 +1,10 @@
 """``python -m study evaluate``: evaluate any open_clip model on any evaluation sets."""
 
-import csv
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from budgets.names import neutral_cell
 from budgets.quantity import finite_or_none
 from study.commands.command import number, output_file, show, show_all
 
@@ -84,6 +82,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Evaluate the model, print the table, and write the requested files."""
+    import pandas as pd
     import torch
 
     from budgets.cost.flops import CONVENTION
@@ -95,7 +94,7 @@ def run(options: Namespace) -> int:
     from runners.evaluate.evaluate import evaluate_model, forward_flops
     from runners.host.process import set_gpu_arithmetic
     from runners.models.load_model import ModelSource, device_named, load_model
-    from runners.results import EVALUATION_PRECISION, EVALUATION_VERSION
+    from runners.results import EVALUATION_PRECISION, EVALUATION_VERSION, csv_text
     from runners.store.files import new_file, write_json
     from runners.trials.trial_files import require_own_weights
 
@@ -136,10 +135,8 @@ def run(options: Namespace) -> int:
     rows = list(_rows(metrics))
     # First the files: whatever reads the table may close it early, such as `head`.
     if options.csv:
-        with new_file(options.csv) as path, path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, ["set", "metric", "value", "standard_error", "images"])
-            writer.writeheader()
-            writer.writerows({name: neutral_cell(value) for name, value in row.items()} for row in rows)
+        with new_file(options.csv) as path:
+            path.write_text(csv_text(pd.DataFrame(rows)), encoding="utf-8")
     if options.json:
         content = {
             "checkpoint": options.checkpoint,

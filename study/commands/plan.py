@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from study.commands.command import add_study_options, declared_study, output_file, show, writing
+from study.commands.command import add_study_options, declared_study, output_file, show, show_all, writing
 
 if TYPE_CHECKING:
     from budgets.planning.plan import Plan
+    from budgets.planning.price import Speeds
     from study.state.study import Study
 
 NAME = "plan"
@@ -46,46 +47,46 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Print the plan, or write it to a file and print the file's name."""
     from runners.store.files import new_file
-    from study.show.plan_export import plan_parquet
+    from study.show.plan_export import plan_csv, plan_json, plan_parquet
     from study.state.plan_study import device_throughput, plan_study
 
-    study, output = declared_study(options), options.output
-    if options.format == "parquet" and output is None:
+    study, form, output = declared_study(options), options.format, options.output
+    if form == "parquet" and output is None:
         raise ValueError("--format parquet needs a file: add --output FILE")
-    if options.explain is not None and options.format != "text":
+    if options.explain is not None and form != "text":
         raise ValueError("--explain writes text: use it with --format text only")
-    plan = plan_study(study)
-    if options.format == "parquet":
+    plan, speeds = plan_study(study), device_throughput(study)
+    if form == "text":
+        lines = _lines(study, plan, speeds, cell=options.explain)
+        if output is None:
+            show_all(lines)
+            return 0
+        text = "".join(f"{line}\n" for line in lines)
+    elif form == "parquet":
         with writing(output):
-            plan_parquet(study.declaration, plan, output, device_throughput(study))
-    elif output is not None:
-        text = "".join(f"{line}\n" for line in _lines(study, plan, form=options.format, cell=options.explain))
+            plan_parquet(study.declaration, plan, output, speeds)
+        show(output)
+        return 0
+    else:
+        text = (plan_csv if form == "csv" else plan_json)(study.declaration, plan, speeds)
+    if output is None:
+        sys.stdout.write(text)
+        sys.stdout.flush()  # now, while `cli.main` can still catch a closed pipe
+    else:
         with writing(output), new_file(output) as file:
             file.write_text(text, encoding="utf-8")
-    else:
-        write = show if options.format == "text" else print
-        for line in _lines(study, plan, form=options.format, cell=options.explain):
-            write(line)
-        sys.stdout.flush()  # now, while `cli.main` can still catch a closed pipe
-        return 0
-    show(output)
+        show(output)
     return 0
 
 
-def _lines(study: "Study", plan: "Plan", *, form: str, cell: str | None) -> Iterator[str]:
+def _lines(study: "Study", plan: "Plan", speeds: "Speeds", *, cell: str | None) -> Iterator[str]:
     from study.show.explain import explain_lines
-    from study.show.plan_export import plan_csv, plan_json
     from study.show.plan_view import plan_lines
-    from study.state.plan_study import device_throughput, measured_throughput, study_grid
+    from study.state.plan_study import measured_throughput, study_grid
     from study.state.subset_copies import amplification_lines
 
-    own = device_throughput(study)
     if cell is not None:
-        return explain_lines(study_grid(study), plan, cell, own)
-    if form == "csv":
-        return plan_csv(study.declaration, plan, own)
-    if form == "json":
-        return plan_json(study.declaration, plan, own)
+        return explain_lines(study_grid(study), plan, cell, speeds)
     if plan.cluster is None:
-        own = measured_throughput(study, plan)
-    return chain(plan_lines(study.declaration, plan, own), amplification_lines(study, plan))
+        speeds = measured_throughput(study, plan)
+    return chain(plan_lines(study.declaration, plan, speeds), amplification_lines(study, plan))

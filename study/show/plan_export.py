@@ -5,27 +5,25 @@ A row of a table names its phase: `tuning`, `check`, `grid`, also if the tuning 
 In JSON the trials of tuning and check have a list of their own.
 """
 
-import csv
-import io
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from operator import attrgetter
 from pathlib import Path
 
+import pandas as pd
+
 from budgets.cost.flops import CONVENTION
 from budgets.declaration.declaration import Declaration
-from budgets.names import neutral_cell
 from budgets.planning.plan import LeftOut, Plan
 from budgets.planning.planned_trial import Cell, Trial
 from budgets.planning.price import Speeds, device_hours, price_plan
 from budgets.planning.tuning_plan import TuningPlan
 from budgets.quantity import finite_or_none
 from runners.results import (
-    LEFT_OUT_COLUMNS,
     PHASE,
     PLAN_COLUMNS,
+    csv_text,
     left_out_row,
     plan_row,
     score_rows,
@@ -40,23 +38,35 @@ _ON_A_CLUSTER = {
     **dict.fromkeys(("device_hours_low", "device_hours_high"), "float64"),
     **dict.fromkeys(("gpus", "nodes", "cpus", "accumulation", "gradient_checkpointing"), "int64"),
 }
-_TRIAL_COLUMNS = [name for name in PLAN_COLUMNS if name != "predicted_s"]
+_EXACT = ("level_flops", "train_flops", "paid_flops", "evaluation_flops")
+"""FLOPs of a whole trial: whole numbers that may be too large for 64 bits."""
 
 
-def plan_csv(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str]:
-    """Yield the lines of a CSV file; ``trial`` is empty for a left-out cell, ``reason`` for a trial."""
-    on_a_cluster = _ON_A_CLUSTER if declaration.cluster is not None else ()
-    columns = [*_TRIAL_COLUMNS, *on_a_cluster, "phase", "reason"]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    for row in (*_all_rows(declaration, plan, own), *map(_left_out_row, plan.left_out)):
-        writer.writerow({name: neutral_cell(finite_or_none(value)) for name, value in row.items()})
-    yield from text.getvalue().splitlines()
+def plan_csv(declaration: Declaration, plan: Plan, own: Speeds) -> str:
+    """Return a CSV file; ``trial`` is empty for a left-out cell, ``reason`` for a trial."""
+    return csv_text(_plan_frame(declaration, plan, own))
 
 
-def plan_json(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str]:
-    """Yield the lines of a JSON object: totals, price, notes, every trial and every left-out cell."""
+def plan_parquet(declaration: Declaration, plan: Plan, path: Path, own: Speeds) -> None:
+    """Write a parquet file with the columns of the CSV and the FLOP convention in its metadata."""
+    write_table(path, _plan_frame(declaration, plan, own).astype(dict.fromkeys(_EXACT, "float64")))
+
+
+def _plan_frame(declaration: Declaration, plan: Plan, own: Speeds) -> pd.DataFrame:
+    kinds = {name: kind for name, kind in PLAN_COLUMNS.items() if name != "predicted_s"}
+    kinds |= {} if declaration.cluster is None else _ON_A_CLUSTER
+    # A left-out cell has no samples: whole numbers that may be absent are pandas' own Int64.
+    kinds = {name: kind.replace("int64", "Int64") for name, kind in kinds.items()}
+    kinds |= {PHASE: "str", "reason": "str"}
+    missing = {name: "" if kind == "str" else None for name, kind in kinds.items()}
+    trials, left_out = _all_rows(declaration, plan, own), map(_left_out_row, plan.left_out)
+    rows = [{**missing, **row} for row in (*trials, *left_out)]
+    exact = {name: pd.Series([row[name] for row in rows], dtype="object") for name in _EXACT}
+    return to_frame(rows, kinds).assign(**exact)
+
+
+def plan_json(declaration: Declaration, plan: Plan, own: Speeds) -> str:
+    """Return a JSON object: totals, price, notes, every trial and every left-out cell."""
     cluster = declaration.cluster
     content = {
         "study": declaration.name,
@@ -78,24 +88,7 @@ def plan_json(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str
         "trials": [_finite(_trial_row(trial, declaration, own)) for trial in plan.trials],
         "left_out": [_finite(_exact_level(left_out_row(item), item.cell)) for item in plan.left_out],
     }
-    yield from json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).splitlines()
-
-
-def plan_parquet(declaration: Declaration, plan: Plan, path: Path, own: Speeds) -> None:
-    """Write a parquet file with the columns of the CSV and the FLOP convention in its metadata."""
-    columns = {name: PLAN_COLUMNS[name] for name in _TRIAL_COLUMNS}
-    if declaration.cluster is not None:
-        columns |= _ON_A_CLUSTER
-    # A left-out cell has no samples: whole numbers that may be absent are pandas' own Int64.
-    optional = {name: kind.replace("int64", "Int64") for name, kind in columns.items()}
-    rows = [{"reason": "", **row} for row in _all_rows(declaration, plan, own)]
-    missing = {
-        name: None if kind == "Int64" else "" if kind == "str" else math.nan
-        for name, kind in optional.items()
-        if name not in LEFT_OUT_COLUMNS
-    }
-    rows += [missing | _left_out_row(item) for item in plan.left_out]
-    write_table(path, to_frame(rows, optional | {"phase": "str", "reason": "str"}))
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _all_rows(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[dict[str, object]]:
@@ -135,7 +128,7 @@ def _exact_level(row: dict[str, object], cell: Cell) -> dict[str, object]:
 
 def _tuning(tuning: TuningPlan) -> dict[str, object]:
     tried = [
-        {"values": dict(tuning.values[trial.trial_id])}
+        {"values": dict(tuning.values[trial.trial_id])}  # noqa: PD011 - not of a frame
         | {name: value for name, value in row.items() if finite_or_none(value) is not None}
         | {"train_flops": trial.train_flops}
         for trial in (*tuning.trials, *tuning.neighbours)

@@ -119,6 +119,12 @@ def test_every_trial_and_every_left_out_cell_is_written_as_csv(run: Run, tmp_pat
     assert float(trials[0]["device_hours_low"]) < float(trials[0]["device_hours_high"])
 
 
+def test_columns_that_only_some_plans_have_are_written_as_csv(run: Run, tmp_path: Path) -> None:
+    path = write(tmp_path, FULL.replace("training:\n", "training:\n  resized_images: 64\n"))
+    rows = list(csv.DictReader(io.StringIO(run(path, "--format", "csv"))))
+    assert {(bool(row["trial"]), row["resized_images"]) for row in rows} == {(True, "64.0"), (False, "")}
+
+
 def test_trials_of_trunks_have_a_phase_of_their_own_in_a_table(run: Run) -> None:
     rows = csv.DictReader(io.StringIO(run("small-trunk", "--format", "csv")))
     counts = Counter(row["phase"] for row in rows if row["trial"])
