@@ -1,4 +1,4 @@
-"""``python -m study completion``: print a bash script that completes the command line."""
+"""``python -m study completion``: print the script by which a shell completes the command line."""
 
 import argparse
 from argparse import ArgumentParser, Namespace
@@ -7,74 +7,70 @@ from collections.abc import Iterator
 from study.declare import shipped_studies
 
 NAME = "completion"
-HELP = "print a bash script that completes this command"
-EXAMPLES: tuple[str, ...] = ("> ~/.study-completion.bash",)
+HELP = "print the script by which a shell completes this command"
+EXAMPLES: tuple[str, ...] = ("> ~/.study-completion.bash", "--shell zsh > ~/.zfunc/_scaling-study")
 
-_SCRIPT = """\
-# Completion of `python -m study` and of `scaling-study` in bash; written by `python -m study completion`.
-_study_imported() {
+_BASH_STUDIES = """\
+_study_file() {{  # shtab takes the words of a function of this name as file names
+    compgen -W "{names}" -- "$1"
+    compgen -f -X '!*.yaml' -- "$1"
+    compgen -d -- "$1"
+}}
+_study_or_imported_file() {{
     local record
     for record in results/*/import.json; do
-        [[ -e $record ]] && record=${record%%/*} && echo "${record##*/}"
+        [[ -e $record ]] && record=${{record%/*}} && compgen -W "${{record##*/}}" -- "$1"
     done
-}
+    _study_file "$1"
+}}"""
+_BASH_COMMANDS = """
 _study_complete() {
-    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command= words= first=1
     if [[ ${COMP_WORDS[0]} != *scaling-study ]]; then
-        [[ ${COMP_WORDS[1]} == -m && ${COMP_WORDS[2]} == study ]] || return
-        first=3
+        [[ ${COMP_WORDS[1]} == -m && ${COMP_WORDS[2]} == study ]] && (( COMP_CWORD > 2 )) || return
+        COMP_WORDS=(scaling-study "${COMP_WORDS[@]:3}")
+        (( COMP_CWORD -= 2 ))
     fi
-    (( COMP_CWORD >= first )) || return
-    (( COMP_CWORD > first )) && command=${COMP_WORDS[first]}
-    case "$command" in
-        %s) (( COMP_CWORD > first + 1 )) && command+=" ${COMP_WORDS[first + 1]}" ;;
-    esac
-    case "$command $previous" in
-%s
-    esac
-    if [[ -z $words ]]; then
-        case "$command" in
-%s
-        *) return ;;
-        esac
-    fi
-    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
-    if [[ " $words " == *" demo "* ]]; then
-        mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(
-            compgen -f -X '!*.yaml' -- "$current"
-            compgen -d -- "$current"
-        )
-        compopt -o filenames 2> /dev/null
-    fi
+    _shtab_scaling_study
 }
 complete -o bashdefault -o default -F _study_complete python python3 scaling-study
 """
-"""If there are no words to offer, such as for an option's value, bash completes file names."""
+"""Completes `python -m study` as well; if there are no words to offer, bash completes file names."""
 
 
-def add_options(_parser: ArgumentParser) -> None:
-    """Add no option."""
+def add_options(parser: ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument(
+        "--shell",
+        choices=("bash", "zsh", "fish", "tcsh"),
+        default="bash",
+        help="the shell; all but bash complete scaling-study alone, not python -m study (default: bash)",
+    )
 
 
 def run(options: Namespace) -> int:
     """Print the completion script."""
-    arguments, commands, groups = list[str](), list[str](), list[str]()
-    for command, parser in walk(options.parser):
-        words: list[str] = []
+    import shtab
+
+    names = " ".join(shipped_studies())
+    study: dict[str, object] = {
+        "bash": "_study_file",
+        "zsh": f"{{compadd {names}; _files -g \\*.yaml}}",
+        "fish": f"(string split ' ' '{names}'; __fish_complete_suffix .yaml)",
+        "tcsh": f"({names})",
+        "preamble": {"bash": _BASH_STUDIES.format(names=names)},
+    }
+    for _, parser in walk(options.parser):
         for action in parser._actions:  # noqa: SLF001 - argparse has no other way to see what a parser takes
-            words += action.option_strings or [str(each) for each in action.choices or ()]
-            if action.dest == "study":
-                words += shipped_studies()
-                if action.nargs == "?":  # see `add_study_options`
-                    words.append("$(_study_imported)")
-            if action.option_strings and action.nargs != 0:
-                answer = f"words={' '.join(map(str, action.choices))!r}" if action.choices else "return"
-                names = " | ".join(f'"{command} {name}"' for name in action.option_strings)
-                arguments.append(f"        {names}) {answer} ;;")
-            if command and isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - as above
-                groups.append(command)
-        commands.append(f'        "{command}") words="{" ".join(words)}" ;;')
-    print(_SCRIPT % (" | ".join(groups), "\n".join(arguments), "\n".join(commands)), end="")
+            if action.dest in {"study", "others"}:
+                imported = action.nargs is not None  # see `add_study_options`
+                complete = study | ({"bash": "_study_or_imported_file"} if imported else {})
+            elif action.choices is None and action.nargs != 0:
+                complete = {**shtab.FILE, "bash": ""}
+            else:
+                continue
+            action.complete = complete  # type: ignore[attr-defined]
+    options.parser.prog = "scaling-study"
+    print(shtab.complete(options.parser, options.shell) + (_BASH_COMMANDS if options.shell == "bash" else ""))
     return 0
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from study.cli import main
 from study.commands.command import writing
+from study.declare import shipped_studies
 from study.declare.load import load_declaration
 from study.state.study import RECORD
 from tests.root import ROOT
@@ -126,6 +127,7 @@ def test_bash_completes_commands_studies_options_and_their_values(tmp_path: Path
         ("python -m study reco", "recommend"),
         ("scaling-study plan pa", "paper"),
         ("python -m study report th", "their-study"),
+        ("scaling-study report demo th", "their-study"),
         ("python -m study plan th", ""),  # only a study of its own has a plan
         ("python -m study plan mi", "mine.yaml"),
         ("python -m study plan --format par", "parquet"),
@@ -139,3 +141,10 @@ def test_bash_completes_commands_studies_options_and_their_values(tmp_path: Path
             ["/usr/bin/env", "bash", "-c", asked, script, *typed.split()], cwd=tmp_path, text=True
         )
         assert said == f"complete -o bashdefault -o default -F _study_complete python\n{word}\n", typed
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish", "tcsh"])
+def test_the_script_of_another_shell_completes_commands_and_shipped_studies(run: Run, shell: str) -> None:
+    script = run(f"completion --shell {shell}")
+    assert " ".join(shipped_studies()) in script
+    assert "materialise" in script
