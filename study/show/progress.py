@@ -25,8 +25,8 @@ from budgets.planning.tuning_plan import values_words
 from budgets.quantity import format_count, format_flops, format_number, format_seconds_range, format_share
 from runners.trials.trial_files import Outcome
 from study.show.plan_view import trials_words
-from study.show.terminal import can_update, say, text_lines
-from study.show.view import level_table, running_lines
+from study.show.terminal import can_update, say
+from study.show.view import study_view
 from study.state.plan_study import planned_row
 from study.state.running import Level, count_levels, left_of, running_trials, speed_of
 from study.state.trial_states import Stage, TrialState, trial_states
@@ -193,10 +193,7 @@ class Progress:
         ahead = "" if left is None else f", about {format_seconds_range(left.low, left.high)} to go"
         summary = f"{self._sums(spent)}{self._budget}, {self._done} of {len(self._trials)} trials{ahead}"
         failures = list(self._failed.values())[-_FAILURES_SHOWN:]
-        lines = text_lines((*failures, summary), self._console, cut=running_lines(running))
-        levels = self._levels()
-        table = [level_table(levels, self._console)] if levels else []
-        return Group(*table, *lines)
+        return study_view(self._levels(), running, (*failures, summary), self._console, live=True)
 
     def _sums(self, spent: int) -> str:
         # Not `x of y`: lost work and trials of earlier declarations also count as spent.

@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.live import Live
-from rich.text import Text
 
 from budgets.cost.flops import CONVENTION
 from budgets.quantity import format_flops, format_seconds_range, format_share, plural
-from study.show.terminal import can_update, text_lines
-from study.show.view import level_table, running_lines
+from study.show.terminal import can_update, say
+from study.show.view import study_view
 from study.state.study import Study
 from study.state.study_status import StudyStatus, read_status
 
@@ -29,20 +28,21 @@ def show_status(console: Console, study: Study, *, watch: bool = False, why: boo
         ValueError: The study has not been run.
     """
     if watch:
-        study.await_run(*study.plan_tables, say=lambda line: console.print(Text(line)))
-    status = read_status(study, why=why)
+        study.await_run(*study.plan_tables, say=lambda line: say(console, line))
     live = Live(console=console, auto_refresh=False) if watch and can_update(console) else None
     with live or nullcontext():
         while True:
+            status = read_status(study, why=why)
+            lines = _lines(status)
+            view = study_view(status.levels, status.running, lines, console, live=live is not None)
             if live is None:
-                console.print(_view(status, console))
+                console.print(view)
             else:
-                live.update(_view(status, console, live=True), refresh=True)
+                live.update(view, refresh=True)
             if not watch or status.run is None:
                 return
             time.sleep(_LOOK_S)
             study.storage.refresh()
-            status = read_status(study, why=why)
             if live is None:
                 console.print()
 
@@ -57,19 +57,12 @@ def status_json(study: Study, *, why: bool = False) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
 
 
-def _view(status: StudyStatus, console: Console, *, live: bool = False) -> RenderableType:
-    running = [f"  {line}" for line in running_lines(status.running)]
-    whole, cut = ([], running) if live else (running, None)
-    lines = text_lines((*whole, *_lines(status)), console, cut=cut)
-    return Group(level_table(status.levels, console), *lines)
-
-
 def _lines(status: StudyStatus) -> Iterator[str]:
     running = sum(level.running for level in status.levels)
     if running > len(status.running):
-        yield f"  {plural(running - len(status.running), 'trial')} just started"
+        yield f"{plural(running - len(status.running), 'trial')} just started"
     for failure in status.failures:
-        yield f"  failed {failure.trial} {failure.what}: {failure.reason}"
+        yield f"failed {failure.trial} {failure.what}: {failure.reason}"
     spent, cap = status.spent_flops, status.study_flops
     declared = (
         f" of {format_flops(status.planned_flops)} planned"

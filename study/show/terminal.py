@@ -77,17 +77,16 @@ def _fixed(text: str, blanks: re.Pattern[str]) -> str:
     return blanks.sub(lambda blank: blank[0].replace(" ", _FIXED), text)
 
 
-def text_lines(lines: Iterable[str], console: Console, *, cut: Iterable[str] | None = None) -> Iterator[Text]:
+def text_lines(lines: Iterable[str], console: Console, *, live: bool = False) -> Iterator[Text]:
     """Yield lines, wrapped between words, with the error of an answer in bold.
 
-    In a view that is updated in place the lines ``cut`` come first, each as one line of the terminal.
+    In a ``live`` view, which is updated in place, a word longer than the line is broken.
     """
     width = console.width if console.is_terminal else line_width()
-    yield from (Text(line, overflow="ellipsis", no_wrap=True) for line in cut or ())
     for part in (part for line in lines for part in wrapped(printable(line), width)):
         before, number, after = parts_of(part)
         text = Text.assemble(before, (number, "bold"), after)
-        if cut is not None:
+        if live:
             text.overflow, text.no_wrap = "fold", False
         yield text
 

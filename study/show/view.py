@@ -1,17 +1,18 @@
 """Parts of what a terminal shows: the console, the table of levels, running trials, and bars of long work."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from budgets.quantity import format_count, format_flops, format_number, format_seconds, format_share
-from study.show.terminal import PlainConsole, can_update
+from study.show.terminal import PlainConsole, can_update, text_lines
 from study.state.running import Level, Running
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -28,6 +29,24 @@ def sparkline(values: Sequence[float]) -> str:
     if not span:
         return _BLOCKS[0] * len(values)
     return "".join(_BLOCKS[round((value - low) / span * (len(_BLOCKS) - 1))] for value in values)
+
+
+def study_view(
+    levels: Sequence[Level],
+    running: Sequence[Running],
+    lines: Iterable[str],
+    console: Console,
+    *,
+    live: bool = False,
+) -> Group:
+    """Return a table of the levels, a line of each running trial and further lines.
+
+    In a ``live`` view, which is updated in place, the line of a running trial is cut at the terminal's width.
+    """
+    trials = list(running_lines(running))
+    cut = [Text(line, overflow="ellipsis", no_wrap=True) for line in trials] if live else []
+    whole = text_lines((*([] if live else trials), *lines), console, live=live)
+    return Group(*([level_table(levels, console)] if levels else []), *cut, *whole)
 
 
 def level_table(levels: Sequence[Level], console: Console) -> Table:
