@@ -240,20 +240,11 @@ def _evaluated(results: pd.DataFrame) -> dict[str, str]:
 def _settings(declaration: Declaration, results: pd.DataFrame) -> dict[str, str]:
     """Return what was declared of data and training by its key, and how runs were evaluated."""
     declared = plain(declaration)
-    found: dict[str, str] = {}
-
-    def add(key: str, value: object) -> None:
-        if isinstance(value, Mapping):
-            for name, part in value.items():
-                add(f"{key}.{name}", part)
-        else:
-            found[key] = str(value)
-
-    for key in ("pool", "pools", "training"):
-        add(key, declared.get(key, {}))
-    found |= {f"mixture {name}": _parts(parts) for name, parts in declaration.mixtures.items()}
+    sections = pd.json_normalize({key: declared.get(key, {}) for key in ("pool", "pools", "training")})
+    settings = {str(key): str(value) for key, value in sections.to_dict("records")[0].items()}
+    settings |= {f"mixture {name}": _parts(parts) for name, parts in declaration.mixtures.items()}
     versions = sorted(results["evaluation_version"].dropna().unique())
-    return found | {"version of the evaluation": ", ".join(f"{version:g}" for version in versions)}
+    return settings | {"version of the evaluation": ", ".join(f"{version:g}" for version in versions)}
 
 
 def _parts(mixture: Mapping[str, MixedPool]) -> str:

@@ -19,7 +19,6 @@ _FIXED = "\u00a0"
 _UNIT = re.compile(
     r"(?<=\d) (?=(?:%|\w?FLOPs?|points|pairs|h|min|s|d)\b|%)|(?<=\berror|.\bloss|..\btop) |, (?=[\d.]+\])"
 )
-_RANGE = re.compile(r"(?<!…)(?<!\bto) ")
 _GAP = 2
 
 
@@ -61,20 +60,14 @@ def wrapped(line: str, width: int) -> list[str]:
     """Return a line, wrapped between words and with its further parts indented if it is wider than that."""
     if not width or len(line) <= width:
         return [line]
-    indent = " " * (len(line) - len(line.lstrip()) + _GAP)
-    return _parts(_fixed(line, _UNIT), width, indent)
-
-
-def _parts(text: str, width: int, indent: str = "") -> list[str]:
     parts = textwrap.wrap(
-        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        _UNIT.sub(lambda blank: blank[0].replace(" ", _FIXED), line),
+        width,
+        subsequent_indent=" " * (len(line) - len(line.lstrip()) + _GAP),
+        break_long_words=False,
+        break_on_hyphens=False,
     )
     return [part.replace(_FIXED, " ") for part in parts]
-
-
-def _fixed(text: str, blanks: re.Pattern[str]) -> str:
-    """Return a text that is not wrapped at these blanks."""
-    return blanks.sub(lambda blank: blank[0].replace(" ", _FIXED), text)
 
 
 def text_lines(lines: Iterable[str], console: Console, *, live: bool = False) -> Iterator[Text]:
@@ -103,10 +96,9 @@ def table_lines(
     group: str = "",
     spare: Sequence[str] = (),
 ) -> Iterator[str]:
-    """Yield a table, no wider than the terminal, COLUMNS, or for a pipe 80 columns.
+    """Yield a table, each row on one line, no wider than the terminal, COLUMNS, or for a pipe 80 columns.
 
-    Columns that are the same in all rows become one line above. Others are wrapped between words, numbers
-    only within ranges.
+    Columns that are the same in all rows become one line above.
 
     Args:
         rows: The same columns each: heading → text.
@@ -123,41 +115,34 @@ def table_lines(
     if any(same.values()):
         values = ", ".join(f"{name} {value}" for name, value in same.items() if value)
         yield from wrapped(f"every row: {values}", width)
-    columns = {
-        name: [name, *(_fixed(row[name], _UNIT if name in words else _RANGE) for row in rows)]
-        for name in rows[0]
-        if name not in {*same, group}
-    }
-    widths = _widths(columns, width, spare)
-    table = Table.grid(padding=(0, _GAP, 0, 0))
-    for name in widths:
-        table.add_column(justify="left" if name in words else "right")
-    title = ""
-    for place, row in enumerate([{}, *rows]):
-        if group not in {"", *same} and place and row[group] != title:
-            table.add_row(title := row[group])
-        table.add_row(*("\n".join(_parts(columns[name][place], most)) for name, most in widths.items()))
-    console = PlainConsole(width=sum(widths.values()) + _GAP * len(widths))
-    for line in console.render_lines(table, pad=False):
+    columns = [name for name in rows[0] if name not in {*same, group}]
+    widths = {name: max(len(row[name]) for row in rows) for name in columns}
+    for name in columns[:1]:
+        widths[name] = max(widths[name], *(len(row.get(group, "")) for row in rows))
+    widths = _fitting(widths, width, spare)
+    table, title = Table(box=None, pad_edge=False), same.get(group, "")
+    for name, most in widths.items():
+        table.add_column(name, justify="left" if name in words else "right", width=most)
+    for row in rows:
+        if row.get(group, "") != title:
+            table.add_row(Text(title := row[group], justify="left"))
+        table.add_row(*(row[name] for name in widths))
+    for line in PlainConsole(width=sum(widths.values()) + _GAP * len(widths)).render_lines(table, pad=False):
         yield "".join(segment.text for segment in line).rstrip()
-    if hidden := [name for name in columns if name not in widths]:
-        yield from wrapped(f"columns hidden at {width} characters: {', '.join(hidden)}", width)
+    if len(widths) < len(columns):
+        hidden = ", ".join(name for name in columns if name not in widths)
+        yield from wrapped(f"columns hidden at {width} characters: {hidden}", width)
 
 
-def _widths(columns: Mapping[str, Sequence[str]], width: int, spare: Sequence[str]) -> dict[str, int]:
-    """Return the widths of the columns that fit, as many as necessary as narrow as their longest words."""
+def _fitting(widths: Mapping[str, int], width: int, spare: Sequence[str]) -> dict[str, int]:
+    """Return the widths of the columns that fit, with their headings, which are wrapped only if necessary."""
 
-    def fit(widths: Mapping[str, int]) -> bool:
+    def fits(widths: Mapping[str, int]) -> bool:
         return sum(widths.values()) + _GAP * (len(widths) - 1) <= width
 
-    least = {
-        name: max(len(word) for cell in cells for word in cell.split(" ")) for name, cells in columns.items()
-    }
+    narrow = {name: max(most, *map(len, name.split())) for name, most in widths.items()}
     for name in spare:
-        if not fit(least):
-            least.pop(name, None)
-    widths = {name: max(map(len, columns[name])) for name in least}
-    for name in sorted(widths, key=lambda name: least[name] - widths[name]):
-        if not fit(widths):
-            widths[name] = least[name]
-    return widths
+        if not fits(narrow):
+            narrow.pop(name, None)
+    whole = {name: max(most, len(name)) for name, most in narrow.items()}
+    return whole if fits(whole) else narrow

@@ -1,12 +1,10 @@
 """Parts of what a terminal shows: the console, the table of levels, running trials, and bars of long work."""
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Self
 
 from rich.console import Console, Group
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, Task, TextColumn, TimeRemainingColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -84,17 +82,6 @@ def running_lines(running: Sequence[Running]) -> Iterator[str]:
         yield f"running {trial.trial} {', '.join(parts)}: {trial.what}"
 
 
-@dataclass(kw_only=True, slots=True)
-class _Task:
-    """A task since its first report, which may already count parts of an earlier run."""
-
-    shown: TaskID
-    before: int
-    pairs: int = 0
-    began: float = field(default_factory=time.monotonic)
-    printed_at: float = field(default_factory=time.monotonic)
-
-
 class WorkProgress:
     """Context manager that shows kinds of work: as bars in a terminal, elsewhere as a line each minute."""
 
@@ -104,7 +91,7 @@ class WorkProgress:
         self._progress = Progress(
             *columns, TimeRemainingColumn(), console=console, disable=not can_update(console)
         )
-        self._tasks: dict[str, _Task] = {}
+        self._tasks: dict[str, Task] = {}
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -115,16 +102,17 @@ class WorkProgress:
 
     def __call__(self, what: str, done: int, of: int, pairs: int = 0) -> None:
         """Show how many steps of a kind of work are done, and the pairs of the last step."""
-        if what not in self._tasks:
-            self._tasks[what] = _Task(shown=self._progress.add_task(what, total=of, speed=""), before=done)
-        task, now = self._tasks[what], time.monotonic()
-        task.pairs += pairs
-        took = now - task.began
-        speed = f"{task.pairs / took:,.0f} pairs/s" if took and task.pairs else ""
-        self._progress.update(task.shown, completed=done, speed=speed)
-        if can_update(self._console) or now - task.printed_at < _LINE_S:
+        if what not in self._tasks:  # the first report may already count parts of an earlier run
+            self._progress.add_task(what, total=of, speed="", before=done, pairs=0, printed_s=0.0)
+            self._tasks[what] = self._progress.tasks[-1]
+        task = self._tasks[what]
+        fields, took = task.fields, task.elapsed or 0.0
+        fields["pairs"] += pairs
+        speed = f"{fields['pairs'] / took:,.0f} pairs/s" if took and fields["pairs"] else ""
+        self._progress.update(task.id, completed=done, speed=speed)
+        if can_update(self._console) or took - fields["printed_s"] < _LINE_S:
             return
-        task.printed_at = now
-        new = done - task.before
+        fields["printed_s"] = took
+        new = done - fields["before"]
         left = f", {format_seconds((of - done) * took / new)} left" if new > 0 else ""
         self._console.print(f"{what}: {done:,} of {of:,} parts, {speed or 'none new'}{left}")

@@ -34,18 +34,31 @@ ViT-B                25M  1,000
 ViT-B                25M  3,000""",
         ),
         (
-            "20",
+            "24",
             """\
 every row: seeds 0 1
-architecture  pairs
+architecture       pairs
 1 TFLOP
-ViT-S         10M …
-               3.4B
-ViT-B           25M
+ViT-S         10M … 3.4B
+ViT-B                25M
 3 TFLOP
-ViT-B           25M
-columns hidden at 20
+ViT-B                25M
+columns hidden at 24
   characters: steps""",
+        ),
+        (
+            "23",
+            """\
+every row: seeds 0 1
+architecture
+1 TFLOP
+ViT-S
+ViT-B
+3 TFLOP
+ViT-B
+columns hidden at 23
+  characters: pairs,
+  steps""",
         ),
     ],
 )
@@ -53,7 +66,7 @@ def test_a_table_leaves_out_what_is_spare_and_breaks_no_number(
     width: str, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", width)
-    lines = table_lines(ROWS, words=("architecture",), group="level", spare=("steps",))
+    lines = table_lines(ROWS, words=("architecture",), group="level", spare=("steps", "pairs"))
     assert "\n".join(lines) == table
 
 
