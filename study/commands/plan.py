@@ -1,6 +1,5 @@
 """``python -m study plan``: show the plan, explain one cell, or export the plan."""
 
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from itertools import chain
@@ -56,26 +55,23 @@ def run(options: Namespace) -> int:
     if options.explain is not None and form != "text":
         raise ValueError("--explain writes text: use it with --format text only")
     plan, speeds = plan_study(study), device_throughput(study)
-    if form == "text":
-        lines = _lines(study, plan, speeds, cell=options.explain)
-        if output is None:
-            show_all(lines)
-            return 0
-        text = "".join(f"{line}\n" for line in lines)
-    elif form == "parquet":
+    if form == "parquet":
         with writing(output):
             plan_parquet(study.declaration, plan, output, speeds)
-        show(output)
+    elif form == "text" and output is None:
+        show_all(_lines(study, plan, speeds, cell=options.explain))
         return 0
     else:
-        text = (plan_csv if form == "csv" else plan_json)(study.declaration, plan, speeds)
-    if output is None:
-        sys.stdout.write(text)
-        sys.stdout.flush()  # now, while `cli.main` can still catch a closed pipe
-    else:
+        if form == "text":
+            text = "".join(f"{line}\n" for line in _lines(study, plan, speeds, cell=options.explain))
+        else:
+            text = (plan_csv if form == "csv" else plan_json)(study.declaration, plan, speeds)
+        if output is None:
+            print(text, end="", flush=True)  # now, while `cli.main` can still catch a closed pipe
+            return 0
         with writing(output), new_file(output) as file:
             file.write_text(text, encoding="utf-8")
-        show(output)
+    show(output)
     return 0
 
 

@@ -76,7 +76,8 @@ def text_lines(lines: Iterable[str], console: Console, *, live: bool = False) ->
     In a ``live`` view, which is updated in place, a word longer than the line is broken.
     """
     width = console.width if console.is_terminal else line_width()
-    for part in (part for line in lines for part in wrapped(printable(line), width)):
+    rows = (row for line in lines for row in printable(line).split("\n"))
+    for part in (part for row in rows for part in wrapped(row, width)):
         before, number, after = parts_of(part)
         text = Text.assemble(before, (number, "bold"), after)
         if live:

@@ -80,6 +80,13 @@ def test_a_line_is_wrapped_between_words_and_a_number_keeps_its_unit_and_interva
     assert wrapped(line, 55)[1] == "    error 57.2 % [55.8, 58.8], tie of 2"
 
 
+def test_the_lines_of_one_message_are_wrapped_apart() -> None:
+    console = PlainConsole(file=io.StringIO(), force_terminal=True, width=12)
+    assert [str(text) for text in text_lines(["a: one of\n  two or three"], console)] == [
+        "a: one of", "  two or", "    three",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("where", ["terminal", "pipe"])
 def test_the_number_of_an_answer_is_bold_on_a_terminal_alone(
     where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
