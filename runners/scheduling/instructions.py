@@ -109,7 +109,7 @@ class Record:
     crashes: int = 0  # consecutive ones, without progress
     started: bool = False
     due_s: float = 0.0  # time of its retry
-    tried: set[frozenset[str]] = field(default_factory=set)  # nodes on which it failed, without progress
+    tried: list[frozenset[str]] = field(default_factory=list)  # nodes of each failure without progress
     banned: str = ""  # one of these, on which it does not start if others could hold it
     events: list[str] = field(default_factory=list)  # in words, for error messages
 

@@ -95,7 +95,7 @@ class Schedule:
         Then the trials that wait for its milestone are to be replaced, as after `GiveUp`.
         """
         record = self._record(trial)
-        self._health.finished(self._nodes.uses[trial], self.now_s)
+        self._health.finished(trial, self._nodes.uses[trial], self.now_s, record.tried)
         self._leave(record, State.DONE, "finished")
         if milestone:
             self.milestone(trial)
@@ -178,7 +178,7 @@ class Schedule:
             self._queue(record)
         if room_flops is not None and not self._draining:
             self._keep_within(room_flops)
-        self._pending += self._health.look(self._nodes.total, self._nodes.uses.values(), self.now_s)
+        self._pending += self._health.look(self._nodes.total, [*self._nodes.uses.values()], self.now_s)
         given, self._pending = self._pending, []
         return given if self._draining else given + self._starts(room_flops)
 
@@ -246,11 +246,12 @@ class Schedule:
         if not dead:
             self._health.failed(task.trial, use, self.now_s)
         if last or not progressed:
-            record.tried.add(frozenset(use.nodes))
+            record.tried.append(frozenset(use.nodes))
             if last or (task.nodes == 1 and not dead):
                 record.banned = max(use.nodes, key=lambda node: (self._health.suspect.get(node, 0), node))
         others = self._nodes.could_hold(task.resources, task.nodes, without={record.banned})
-        if last and (len(record.tried) > 1 or not others):
+        enough = len({*record.tried}) > 1 or len(record.tried) > self._retries + 1
+        if last and (enough or not others):
             self._give_up(record, cause, cause)
             return
         self._leave(record, State.DELAYED, cause)
@@ -311,15 +312,19 @@ class Schedule:
         return self._nodes.best_fit(task.resources, task.nodes, without=without, first=first, last=tried)
 
     def _shunned(self, record: Record) -> set[str]:
-        """Return the nodes on which a trial does not start now, if others could hold it."""
-        task, health = record.task, self._health
-        banned = {record.banned} - {""}
-        shunned = banned | health.resting
-        if task.nodes > 1:  # with one suspect node at most, the end shows which one is at fault
-            shunned |= set(sorted(health.suspect.keys() - shunned)[1:])
-        if self._nodes.could_hold(task.resources, task.nodes, without=shunned):
-            return shunned | health.probed
-        return banned if self._nodes.could_hold(task.resources, task.nodes, without=banned) else set()
+        """Return the nodes on which a trial does not start now: the most for which others could hold it."""
+        task, health, banned = record.task, self._health, {record.banned} - {""}
+        choices = [health.resting | banned, banned]
+        if task.nodes > 1:
+            # With one suspect node at most, the end shows which one is at fault. The ban is a guess.
+            choices[0] |= set(sorted(health.suspect.keys() - choices[0])[1:])
+            choices[:1] = [choices[0] | health.apart, choices[0], health.resting]
+        if record.tried:  # another trial tries a doubtful node: each failure may be this one's last
+            choices.insert(0, choices[0] | health.doubtful)
+        for shunned in choices:
+            if self._nodes.could_hold(task.resources, task.nodes, without=shunned):
+                return shunned if shunned is choices[-1] else shunned | health.probed
+        return set()
 
     def _keep(self, record: Record) -> tuple[float, set[str]]:
         """Return the nodes that a trial will have first, and when; none if it can wait for its turn."""
