@@ -1,5 +1,6 @@
 """Nodes on which trials fail are left out, trials start elsewhere, and nodes are kept for those that wait."""
 
+import random
 from typing import Literal
 
 import pytest
@@ -139,3 +140,69 @@ def test_a_trial_that_fits_only_on_a_failing_node_stays_there() -> None:
         schedule.now_s = seconds + 50
         schedule.crash("x")
     assert schedule.instructions(None) == [GiveUp(trial="x", cause="crashed")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["crashed", "failed"])
+@pytest.mark.parametrize("after_s", [2.0, 20.0, 60.0])
+@pytest.mark.parametrize(
+    ("nodes", "bad"), [(4, 1), (4, 2), (4, 3), (8, 2), (8, 3), (16, 4), (64, 3), (64, 16)]
+)
+def test_sound_trials_survive_any_number_of_bad_nodes_short_of_all(
+    nodes: int, bad: int, after_s: float, how: Literal["crashed", "failed"]
+) -> None:
+    tasks = [on_gpus(f"t{number:03}", HOUR, 8) for number in range(12 * nodes)]
+    failing = {f"node{number}" for number in range(bad)}
+
+    run = simulate(tasks, nodes, lambda _trial, on, _start: (after_s, how) if failing & {*on} else None)
+
+    assert not run.given_up
+    assert {each.node for each in run.left_out} <= failing
+    busy_s = sum(task.predicted_s for task in tasks) / (nodes - bad)
+    assert run.makespan_s < 1.05 * busy_s
+
+
+@pytest.mark.slow
+# A trial's own error is retried once: where half of the starts fail, two in a row are a chance in sixteen.
+@pytest.mark.parametrize(
+    ("how", "share"),
+    [(how, share) for how in ("crashed", "failed") for share in (0.05, 0.1)] + [("crashed", 0.5)],
+)
+@pytest.mark.parametrize(("nodes", "flaky"), [(4, 2), (8, 3), (32, 8)])
+def test_nodes_that_fail_some_starts_cost_hardly_a_sound_trial(
+    nodes: int, flaky: int, share: float, how: Literal["crashed", "failed"]
+) -> None:
+    tasks = [on_gpus(f"t{number:03}", HOUR, 8) for number in range(12 * nodes)]
+    draw, failing = random.Random(0), {f"node{number}" for number in range(flaky)}
+
+    run = simulate(
+        tasks, nodes,
+        lambda _trial, on, _start: (20.0, how) if failing & {*on} and draw.random() < share else None,
+    )  # fmt: skip
+
+    assert len(run.given_up) <= max(0.01 * len(tasks), 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "widths"),
+    [(how, widths) for how in ("crashed", "failed") for widths in ((8,), (1, 2, 4, 8), (1, 2, 4, 8, 16))]
+    + [
+        ("crashed", (8, 16))
+    ],  # an error of wide trials on both pairs of four nodes, half of them bad, tells nothing
+)
+@pytest.mark.parametrize(("nodes", "bad"), [(4, 2), (8, 3), (16, 4)])
+def test_trials_at_fault_are_found_among_bad_nodes_and_only_they_are_given_up(
+    nodes: int, bad: int, widths: tuple[int, ...], how: Literal["crashed", "failed"]
+) -> None:
+    tasks = mixed_widths(0, 25 * nodes, *widths, unit_s=450)
+    faulty = {task.trial for task in random.Random(1).sample(tasks, nodes)}
+    failing = {f"node{number}" for number in range(bad)}
+
+    def fate(trial: str, on: tuple[str, ...], _start: int) -> Fate | None:
+        return (20.0, how) if trial in faulty or failing & {*on} else None
+
+    run = simulate(tasks, nodes, fate)
+
+    assert faulty <= {*run.given_up}
+    assert len(run.given_up) - len(faulty) <= 0.01 * len(tasks)
