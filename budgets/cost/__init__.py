@@ -1,1 +1,1 @@
-"""The cost of a trial: FLOPs, parameters and memory, in closed form."""
+"""The cost of a trial: FLOPs, parameters and memory."""

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.util import find_spec
@@ -15,19 +15,13 @@ from budgets.cost.counted import Count, read_count
 from budgets.cost.layers import ImageTower, TowerCost
 from budgets.cost.model_config import ModelConfig, NoClosedForm
 from budgets.cost.open_clip_towers import resnet_tower, text_tower, vit_tower
-from budgets.cost.timm_towers import convnext_tower, mixer_tower, swin_tower
 from budgets.names import unknown
 
 _CATALOGUE = Path(__file__).parent / "catalogue"
-_WHOLE_IMAGE_TOWERS: Mapping[str, Callable[[Mapping[str, Any], int], ImageTower]] = {
-    "resnet": resnet_tower,
-    "convnext": convnext_tower,
-    "swin": swin_tower,
-    "mixer": mixer_tower,
-}
 _FAMILIES = {
     "vit": "ViT", "resnet": "ResNet", "convnext": "ConvNeXt", "swin": "Swin", "mixer": "Mixer",
 }  # fmt: skip
+_TIMM_FAMILIES = ("convnext", "swin", "mixer")  # models of one kind differ in size alone
 
 
 class Uncounted(ValueError):  # noqa: N818 - reads as the state that it reports
@@ -54,7 +48,7 @@ class ClosedForm:
         vision, embed_dim = self._config.vision, self._config.embed_dim
         if self.family == "vit":
             return vit_tower(vision, embed_dim, kept_fraction)
-        return _WHOLE_IMAGE_TOWERS[self.family](vision, embed_dim)
+        return resnet_tower(vision, embed_dim)
 
     def text_tower(self, tokens: int) -> TowerCost:
         """Cost of one text of ``tokens`` tokens through its tower and projection."""
@@ -111,18 +105,16 @@ class Architecture:
     def family(self) -> str:
         """The family: the models that share one axis of sizes.
 
-        It is the kind of image tower, by the config. Models of open_clip without a closed form are known by
-        their names instead: all of MobileCLIP is one family, whatever its towers are.
+        It is the kind of image tower, by the config. Other models of open_clip without a closed form are
+        known by their names instead: all of MobileCLIP is one family, whatever its towers are.
         """
-        if self.closed_form:
-            return _FAMILIES[self.costs.family]
-        if not self.own:
-            return _leading_letters(self.name)
         vision = self.config["vision_cfg"]
         kind = "resnet" if isinstance(vision.get("layers"), list | tuple) else "vit"
         if vision.get("timm_model_name"):  # may have its source before it, such as hf-hub:timm/
             kind = _leading_letters(vision["timm_model_name"].rpartition("/")[2])
-        return _FAMILIES.get(kind, kind)
+        if self.closed_form or self.own or kind in _TIMM_FAMILIES:
+            return _FAMILIES.get(kind, kind)
+        return _leading_letters(self.name)
 
     @property
     def embed_dim(self) -> int:

@@ -1,14 +1,19 @@
-"""Costs of towers without a closed form, as torch counted them on the meta device; kept in a cache file.
+"""Costs of models without a closed form, as torch counted them on the meta device.
 
-`runners.models.count_by_torch` counts a model once and writes the file; planning reads it and needs no torch.
-The file's name is a hash of the config and of the versions of open_clip and timm, which build the model.
+Counts of the catalogue's models are shipped: `SHIPPED`, written by ``python -m docs.build.counts``.
+`runners.models.count_by_torch` counts any other model once and writes a file into this machine's cache; its
+name is a hash of the config and of the versions of open_clip and timm, which build the model. Planning reads
+these files and needs no torch.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +21,11 @@ from budgets.cost.layers import ImageTower, TowerCost
 from budgets.machine_cache import machine_cache
 
 _BUILDERS = ("open_clip_torch", "timm")
-_VERSION = 2  # of the counting and of the file
+_VERSION = 3  # of the counting and of the file
+_CATALOGUE = Path(__file__).parent / "catalogue"
+
+SHIPPED = Path(__file__).parent / "counts.json"
+"""Counts of the catalogue's models without a closed form, by name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +40,8 @@ class Count:
         text_width: Width of the text tower's token embedding.
         trunk_macs: Kept share of the patches → MACs of an image before its projection; 1 alone if patches
             cannot be dropped.
-        text_macs: Tokens → MACs of a text; the whole context alone if texts cannot be shortened.
+        text_macs: Tokens → MACs of a text, at three lengths; the whole context alone if texts cannot be
+            shortened.
         text_parameters: Parameters of the text tower with its projection.
         batch_norm: True if a tower has batch norm, whose statistics depend on how a batch is split.
         counted_by: The packages whose model was counted, with their versions.
@@ -74,11 +84,18 @@ class Count:
         )
 
     def text_tower(self, tokens: int) -> TowerCost:
-        """Cost of one text; ValueError unless ``tokens`` is a key of ``text_macs``."""
-        if tokens not in self.text_macs:
-            lengths = ", ".join(map(str, self.text_macs))
-            raise ValueError(f"texts of {tokens} tokens: this model is counted only at {lengths}")
-        return TowerCost(self.text_macs[tokens], self.text_parameters)
+        """Cost of one text; ValueError if it is shorter than the context and texts cannot be shortened.
+
+        A transformer's cost is a polynomial of degree two in its tokens: three lengths give all others.
+        """
+        if tokens not in self.text_macs and not self.shortens_texts:
+            raise ValueError(f"texts of {tokens} tokens: this model is counted only at {self.context_length}")
+        macs = sum(
+            counted
+            * prod(Fraction(tokens - other, length - other) for other in self.text_macs if other != length)
+            for length, counted in self.text_macs.items()
+        )
+        return TowerCost(int(macs), self.text_parameters)
 
 
 def builder_versions() -> str:
@@ -88,21 +105,43 @@ def builder_versions() -> str:
 
 def count_file(config: Mapping[str, Any]) -> Path:
     """Return the file of this machine's cache that holds the count of a config."""
-    content = json.dumps([_VERSION, builder_versions(), config], sort_keys=True, default=list)
+    content = _canonical([_VERSION, builder_versions(), config])
     name = hashlib.sha256(content.encode()).hexdigest()[:16]
     return machine_cache() / "counts" / f"{name}.json"
 
 
+def shipped_count(config: Mapping[str, Any]) -> Count | None:
+    """Return the count that the project ships; None if this is no config of the catalogue."""
+    return _shipped().get(_canonical(config))
+
+
 def read_count(config: Mapping[str, Any]) -> Count | None:
-    """Read the count of a config; None if it was not counted on this machine."""
+    """Read the count of a config; None if none is shipped and it was not counted on this machine."""
+    if count := shipped_count(config):
+        return count
     try:
-        content = json.loads(count_file(config).read_text(encoding="utf-8"))
-        # JSON has text keys only.
-        content["trunk_macs"] = {float(kept): macs for kept, macs in content["trunk_macs"].items()}
-        content["text_macs"] = {int(tokens): macs for tokens, macs in content["text_macs"].items()}
-        return Count(**content)
+        return _read(json.loads(count_file(config).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None  # a model with a damaged file is counted again
+
+
+@cache
+def _shipped() -> Mapping[str, Count]:
+    """Return the shipped counts by their configs: a user's copy of one has its count under any name."""
+    counts = json.loads(SHIPPED.read_text(encoding="utf-8"))
+    configs = {name: (_CATALOGUE / f"{name}.json").read_text(encoding="utf-8") for name in counts}
+    return {_canonical(json.loads(configs[name])): _read(content) for name, content in counts.items()}
+
+
+def _canonical(content: object) -> str:
+    return json.dumps(content, sort_keys=True, default=list)
+
+
+def _read(content: Mapping[str, Any]) -> Count:
+    # JSON has text keys only.
+    trunk = {float(kept): macs for kept, macs in content["trunk_macs"].items()}
+    texts = {int(tokens): macs for tokens, macs in content["text_macs"].items()}
+    return Count(**{**content, "trunk_macs": trunk, "text_macs": texts})
 
 
 def _installed(name: str) -> str:

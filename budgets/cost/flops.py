@@ -1,4 +1,4 @@
-"""FLOPs of a sample: closed forms of forward pass and training for each architecture and strategy.
+"""FLOPs of a sample: of forward pass and training, for each architecture and strategy.
 
 ``CONVENTION`` states what is counted and cites the sources. The counts agree with torch's ``FlopCounterMode``
 on the models that open_clip builds, and with open_clip's published ``model_profile.csv`` at 2 FLOPs a MAC.
@@ -17,8 +17,9 @@ CONVENTION = (
     "view, of projections and of the self-supervised head, and the loss's similarity matrices (batch x "
     "width MACs a sample for each: two for CLIP's loss, one for SigLIP's, four more for SimCLR's). "
     "Attention counts in full, causal or not. Not counted: norms, activations, biases, softmax, pooling, "
-    "embedding look-ups, augmentation, the optimiser, recomputation. Source: closed forms of the layers "
-    "of open_clip and timm; the factor 3 as in Kaplan et al. 2020 and Hoffmann et al. 2022."
+    "embedding look-ups, augmentation, the optimiser, recomputation. Source: the layers of open_clip and "
+    "timm, in closed form or as torch's FlopCounterMode counts them; the factor 3 as in Kaplan et al. 2020 "
+    "and Hoffmann et al. 2022."
 )
 
 CONVENTION_NAME = "3 x 2 x forward MACs, version 1"
@@ -104,7 +105,7 @@ def encoding_flops(architecture: Architecture, *, images: int, texts: int) -> in
 
 @cache
 def count_parameters(architecture: Architecture, strategy: Strategy) -> Parameters:
-    """Count the parameters that a strategy trains, in closed form."""
+    """Count the parameters that a strategy trains."""
     tower = architecture.image_tower(1.0)
     return Parameters(
         image=tower.trunk.parameters + tower.projection.parameters,

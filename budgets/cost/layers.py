@@ -46,11 +46,6 @@ def convolution(side: int, inputs: int, outputs: int, kernel: int, *, bias: bool
     return linear(side * side, kernel * kernel * inputs, outputs, bias=bias)
 
 
-def depthwise_convolution(side: int, channels: int, kernel: int) -> TowerCost:
-    """A depthwise convolution (one filter per channel) with bias and a square output."""
-    return TowerCost(side * side * channels * kernel * kernel, channels * (kernel * kernel + 1))
-
-
 def norm(width: int) -> TowerCost:
     """A layer norm or batch norm with scale and shift; running statistics are not parameters."""
     return TowerCost(0, 2 * width)

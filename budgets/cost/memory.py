@@ -43,7 +43,7 @@ _AVERAGE_BYTES = 4
 _CHECKPOINTED = 2 / 34 + 1 / 12
 _CHECKPOINTED_STAGES = 0.3
 _BYTES_PER_MAC_OF_STAGES = 0.012
-_TRANSFORMERS = frozenset({"vit", "mixer", "mlp_mixer", "eva", "deit", "beit", "vision_transformer_relpos"})
+_TRANSFORMERS = frozenset({"vit", "mixer", "eva", "deit", "beit", "vision_transformer_relpos"})
 _CHUNKS_AT_ONCE = 5
 _FP32 = 2
 

@@ -10,14 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from budgets.cost.timm_towers import (
-    CONVNEXT_STEMS,
-    CONVNEXTS,
-    FIXED_OF_MIXERS,
-    MIXERS,
-    SMALLEST_CONVNEXT_IMAGE,
-    SWINS,
-)
 from budgets.names import unknown
 
 _VIT = {
@@ -41,8 +33,8 @@ _TIMM = {
     "timm_model_name": "",
     "timm_model_pretrained": False,
     "timm_model_kwargs": {},
-    "timm_pool": "avg",
-    "timm_proj": "linear",
+    "timm_pool": None,
+    "timm_proj": None,
     "timm_proj_bias": False,
     "timm_drop": 0.0,
     "timm_drop_path": None,
@@ -99,8 +91,6 @@ _NOT_OURS: Mapping[tuple[str, str], str] = {
 _CHOICES: Mapping[str, tuple[object, ...]] = {
     "vision_cfg.pool_type": ("tok", "avg"),
     "vision_cfg.pos_embed_type": ("learnable", "sin_cos_2d"),
-    "vision_cfg.timm_pool": ("", "avg"),
-    "vision_cfg.timm_proj": ("linear", "mlp"),
     "text_cfg.pool_type": ("argmax", "first", "last", "eos"),
 }
 _SMALLEST_VOCABULARY = 4
@@ -108,13 +98,9 @@ _MAY_BE_ZERO = ("pad_id", "eos_id", "timm_drop", "timm_drop_path", "ls_init_valu
 _OPTIONAL: Mapping[str, object] = {
     "timm_drop_path": 0.0, "ls_init_value": 0.0, "init_logit_scale": 0.0,
     "act_kwargs": {}, "norm_kwargs": {}, "tokenizer_kwargs": {}, "hf_tokenizer_name": "",
+    "timm_pool": "", "timm_proj": "",
 }  # fmt: skip
 """A value of the type that a setting has if it is not null."""
-_TIMM_MODELS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    name: (family, model)
-    for family, models in (("convnext", CONVNEXTS), ("swin", SWINS), ("mixer", MIXERS))
-    for name, model in models.items()
-}
 
 
 class NoClosedForm(ValueError):  # noqa: N818 - reads as the state that it reports
@@ -125,7 +111,7 @@ class NoClosedForm(ValueError):  # noqa: N818 - reads as the state that it repor
 class ModelConfig:
     """A complete config: every setting of ``vision_cfg`` and ``text_cfg``.
 
-    ``family`` is the kind of image tower: ``vit``, ``resnet``, ``convnext``, ``swin`` or ``mixer``.
+    ``family`` is the kind of image tower: ``vit`` or ``resnet``.
     """
 
     family: str
@@ -160,15 +146,17 @@ def complete_config(config: Mapping[str, Any]) -> ModelConfig:
             'which pool_type "eos" reads the features'
         )
     family, vision = _vision(config["vision_cfg"])
-    for section, tower in (("vision_cfg", vision), ("text_cfg", text)):
-        if "mlp_ratio" in tower and int(tower["width"] * tower["mlp_ratio"]) < 1:
-            raise ValueError(f"{section}.mlp_ratio: {tower['mlp_ratio']:g} leaves the MLP no width")
     return ModelConfig(family=family, embed_dim=top["embed_dim"], vision=vision, text=text)
 
 
 def _vision(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     if given.get("timm_model_name"):
-        return _timm(given)
+        if given.get("timm_model_pretrained"):
+            raise ValueError(
+                "vision_cfg.timm_model_pretrained: found True; allowed: False, trials start anew"
+            )
+        _checked("vision_cfg.", given, _TIMM)
+        raise NoClosedForm(f"vision_cfg.timm_model_name {given['timm_model_name']} has no closed form here")
     if isinstance(given.get("layers"), list | tuple):
         vision = _checked("vision_cfg.", given, _RESNET)
         if vision["image_size"] % 32 or vision["width"] * 32 % vision["head_width"]:
@@ -190,36 +178,6 @@ def _vision(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     return "vit", vision
 
 
-def _timm(given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    if given.get("timm_model_pretrained"):
-        raise ValueError("vision_cfg.timm_model_pretrained: found True; allowed: False, trials start anew")
-    vision = _checked("vision_cfg.", given, _TIMM)
-    name, size = vision["timm_model_name"], vision["image_size"]
-    if name not in _TIMM_MODELS:
-        raise NoClosedForm(f"vision_cfg.timm_model_name {name} has no closed form here")
-    family, model = _TIMM_MODELS[name]
-    fixed = FIXED_OF_MIXERS & vision["timm_model_kwargs"].keys() if family == "mixer" else ()
-    if fixed:
-        raise ValueError(
-            f"vision_cfg.timm_model_kwargs.{min(fixed)}: timm's {name} fixes it; leave it out, or choose "
-            "another timm_model_name"
-        )
-    model = {**model, "img_size": size} if "img_size" in model else model  # as `build_model` builds it
-    model = _checked("vision_cfg.timm_model_kwargs.", vision["timm_model_kwargs"], model)
-    vision["timm_model_kwargs"] = model
-    if family == "convnext" and (model["patch_size"] not in CONVNEXT_STEMS or size < SMALLEST_CONVNEXT_IMAGE):
-        raise ValueError(
-            f"vision_cfg: a ConvNeXt needs a patch_size of {' or '.join(map(str, CONVNEXT_STEMS))} and an "
-            f"image_size of at least {SMALLEST_CONVNEXT_IMAGE}; found {model['patch_size']} and {size}"
-        )
-    if model.get("img_size", size) != size:
-        raise ValueError(
-            f"vision_cfg.timm_model_kwargs.img_size: found {model['img_size']}, but image_size is {size}; "
-            "leave img_size out"
-        )
-    return family, vision
-
-
 def _checked(section: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Return the defaults overridden by the given settings, each checked against its default's type."""
     uncounted = ""  # raised last: a wrong setting is reported before one without a closed form
@@ -228,9 +186,9 @@ def _checked(section: str, given: Mapping[str, Any], defaults: Mapping[str, Any]
             raise ValueError(f"{section}{key}: {_NOT_OURS[section, key]}")
         allowed = _CHOICES.get(section + key)
         if key not in defaults:
-            if key not in _COUNTED.get(section, ()):
+            if key not in _COUNTED[section]:
                 where = section.rstrip(".") or "model config"
-                raise ValueError(unknown(f"setting in {where}", key, _COUNTED.get(section, defaults)))
+                raise ValueError(unknown(f"setting in {where}", key, _COUNTED[section]))
             uncounted = f"{section}{key} has no closed form here"
         elif allowed is not None and value not in allowed:
             uncounted = f"{section}{key}: found {value!r}; closed forms: {', '.join(map(repr, allowed))}"
@@ -240,7 +198,10 @@ def _checked(section: str, given: Mapping[str, Any], defaults: Mapping[str, Any]
             raise ValueError(f"{section}{key}: found {value!r}; allowed: {problem}")
     if uncounted:
         raise NoClosedForm(uncounted)
-    return {**defaults, **{key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}}
+    complete = {**defaults, **{key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}}
+    if "mlp_ratio" in complete and int(complete["width"] * complete["mlp_ratio"]) < 1:
+        raise ValueError(f"{section}mlp_ratio: {complete['mlp_ratio']:g} leaves the MLP no width")
+    return complete
 
 
 def _problem(value: object, default: object, *, zero: bool) -> str | None:

@@ -10,7 +10,6 @@ from dataclasses import fields
 from pathlib import Path
 
 from budgets.cost.architecture import catalogue, load_architecture
-from budgets.cost.model_config import complete_config
 from budgets.cost.strategy import strategies
 from budgets.declaration import values
 from budgets.declaration.keys import mapping_of
@@ -134,8 +133,8 @@ def _strategies() -> str:
 def _architectures() -> str:
     inputs: dict[tuple[int, int, int], list[str]] = {}
     for name in catalogue():
-        config = complete_config(load_architecture(name).config)
-        sizes = config.vision["image_size"], config.text["context_length"], config.text["vocab_size"]
+        costs = load_architecture(name).costs
+        sizes = costs.image_size, costs.context_length, costs.vocab_size
         inputs.setdefault(sizes, []).append(f"`{name}`")
     rows = [
         f"| {', '.join(names)} | {side} × {side} | {tokens} | {words:,} |"
@@ -144,8 +143,8 @@ def _architectures() -> str:
     about = (
         "Those of `budgets/cost/catalogue/`; each JSON file (open_clip's model-config) in the folder that "
         "`catalogue:` names; also open_clip's own model configs, by their names. Torch counts those without "
-        "a closed form. Images are resized and cropped to a model's pixels, and captions cut to its tokens. "
-        "A vocabulary of 49,408 is CLIP's; a smaller one holds the pool's most frequent words."
+        "a closed form or a shipped count. Images are resized and cropped to a model's pixels, and captions "
+        "cut to its tokens. A vocabulary of 49,408 is CLIP's; a smaller one holds the pool's most frequent words."
     )
     header = "| architectures | pixels | tokens | vocabulary |\n" + "|---" * 4 + "|"
     return "\n".join(["## Architectures", "", about, "", header, *rows])

@@ -29,10 +29,11 @@ COUNTED_PAIRS = 2
 
 T = TypeVar("T")
 _DEFAULT_CONTEXT, _DEFAULT_IMAGE = 77, 224  # open_clip's
+_FAMILIES = {"vision_transformer": "vit", "swin_transformer": "swin", "mlp_mixer": "mixer"}
 
 
 def ensure_counted(architecture: Architecture) -> Architecture:
-    """Count a model that has no closed form, unless this machine's cache has its count; return it.
+    """Count a model that has no closed form, unless its count is shipped or in the cache; return it.
 
     If open_clip cannot build the model, a ValueError gives its reason.
     """
@@ -67,7 +68,8 @@ def count_model(architecture: Architecture) -> Count:
             size = "" if usual is None else f", such as timm's own, {usual.input_size[-1]}"
             advice = (
                 f". Give vision_cfg an image_size that the trunk takes{size}; "
-                '"timm_proj": "", with which the trunk\'s own head projects; or another timm_model_name'
+                '"timm_proj": "", with which the trunk\'s own head projects; other timm_model_kwargs; '
+                "or another timm_model_name"
             )
         raise ValueError(
             f"{architecture.name} has no closed form ({architecture.why_counted}), "
@@ -92,7 +94,7 @@ def _count(config: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[s
     # Another tokenizer's end of text need not have the highest id, by which CLIPA's cut finds it.
     shortens = tower is None or (isinstance(tower, TextTransformer) and tower.cls_emb is None)
     if shortens and not text.get("hf_tokenizer_name"):
-        lengths |= {strategy.text_tokens(length) for strategy in strategies().values()}
+        lengths |= {1, -(-length // 2)}  # three give the cost at all lengths (`Count.text_tower`)
     texts = {}
     for tokens in sorted(lengths):
         ids = torch.zeros(COUNTED_PAIRS, tokens, dtype=torch.long)
@@ -166,11 +168,11 @@ def _parameters(module: nn.Module) -> int:
 
 
 def _family(vision: Mapping[str, Any]) -> str:
-    """Return ``vit``, ``resnet`` or the module of timm that defines the image tower."""
+    """Return the kind of image tower: ``vit``, ``resnet``, or by the module of timm that defines it."""
     name = vision.get("timm_model_name")
     if not name:
         return "resnet" if isinstance(vision.get("layers"), list | tuple) else "vit"
     if not timm.is_model(name):
         return "timm"
-    module = timm.model_entrypoint(name).__module__.rpartition(".")[2]
-    return "vit" if module == "vision_transformer" else module
+    module = str(timm.model_entrypoint(name).__module__).rpartition(".")[2]
+    return _FAMILIES.get(module, module)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from budgets.cost.architecture import Architecture, load_architecture
-from budgets.cost.counted import count_file, read_count
+from budgets.cost.counted import count_file, read_count, shipped_count
 from budgets.cost.layers import TowerCost
 from budgets.cost.strategy import CountedCost, Strategy
 from budgets.cost.strategy_files import load_strategy_files
@@ -271,12 +271,12 @@ def _kept_facts(study: Study, name: str) -> Mapping[str, Any]:
 
 
 def count_models(declaration: Declaration) -> None:
-    """Have torch count each model of the grid that has no closed form, once on this machine.
+    """Have torch count each model of the grid without closed form or shipped count, once on this machine.
 
     Raises:
         ValueError: open_clip can't build it; the message gives its reason.
     """
-    for architecture in _without_closed_form(declaration):
+    for architecture in _counted_here(declaration):
         if read_count(architecture.config) is None:
             from runners.models.count_by_torch import ensure_counted  # noqa: PLC0415 - torch takes seconds
 
@@ -326,16 +326,16 @@ def _checked(
 
 
 def counted_models(declaration: Declaration) -> str:
-    """Name the models of a grid whose FLOPs torch counted, with the reason; empty if there are none."""
+    """Name the models of a grid whose FLOPs torch counted on this machine, with the reason."""
     return "; ".join(
         f"{architecture.name} ({architecture.why_counted}"
         f"{'' if (count := read_count(architecture.config)) is None else f'; {count.counted_by}'})"
-        for architecture in _without_closed_form(declaration)
+        for architecture in _counted_here(declaration)
     )
 
 
-def _without_closed_form(declaration: Declaration) -> Iterator[Architecture]:
+def _counted_here(declaration: Declaration) -> Iterator[Architecture]:
     for name in sorted({name for block in declaration.grid for name in block.architectures}):
         architecture = load_architecture(name, declaration.catalogue)
-        if not architecture.closed_form:
+        if not architecture.closed_form and shipped_count(architecture.config) is None:
             yield architecture

@@ -1,7 +1,8 @@
-"""Closed-form FLOPs equal torch's count of open_clip's models exactly."""
+"""Closed-form FLOPs and shipped counts equal torch's count of open_clip's models exactly."""
 
+import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from itertools import product
 from typing import Any
@@ -14,8 +15,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from budgets.cost.architecture import Architecture, catalogue, load_architecture
+from budgets.cost.counted import SHIPPED
 from budgets.cost.flops import count_parameters, image_forward_macs, sample_cost, text_forward_macs
 from budgets.cost.strategy import COUNTED_BATCH, find_strategy, strategies
+from docs.build.counts import counted_entries
+from runners.models.count_by_torch import count_model
 from runners.models.model import build_model
 from runners.training.check_strategy import count_strategy
 from tests.runners.tiny import made_up_widths
@@ -39,8 +43,10 @@ def on_no_device() -> Iterator[None]:
 
 @cache
 def shallow(name: str) -> Architecture:
-    """Return an architecture whose transformers have two blocks."""
+    """Return an architecture whose transformers have two blocks; one that torch counted unchanged."""
     architecture = load_architecture(name)
+    if not architecture.closed_form:
+        return architecture
     changed = {}
     for tower in ("vision_cfg", "text_cfg"):
         settings = architecture.config[tower]
@@ -100,6 +106,19 @@ def test_an_evaluated_image_and_text_cost_what_torch_counts_and_the_parameters_a
     counted = count_parameters(architecture, find_strategy("clip"))
     assert counted.image == sum(each.numel() for each in model.visual.parameters())
     assert counted.total == sum(each.numel() for each in model.parameters())
+
+
+@pytest.mark.slow
+def test_shipped_counts_are_torchs_today() -> None:
+    shipped = json.loads(SHIPPED.read_text(encoding="utf-8"))
+    with torch.device("cpu"):
+        counts = {entry.name: count_model(entry) for entry in counted_entries()}
+
+    counted = json.loads(json.dumps({name: asdict(count) for name, count in counts.items()}))
+
+    for count in (*shipped.values(), *counted.values()):
+        assert count.pop("counted_by").startswith("torch ")
+    assert shipped == counted, "run `python -m docs.build.counts`"
 
 
 @pytest.mark.parametrize("name", ["mini-ViT-XS-8", "mini-ConvNeXt", "mini-RN", "ViT-B-32"])
