@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 
 from budgets.declaration import values
 from budgets.declaration.keys import A_VALUE, Clashes, Given
+from budgets.names import unknown
 
 EMBEDDED_VERSION = 1
 """Version of the embedded pool's generator; raised if the same (seed, index) gives another pair."""
@@ -114,3 +115,36 @@ class DeclaredSet:
         for key in () if described else ("images", "texts"):
             if given(key):
                 yield key, f"{key} is not allowed with path or probe: it is for a set that is only described"
+
+
+Mixtures = Mapping[str, Mapping[str, MixedPool]]
+"""Name → the pools of a mixture."""
+
+
+def pool_clashes(pool: DeclaredPool | None, pools: Mapping[str, DeclaredPool], mixtures: Mixtures) -> Clashes:
+    """Yield pools without mixtures, mixtures without pools, and pools that can't be mixed."""
+    if pool is not None:
+        for key, given in (("pools", pools), ("mixtures", mixtures)):
+            if given:
+                yield key, f"{key} is not allowed with pool: name each pool under pools"
+    elif not (pools and mixtures):
+        missing = "mixtures" if pools else "pools" if mixtures else "pool"
+        yield missing, f"{missing} is missing: declare a pool, or pools and mixtures of them"
+    described = [each.described for each in (pools.values() if pool is None else (pool,))]
+    if any(described) and not all(described):
+        yield "pools", "pools: either all of them are described (name, pairs, scored), or none"
+    for name, parts in mixtures.items():
+        yield from _clashes_of_parts(f"mixtures.{name}", parts, pools)
+
+
+def _clashes_of_parts(at: str, parts: Mapping[str, MixedPool], pools: Mapping[str, DeclaredPool]) -> Clashes:
+    """Yield errors of a mixture: no pools, unknown ones, or weights for only some of them."""
+    if not parts:
+        yield at, f"{at} names no pool"
+    for pool in parts:
+        if pool not in pools:
+            yield f"{at}.{pool}", f"{at}: {unknown('pool', pool, pools)}"
+    bare = [pool for pool, part in parts.items() if part.weight is None]
+    if bare and len(bare) < len(parts):
+        key = f"{at}.{bare[0]}"
+        yield f"{key}.weight", f"{key}.weight is missing: give each pool of the mixture one, or none of them"

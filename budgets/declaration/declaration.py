@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Annotated, Any
 
 from budgets.declaration import values
-from budgets.declaration.data_sections import DeclaredPool, DeclaredSet, MixedPool
+from budgets.declaration.data_sections import DeclaredPool, DeclaredSet, MixedPool, Mixtures, pool_clashes
 from budgets.declaration.keys import At, Clashes, Given
 from budgets.declaration.recipe import PRESETS
 from budgets.declaration.rules import CPUS_PER_GPU, Rule, TrainingRule, TrialResources, ruled_settings
@@ -32,9 +32,6 @@ from budgets.declaration.value_forms import LISTED, RISING
 from budgets.names import unknown
 from budgets.quality import MIXTURE
 from budgets.quantity import format_flops
-
-Mixtures = Mapping[str, Mapping[str, MixedPool]]
-"""Name → the pools of a mixture."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,7 +176,7 @@ class Declaration:
             yield from self._tuning(self.tuning)
         if self.resources.auto and self.cluster is None:
             yield "resources.auto", "resources.auto chooses for a cluster: declare cluster"
-        yield from _pool_clashes(self.pool, self.pools, self.mixtures)
+        yield from pool_clashes(self.pool, self.pools, self.mixtures)
         yield from _mixture_clashes(self.mixtures, self.grid, self.exclude)
         if not self.described:
             for key in (f"evaluation.{name}" for name in self.evaluation_counts):
@@ -348,37 +345,6 @@ def require_runnable(declaration: Declaration) -> None:
                 f"the pool {pool.name} is only described (name, pairs, scored): the study can be "
                 "planned and priced, not run; to run it, give pool: {path: FOLDER} or pool: {embedded: {…}}"
             )
-
-
-def _pool_clashes(
-    pool: DeclaredPool | None, pools: Mapping[str, DeclaredPool], mixtures: Mixtures
-) -> Clashes:
-    """Yield pools without mixtures, mixtures without pools, and pools that can't be mixed."""
-    if pool is not None:
-        for key, given in (("pools", pools), ("mixtures", mixtures)):
-            if given:
-                yield key, f"{key} is not allowed with pool: name each pool under pools"
-    elif not (pools and mixtures):
-        missing = "mixtures" if pools else "pools" if mixtures else "pool"
-        yield missing, f"{missing} is missing: declare a pool, or pools and mixtures of them"
-    described = [each.described for each in (pools.values() if pool is None else (pool,))]
-    if any(described) and not all(described):
-        yield "pools", "pools: either all of them are described (name, pairs, scored), or none"
-    for name, parts in mixtures.items():
-        yield from _clashes_of_parts(f"mixtures.{name}", parts, pools)
-
-
-def _clashes_of_parts(at: str, parts: Mapping[str, MixedPool], pools: Mapping[str, DeclaredPool]) -> Clashes:
-    """Yield errors of a mixture: no pools, unknown ones, or weights for only some of them."""
-    if not parts:
-        yield at, f"{at} names no pool"
-    for pool in parts:
-        if pool not in pools:
-            yield f"{at}.{pool}", f"{at}: {unknown('pool', pool, pools)}"
-    bare = [pool for pool, part in parts.items() if part.weight is None]
-    if bare and len(bare) < len(parts):
-        key = f"{at}.{bare[0]}"
-        yield f"{key}.weight", f"{key}.weight is missing: give each pool of the mixture one, or none of them"
 
 
 def _mixture_clashes(mixtures: Mixtures, grid: Sequence[GridBlock], exclude: Sequence[Exclusion]) -> Clashes:

@@ -144,7 +144,8 @@ def _architectures() -> str:
         "Those of `budgets/cost/catalogue/`; each JSON file (open_clip's model-config) in the folder that "
         "`catalogue:` names; also open_clip's own model configs, by their names. Torch counts those without "
         "a closed form or a shipped count. Images are resized and cropped to a model's pixels, and captions "
-        "cut to its tokens. A vocabulary of 49,408 is CLIP's; a smaller one has the pool's most frequent words."
+        "cut to its tokens. A vocabulary of 49,408 is CLIP's; a smaller one holds the pool's most frequent "
+        "words."
     )
     header = "| architectures | pixels | tokens | vocabulary |\n" + "|---" * 4 + "|"
     return "\n".join(["## Architectures", "", about, "", header, *rows])
