@@ -1,12 +1,14 @@
-"""Quality subsets of a pool.
+"""Quality subsets of a pool, and the names of scores that they rank by.
 
-``all``; ``topN``: the best N % by the score in force; ``topN by SCORE``: by a named score, or by the
-expression that computed it; ``subset:NAME``: a named subset. In a study that mixes pools, ``mixture:NAME``
-replaces the quality.
+``all``; ``topN``: the best N % by the score that ranks the pool; ``topN by SCORE``: by a named score, or by
+the expression that computed it; ``subset:NAME``: a named subset. In a study that mixes pools,
+``mixture:NAME`` replaces the quality.
 """
 
 import re
 from functools import cache
+
+from budgets.names import shortened
 
 NAMED = "subset:"
 """Prefix of a named subset's quality."""
@@ -16,6 +18,17 @@ MIXTURE = "mixture:"
 
 BY = " by "
 """Separates the name of a score: ``top40 by mine``."""
+
+OF_PAIR = ("width", "height", "tokens", "caption")
+"""Facts of each pair that an expression can use besides its scores and subsets."""
+
+_SCORE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
+_OTHER_MEANING = re.compile(
+    # Numbers and constants; words of qualities; facts of each pair; prefixes of qualities and of columns.
+    r"[\d._:-]+(e[\d.-]+)?|0[box][\da-f_]+|true|false|null|nan|inf|infinity|all|by|top\d+|"
+    rf"{'|'.join(OF_PAIR)}|key|shard|offset|length|hash|uid|(subset|mixture|score|in):.*",
+    re.IGNORECASE,
+)
 
 _OPERATOR = re.compile(r" ?([-+*/<>=!&|(),]) ?")
 _TOP = re.compile(rf"top([1-9][0-9]?)(?:{BY}\S.*)?")
@@ -49,6 +62,21 @@ def check_quality(quality: str) -> str:
         quality_percent(quality)
     top, by, score = quality.partition(BY)
     return top + by + without_spaces(score)
+
+
+def check_score_name(name: str, option: str) -> str:
+    """Return the name that an option gives a score, as declarations, expressions and tables have it.
+
+    Raises:
+        ValueError: The name is malformed, or means something else in a quality or an expression.
+    """
+    if not _SCORE_NAME.fullmatch(name) or _OTHER_MEANING.fullmatch(name):
+        raise ValueError(
+            f"{option}: '{shortened(name)}' can't name a score; names have up to 100 letters, digits, '.', "
+            "'_', '-' and ':', start with a letter or digit, and mean nothing else, as 1e3, all, by, top50, "
+            "null, uid, width and subset:NAME do"
+        )
+    return name
 
 
 def without_spaces(expression: str) -> str:

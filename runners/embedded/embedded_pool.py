@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -19,7 +19,8 @@ from budgets.declaration.recipe import Recipe
 from runners.data.build.new_shards import PAIRS_PER_SHARD, keys_of, write_pairs
 from runners.data.build.source import SCORE_FIELD
 from runners.data.evaluation.evaluation_set import EvaluationSet, write_evaluation_set
-from runners.data.index.selection import BINS
+from runners.data.index.parts import SCORE
+from runners.data.index.selection import BINS, SCORE_PREFIX
 from runners.data.index.writing import write_parts
 from runners.data.pool.describe import describe_pool
 from runners.data.pool.pool import Origin, Pool, Scorer
@@ -84,7 +85,8 @@ def build_embedded_pool(  # noqa: PLR0913 (independent options)
     """Generate, score and write a pool, with its evaluation sets in ``<path>/evaluation/``.
 
     Evaluation sets depend on neither ``pairs`` nor ``seed``: all embedded pools share them. ``score`` gets
-    some thousands of pairs at a time; ``scorer`` is recorded with its FLOPs.
+    some thousands of pairs at a time; ``scorer`` is recorded with its FLOPs. The score is named like its
+    field of the samples' json.
 
     Raises:
         ValueError: ``path`` exists, or there are no pairs.
@@ -100,8 +102,7 @@ def build_embedded_pool(  # noqa: PLR0913 (independent options)
             "seed": seed,
             "noise": sequence.noise,
         }
-        origin = Origin(name=path.name, scorer=scorer, provenance=provenance)
-        fill_pool(partial, sequence, scores, origin)
+        fill_pool(partial, sequence, scores, Origin(name=path.name, provenance=provenance), scorer)
         for name, size in evaluation_sizes.items():
             write_evaluation_set(partial / "evaluation" / name, evaluation_set(name, size))
     return Pool.open(path)
@@ -112,6 +113,7 @@ def fill_pool(
     pairs: Sequence[Pair] | TrainingPairs,
     scores: NDArray[np.float32] | None,
     origin: Origin,
+    scorer: Scorer | None = None,
 ) -> None:
     """Write a new pool, best tenth of the pairs first, into an empty folder that the caller then moves.
 
@@ -144,7 +146,10 @@ def fill_pool(
             written.append(write_pairs(file, rows, images, keys_of(rows, start)).assign(shard=name))
             close_shard(file)
     index = pd.concat(written, ignore_index=True).drop(columns=["kind", "facts"])
-    describe_pool(folder, write_parts(folder, index), origin)
+    # Named like the field of the shards, from which an index of them would have it.
+    index = index.rename(columns={SCORE: SCORE_PREFIX + SCORE_FIELD})
+    scorer = replace(scorer or Scorer(name=""), name=SCORE_FIELD)
+    describe_pool(folder, write_parts(folder, index), origin, scorer=scorer)
 
 
 def _described(pair: Pair, score: float) -> tuple[PairEntry, str]:

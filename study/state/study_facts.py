@@ -25,11 +25,11 @@ from runners.data.evaluation.evaluation_set import (
     describe_evaluation_set,
 )
 from runners.data.index.writing import VERSIONS
-from runners.data.pool.pool import Pool, scorer_costs
+from runners.data.pool.pool import Pool, read_facts, scorer_costs
 from runners.embedded.bank import CONCEPTS
 from runners.embedded.embedded_pool import evaluation_counts, scorer
 from runners.store.copies import pool_at, set_at
-from runners.store.files import new_file, read_json, read_sealed, write_sealed
+from runners.store.files import new_file, read_sealed, write_sealed
 from study.state.study import Study, own_sets
 
 POOL_VERSION = "pool-version.json"
@@ -95,8 +95,8 @@ def _pool_facts(study: Study, name: str, pool: DeclaredPool) -> PoolFacts:
     if not version and (problem := not_indexed(opened)):
         raise DeclaredKeyError(key, problem)
     rankings = {
-        name: Ranking(name=fingerprint, scored_pairs=scored)
-        for name, (fingerprint, scored) in opened.rankings.items()
+        name: Ranking(name=score.fingerprint, scored_pairs=score.pairs)
+        for name, score in opened.scores.items()
     }
     return PoolFacts(
         name=opened.fingerprint,
@@ -176,7 +176,7 @@ def keep_pool_versions(study: Study) -> None:
     """Record the present version of each pool; the study keeps to it if shards are added."""
     known, kept = pool_versions(study), dict[str, dict[str, str]]()
     for name, path in _folder_pools(study).items():
-        facts = read_json(study.pool_folders[name] / "pool.json", "index the pool again")
+        facts = read_facts(study.pool_folders[name])
         kept[name] = {"pool": path, "version": known.get(name) or facts["unranked"]}
     if kept.keys() - known.keys():
         # Pools that the declaration no longer names keep their versions, in case it names them again.
@@ -250,9 +250,10 @@ def _id_now(facts: Mapping[str, Any], quality: str, known: str) -> str:
     """Return the present content id of a quality's pairs; the known one if the pool's facts give none."""
     if not quality.startswith("top"):
         return known
-    score = score_of_quality(quality)
-    ranking = facts if score is None else facts.get("rankings", {}).get(score, {})
-    return str(ranking.get("fingerprint", known))
+    if not facts:
+        return known
+    score = facts["scores"].get(score_of_quality(quality) or facts["ranked_by"])
+    return str(score["fingerprint"]) if score else known
 
 
 def _kept_facts(study: Study, name: str) -> Mapping[str, Any]:
@@ -262,7 +263,7 @@ def _kept_facts(study: Study, name: str) -> Mapping[str, Any]:
     folder, version = study.pool_folders[name], pool_versions(study).get(name)
     for file in (folder / "pool.json", *sorted((folder / VERSIONS).glob("*.json"))):
         try:
-            facts = read_json(file, "`plan` reports it")
+            facts = read_facts(folder, file.relative_to(folder))
             if version in {None, facts["unranked"]}:
                 return facts
         except (OSError, ValueError, KeyError):

@@ -6,7 +6,6 @@ A build that was stopped at any point continues where it stopped (`runners.data.
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
 from itertools import chain
@@ -18,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from budgets.quality import check_score_name
 from runners.data.build.build import Build, PoolFolders, ReportPart, folders_of, scan, working
 from runners.data.build.new_shards import (
     PAIRS_PER_SHARD,
@@ -28,7 +28,7 @@ from runners.data.build.new_shards import (
     write_pairs,
     write_shards,
 )
-from runners.data.build.source import SCORE_FIELD, SourcePart, parts_at, parts_of
+from runners.data.build.source import SourcePart, parts_at, parts_of
 from runners.data.build.thumbnail import EvaluationImages
 from runners.data.index.merge import find_duplicates, in_order, order_of_shards
 from runners.data.index.parts import ROWS_PER_GROUP, Index
@@ -71,7 +71,7 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
         tables = scan(parts, how, folders, known, report)
         if before is None:  # parts that a killed build left would be described as parts of this pool
             shared.delete(f"{folders.pool}{INDEX}", f"{folders.pool}{VERSIONS}/")
-        kept = _keep_pairs(tables, how, folders, before)
+        kept = _keep_pairs(tables, folders, before)
         if not kept and before is None:
             firsts: dict[str, str] = {}
             for table in _left_out_of(folders):
@@ -86,7 +86,10 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
             kept = _new_shards(how, folders, kept, before, partial(report, "writing"))
         parts_before = before.index.parts if before else ()
         first = 1 + max((int(part.file.removeprefix(INDEX)) for part in parts_before), default=-1)
-        written = write_index(folders, kept, first, how.workers, partial(report, "indexing"))
+        score = how.columns.score
+        if before is not None and SCORE_PREFIX + score in before.index.added:
+            score = ""  # a score that was given to the pool hides the source's of its name, also of new pairs
+        written = write_index(folders, kept, first, how.workers, partial(report, "indexing"), score=score)
         _describe(path, how, folders, parts, written, before)
         shared.publish()
         shared.delete(work)
@@ -96,6 +99,8 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
 def _check(path: Path, how: Build, before: Pool | None, folders: PoolFolders) -> None:
     """Raise ValueError unless the path is free, or holds what the build can continue or add to."""
     name, place = how.to or path, before.place if before else None
+    if before is None:
+        check_score_name(how.columns.score, "--score")
     if not how.in_place:
         there = bool(listed("pool", how.to)) if how.to else path.exists()
         if before is None and there and not (how.to and folders.shared.text(f"{folders.work}source")):
@@ -155,9 +160,7 @@ def _words(value: object) -> str:
     return (", ".join(map(str, value)) if isinstance(value, list) else str(value)) or "none"
 
 
-def _keep_pairs(
-    names: Sequence[str], how: Build, folders: PoolFolders, before: Pool | None
-) -> dict[str, int]:
+def _keep_pairs(names: Sequence[str], folders: PoolFolders, before: Pool | None) -> dict[str, int]:
     """Write the pairs of the scan's tables, in their order, as tables of about `ROWS_PER_PART` pairs.
 
     Return the names of those that are not empty, and their number of pairs. What is left out is written
@@ -170,7 +173,6 @@ def _keep_pairs(
     find_duplicates(files, before.index.files if before else (), duplicates)
     counts = [pq.read_metadata(file).num_rows for file in files]
     starts = np.cumsum([0, *counts])
-    score = _column_of_scores(how, before)
     for number, group in enumerate(groups_of(counts)):
         within = [("part", ">=", group.start), ("part", "<", group.stop)]
         repeated = pq.read_table(duplicates, filters=within).to_pandas()
@@ -181,9 +183,6 @@ def _keep_pairs(
         left_out.loc[again & (left_out["reason"] == ""), "reason"] = "duplicate"
         is_pair = left_out["reason"] == ""
         pairs = samples.filter(pa.array(is_pair))
-        if score != "score":
-            pairs = pairs.rename_columns([score if each == "score" else each for each in pairs.column_names])
-            pairs = pairs.append_column("score", pa.array(np.full(len(pairs), np.nan, np.float32)))
         left_out[~is_pair].to_parquet(shared.file(f"{name}.left-out"), index=False)
         if len(pairs):
             # Small row groups: DuckDB holds several of them while it sorts.
@@ -196,25 +195,6 @@ def _left_out_of(folders: PoolFolders) -> Iterator[pd.DataFrame]:
     """Yield what `_keep_pairs` left out, in the order of the source."""
     for file in sorted((folders.shared.path / folders.work).glob("kept/*.left-out")):
         yield pd.read_parquet(file).astype("str")
-
-
-def _own_score(pool: Pool) -> str:
-    """Return the column of the score that a pool's shards had when they were indexed; empty if replaced."""
-    named, scorer = pool.index.named, pool.origin.scorer
-    in_force = SCORE_PREFIX + scorer.name if scorer and "score" not in named else ""
-    return next((name for name, column in named.items() if column == "score"), in_force)
-
-
-def _column_of_scores(how: Build, before: Pool | None) -> str:
-    """Return the index's column for scores of the source.
-
-    It is ``score`` unless the pool is ranked by another scorer, whose scores then are in that column.
-    """
-    source = SCORE_PREFIX + how.columns.score
-    # A given score of the source's name hides the source's, also those of new pairs.
-    if before is None or before.origin.scorer is None or source in {_own_score(before), *before.index.added}:
-        return "score"
-    return source
 
 
 def _new_shards(
@@ -271,6 +251,7 @@ def _describe(  # noqa: PLR0913, PLR0917 - all that a build knows
         sizes=at_url,
         before=before,
         sources=sources,
+        scorer=Scorer(name=how.columns.score) if before else _scorer(how),
     )
     if pool != path:
         for leftover in pool.rglob(".*.partial-*"):  # left by a killed process
@@ -283,18 +264,15 @@ def _scorer(how: Build) -> Scorer:
     place = Location(how.url or how.source)
     with suppress(KeyError, OSError, ValueError):  # no pool, or one that can't be opened
         if place.read("pool.json") is not None:
-            pool = Pool.open(pool_at(place), tolerance=1)
-            own = pool.named_scorers[_own_score(pool).removeprefix(SCORE_PREFIX)]
-            field = own.name if "source" in pool.origin.provenance else SCORE_FIELD
-            if field == how.columns.score:
-                return replace(own, name=field)
+            pool, name = Pool.open(pool_at(place), tolerance=1), how.columns.score
+            if SCORE_PREFIX + name not in pool.index.added:  # else the shards have another of its name
+                return pool.scores[name].scorer
     return Scorer(name=how.columns.score)
 
 
 def _origin(path: Path, how: Build) -> Origin:
     return Origin(
         name=path.resolve().name,
-        scorer=_scorer(how),
         provenance={
             "source": how.source_text,
             **({"in_place": True} if how.in_place else {}),

@@ -15,7 +15,8 @@ from budgets.planning.scoring import score_flops, score_words
 from budgets.quality import count_available
 from budgets.quantity import format_flops, plural
 from runners.data.build.source import not_indexed, not_pairs
-from runners.data.index.selection import BINS, SCORE_PREFIX, bins, nth_values
+from runners.data.index.parts import SCORE
+from runners.data.index.selection import BINS, bins, nth_values
 from runners.data.pool.damage import NOT_READABLE
 from runners.data.pool.pool import Pool, scorer_costs
 from runners.data.pool.reader import read_pairs
@@ -81,19 +82,17 @@ def _scores(pool: Pool) -> Iterator[str]:
     if not pool.scored:
         yield "no quality scores: only quality 'all' can be used; add scores with `data score`"
         return
-    ranking = pool.origin.scorer
-    ranked_by = ranking.name if ranking else "an unknown scorer"
-    yield f"ranked by the score of {ranked_by}; {pool.scored:,} pairs have one:"
+    yield f"ranked by the score of {pool.ranked_by}; {pool.scored:,} pairs have one:"
     numbers = {
         quality: number
         for quality in ("top20", "top40", "top60", "top80")
         if (number := count_available(pool.count, quality)) <= pool.scored
     }
-    best, worst, *borders = nth_values(pool.index, "score", [1, pool.scored, *numbers.values()])
+    best, worst, *borders = nth_values(pool.index, SCORE, [1, pool.scored, *numbers.values()])
     cuts = dict(zip(numbers, borders, strict=True))
     edges = np.histogram_bin_edges(np.array([worst, best]), _BARS)
     counts = np.zeros(_BARS, np.int64)
-    for chunk in pool.index.chunks("score"):
+    for chunk in pool.index.chunks(SCORE):
         counts += np.histogram(chunk[np.isfinite(chunk)], edges)[0]
     bars = np.clip(np.searchsorted(edges, list(cuts.values()), side="right") - 1, 0, _BARS - 1)
     for bar, (count, low, high) in enumerate(zip(counts, edges[:-1], edges[1:], strict=True)):
@@ -102,19 +101,15 @@ def _scores(pool: Pool) -> Iterator[str]:
         yield f"  {low:8.4f} to {high:8.4f}  {count:>10,}  {drawn}{f'  < {begin} begins' if begin else ''}"
     for quality, cut in cuts.items():
         yield f"  {quality}: {numbers[quality]:,} pairs from {cut:.4f} up"
-    others = {
-        name: scorer
-        for name, scorer in pool.scorers.items()
-        if SCORE_PREFIX + name in pool.index.columns and name != ranked_by
-    }
-    if others:
+    if others := [name for name in pool.scores if name != pool.ranked_by]:
         yield f"other scores: {', '.join(others)}"
     if pool.columns:
         yield f"columns for strategies: {', '.join(pool.columns)}"
-    for scorer in ([ranking] if ranking else []) + [*others.values()]:
+    for name in (pool.ranked_by, *others):
+        scorer = pool.scores[name].scorer
         if scorer.convention:
             costs = scorer_costs(scorer, pool.unranked)
-            yield f"score {scorer.name} cost {format_flops(score_flops(costs))}"
+            yield f"score {name} cost {format_flops(score_flops(costs))}"
             yield from (f"  {words}" for words in (*score_words(costs), scorer.convention))
 
 
@@ -126,7 +121,7 @@ def contact_sheet(pool: Pool, path: Path) -> None:
     """
     shown = _shown(pool)
     rows = shown["row"].to_numpy(np.int64)
-    scores = pool.index.rows(rows, ["score"])["score"]
+    scores = pool.index.rows(rows, [SCORE])[SCORE]
     headings = [
         f"{f'top{10 * tenth + 10}' if tenth + 1 < BINS else 'all'} {score:.4f}\n" if pool.scored else ""
         for tenth, score in zip(shown["tenth"], scores, strict=True)
@@ -150,7 +145,7 @@ def contact_sheet(pool: Pool, path: Path) -> None:
 def _shown(pool: Pool) -> pd.DataFrame:
     """Return ``tenth`` and ``row`` of the pairs with the lowest hashes of each tenth, by score or hash."""
     shown = pd.DataFrame()
-    tenths = bins(pool.index, "score") if pool.scored else repeat(None)
+    tenths = bins(pool.index, SCORE) if pool.scored else repeat(None)
     for start, hashes, scored in zip(
         pool.index.starts.tolist(), pool.index.chunks("hash"), tenths, strict=False
     ):

@@ -15,21 +15,19 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from budgets.names import unknown
+from budgets.quality import OF_PAIR
 from runners.data.build.build import make_files
 from runners.data.build.expression import Expression
 from runners.data.build.table_file import MISSING, check_columns, columns_and_rows, read_any_table
 from runners.data.index.merge import look_up
 from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX
-from runners.data.pool.pool import FIRST, Pool
+from runners.data.pool.pool import Pool
 from runners.data.pool.samples import Sample, walk_samples
 from runners.data.pool.shards import facts_of, image_kind, score_of
 from runners.host.workers import Report, Workers
 from runners.store.files import new_file
 from runners.store.place import Place
 from runners.store.shared_folder import SCORING, SharedFolder
-
-OF_PAIR = ("width", "height", "tokens", "caption")
-"""Facts of each pair that an expression can use besides its scores and subsets."""
 
 _TYPES = {"DOUBLE": pa.float64(), "VARCHAR": pa.string(), "BOOLEAN": pa.bool_()}
 """Types that expressions have, by their names in SQL."""
@@ -95,10 +93,8 @@ def expression_scores(
         ValueError: The expression is not valid, or names what is not known of the pairs.
     """
     expression = Expression(text)
-    known = {name[len(SCORE_PREFIX) :]: name for name in pool.index.columns if name.startswith(SCORE_PREFIX)}
-    if not known and pool.scored:
-        known = {pool.origin.scorer.name if pool.origin.scorer else FIRST: "score"}
-    known = {name: SUBSET_PREFIX + name for name in pool.subsets} | known | {name: name for name in OF_PAIR}
+    known = {name: SUBSET_PREFIX + name for name in pool.subsets}
+    known |= {name: SCORE_PREFIX + name for name in pool.scores} | {name: name for name in OF_PAIR}
     used = [name for name in known if name in expression.names]
     others = sorted(expression.names.difference(used))
     nothing = Facts(of="", columns={}, kinds={}, there=())

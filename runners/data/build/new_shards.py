@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from runners.data.build.build import NOT_INDEXED, PoolFolders, ReportPart, make_files
-from runners.data.index.parts import ROWS_PER_PART
+from runners.data.index.parts import ROWS_PER_PART, SCORE
+from runners.data.index.selection import SCORE_PREFIX
 from runners.data.index.writing import write_part
 from runners.data.pool.shards import close_shard, write_sample
 from runners.host.workers import Workers
@@ -106,31 +107,39 @@ def groups_of(counts: Iterable[int]) -> list[range]:
     return [range(*ends) for ends in pairwise([*firsts.tolist(), len(starts) - 1])]
 
 
-def write_index(
-    folders: PoolFolders, tables: Mapping[str, int], first: int, workers: Workers, report: ReportPart
+def write_index(  # noqa: PLR0913 - a step of a build
+    folders: PoolFolders,
+    tables: Mapping[str, int],
+    first: int,
+    workers: Workers,
+    report: ReportPart,
+    *,
+    score: str = "",
 ) -> list[str]:
     """Write the parts of an index, numbered from the first; return them as in `Part`.
 
-    ``tables`` has the names of tables of pairs, and their number of pairs.
+    ``tables`` has the names of tables of pairs, and their number of pairs. Their column ``score`` is that of
+    the named score, or is left out.
     """
     names = [*tables]
     groups = [names[group.start : group.stop] for group in groups_of(tables.values())]
     parts = [f"{INDEX}{number:05d}" for number in range(first, first + len(groups))]
     files = {number: f"{folders.pool}{part}.parquet" for number, part in enumerate(parts)}
     folders.shared.delete(*files.values())  # of a build that was killed
-    task = partial(_write_index_part, folders, groups, files)
+    task = partial(_write_index_part, folders, groups, files, score)
     make_files(task, files, folders.shared, workers, report, "part {} of the index".format)
     folders.shared.fetch(f"{folders.pool}{part}.words.parquet" for part in parts)
     return parts
 
 
 def _write_index_part(
-    folders: PoolFolders, groups: Sequence[Sequence[str]], files: Mapping[int, str], number: int
+    folders: PoolFolders, groups: Sequence[Sequence[str]], files: Mapping[int, str], score: str, number: int
 ) -> int:
     part = files[number].removesuffix(".parquet")
     with folders.shared.here() as here:
         here.fetch(groups[number])
         rows = pd.concat([pd.read_parquet(here.path / name) for name in groups[number]], ignore_index=True)
-        write_part(here.file(part), rows.drop(columns=NOT_INDEXED, errors="ignore"))
+        rows = rows.rename(columns={SCORE: SCORE_PREFIX + score}) if score else rows
+        write_part(here.file(part), rows.drop(columns=[*NOT_INDEXED, SCORE], errors="ignore"))
         here.keep(f"{part}.words.parquet", f"{part}.parquet")
     return len(rows)

@@ -1,4 +1,4 @@
-"""Additional scores of a pool: stored beside the existing ones, or used to rank its pairs."""
+"""Additional scores, subsets and columns of a pool: stored beside the existing ones."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,14 +14,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from budgets.names import unknown
+from budgets.quality import check_score_name
 from runners.data.build.build import NOT_INDEXED
-from runners.data.build.known_scores import OF_PAIR
 from runners.data.index.merge import look_up
 from runners.data.index.parts import Index
-from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX, count_scored
+from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX
 from runners.data.index.writing import add_column
-from runners.data.pool.describe import fingerprint_by, write_facts
-from runners.data.pool.pool import COMPUTED, FIRST, AddedColumn, Pool, Scorer
+from runners.data.pool.describe import score_of_column, write_facts
+from runners.data.pool.pool import COMPUTED, AddedColumn, Pool, Scorer
 
 _ADDED = "added-"
 _UID_DIGITS = 32
@@ -31,41 +31,35 @@ _UIDS_AT_ONCE = 1_000_000
 def set_score(
     pool: Pool, scores: NDArray[np.float32] | Iterable[NDArray[np.float32]], scorer: Scorer
 ) -> Pool:
-    """Rank a pool by a new score; older scores are kept in columns of their own.
+    """Add a score to a pool, or replace that of its name, and rank the pool by it.
 
     The scores, one per pair in the index's order, higher is better, NaN for none, are float32 (pairs,), or
     come some at a time. Scores computed from an older score of this name stay, but no longer stand for their
     expressions. The shards are not changed: subsets are read by offset.
 
     Raises:
-        ValueError: The number of scores is not that of the pairs, all scores are NaN, or the name is that
-            of a fact of each pair, or differs from another score's only in case.
+        ValueError: The number of scores is not that of the pairs, all scores are NaN, or the name can't be
+            that of a score, or differs from another score's only in case.
     """
-    first = _only_scorer(pool)
-    _require_apart(scorer.name, [*pool.scorers, *([first.name] if first else [])])
+    require_score_name(pool, scorer.name)
     stretches = [scores] if isinstance(scores, np.ndarray) else scores
     finite = (np.where(np.isfinite(each), each, np.nan).astype(np.float32) for each in stretches)
-    column = SCORE_PREFIX + scorer.name
-    index = _with_column(pool.index, column, finite)
-    if not count_scored(index, column):
+    index = _with_column(pool.index, SCORE_PREFIX + scorer.name, finite)
+    score = score_of_column(index, scorer)
+    if not score.pairs:
         raise ValueError(f"{scorer.name} has no finite score for any pair of {pool.copy_of or pool.path}")
-    scorers, rankings = dict(pool.scorers), dict(pool.rankings)
-    if first and first.name != scorer.name:  # else the new score takes its place
-        index.named[SCORE_PREFIX + first.name] = "score"
-        scorers[first.name] = first
-        rankings[first.name] = pool.fingerprint, pool.scored
-    if scorer.name in scorers:
+    known = dict(pool.scores)
+    if scorer.name in known:
         used = re.compile(rf"\b{re.escape(scorer.name)}\b")
-        scorers |= {
-            name: replace(each, convention=each.convention.replace(COMPUTED, "computed from older scores: "))
-            for name, each in scorers.items()
-            if each.convention.startswith(COMPUTED) and used.search(each.convention.removeprefix(COMPUTED))
-        }
-    scorers[scorer.name] = scorer
-    for name in [name for name in scorers if name not in rankings or name == scorer.name]:
-        column = SCORE_PREFIX + name
-        rankings[name] = fingerprint_by(index, column), count_scored(index, column)
-    return _in_force(replace(pool, index=index, scorers=scorers, rankings=rankings), scorer.name)
+        for name, other in known.items():
+            how = other.scorer.convention
+            if how.startswith(COMPUTED) and used.search(how.removeprefix(COMPUTED)):
+                older = replace(
+                    other.scorer, convention=how.replace(COMPUTED, "computed from older scores: ")
+                )
+                known[name] = replace(other, scorer=older)
+    known[scorer.name] = score
+    return use_score(replace(pool, index=index, scores=known), scorer.name)
 
 
 def set_column(
@@ -103,44 +97,22 @@ def set_column(
     return Pool.open(pool.path)
 
 
-def _only_scorer(pool: Pool) -> Scorer | None:
-    """Return the scorer of a pool whose only score has no column of its own, else None."""
-    if not pool.scored or any(name.startswith(SCORE_PREFIX) for name in pool.index.columns):
-        return None
-    return pool.origin.scorer or Scorer(name=FIRST)
+def require_score_name(pool: Pool, name: str) -> None:
+    """Raise ValueError for a name that a new score of a pool can't have."""
+    _require_apart(check_score_name(name, "--name"), pool.scores)
 
 
 def _require_apart(name: str, names: Iterable[str]) -> None:
-    """Raise ValueError if expressions or DuckDB, which ignores case, could not tell a name from others."""
-    if name in OF_PAIR:
-        raise ValueError(f"{name} names a fact of each pair in expressions; choose another --name")
+    """Raise ValueError if DuckDB, which ignores case, could not tell a name from others."""
     if other := next((each for each in names if each != name and each.lower() == name.lower()), None):
         raise ValueError(f"{name} differs from the pool's {other} only in case; choose another --name")
 
 
 def use_score(pool: Pool, name: str) -> Pool:
     """Rank a pool by a score that it already has; ValueError if it has none of that name."""
-    if name not in pool.scorers:
-        raise ValueError(
-            unknown("score", name, pool.scorers)
-            if pool.scorers
-            else f"{pool.copy_of or pool.path} has no named scores"
-        )
-    return _in_force(pool, name)
-
-
-def _in_force(pool: Pool, name: str) -> Pool:
-    """Rank a pool by one of its scores."""
-    own = pool.index
-    column = SCORE_PREFIX + name
-    named = own.named | {"score": own.named.get(column, column)}
-    if named["score"] == "score":  # the first score, which is that column itself
-        del named["score"]
-    fingerprint, scored = pool.rankings[name]
-    origin = replace(pool.origin, scorer=pool.scorers[name])
-    write_facts(
-        replace(pool, origin=origin, index=replace(own, named=named), fingerprint=fingerprint, scored=scored)
-    )
+    if name not in pool.scores:
+        raise ValueError(f"{pool.copy_of or pool.path}: {unknown('score', name, pool.scores)}")
+    write_facts(replace(pool, ranked_by=name))
     return Pool.open(pool.path)
 
 
@@ -149,8 +121,7 @@ def _with_column(index: Index, name: str, values: Iterable[NDArray[Any]]) -> Ind
     numbers = [int(suffix.removeprefix(_ADDED)) for suffix in index.added.values()]
     suffix = f"{_ADDED}{max(numbers, default=0) + 1}"
     parts = add_column(index, name, suffix, index.cut(values))
-    named = {each: of for each, of in index.named.items() if each != name}
-    return replace(index, parts=parts, added=index.added | {name: suffix}, named=named)
+    return replace(index, parts=parts, added=index.added | {name: suffix})
 
 
 def set_subset(pool: Pool, name: str, uids: Path) -> Pool:

@@ -25,8 +25,8 @@ from PIL import Image
 
 from runners.data.build.build import PoolFolders
 from runners.data.build.new_shards import plan_shards, write_index, write_pairs, write_shards
-from runners.data.index.parts import ROWS_PER_GROUP, Index
-from runners.data.index.selection import SUBSET_PREFIX, Subset, count_scored
+from runners.data.index.parts import ROWS_PER_GROUP, SCORE, Index
+from runners.data.index.selection import SCORE_PREFIX, SUBSET_PREFIX, Subset, count_scored
 from runners.data.index.writing import read_part
 from runners.data.pool.damage import DAMAGE_TOLERANCE, Damage, check_tolerance
 from runners.data.pool.describe import write_facts
@@ -134,7 +134,7 @@ def _rows(copy: SubsetCopy) -> Iterator[pd.DataFrame]:
         SUBSET_PREFIX + copied_subset(size, quality): pool.subset(size=size, quality=quality)
         for size, quality in sorted({each[1:] for each in copy.subsets})
     }
-    columns = [name for name in pool.index.columns if not name.startswith(SUBSET_PREFIX)]
+    columns = [name for name in pool.index.columns if name != SCORE and not name.startswith(SUBSET_PREFIX)]
     for start in range(0, pool.count, ROWS_PER_GROUP):
         stop = min(start + ROWS_PER_GROUP, pool.count)
         masks = {name: subset.mask(start, stop) for name, subset in subsets.items()}
@@ -205,14 +205,18 @@ def _describe(copy: SubsetCopy, shared: SharedFolder, parts: Sequence[str], dama
     shared.file("vocabulary.txt").write_text(vocabulary, encoding="utf-8")
     index = Index(shared.path, [part.sized(sizes) for part, _ in found], found[0][1])
     provenance = {COPY_OF: pool.copy_of or str(pool.path), "side": copy.side, "damaged": damaged}
+    scores = {
+        name: replace(score, fingerprint=copy.name, pairs=count_scored(index, SCORE_PREFIX + name))
+        for name, score in pool.scores.items()
+    }
     write_facts(
         Pool(
             path=shared.path,
-            origin=Origin(name=copy.name, scorer=pool.origin.scorer, provenance=provenance),
-            scored=count_scored(index, "score"),
-            fingerprint=copy.name,
-            unranked=copy.name,
+            origin=Origin(name=copy.name, provenance=provenance),
             index=index,
+            unranked=copy.name,
+            scores=scores,
+            ranked_by=pool.ranked_by,
             columns=pool.columns,
             subsets={copied_subset(pairs, quality): pairs for _, pairs, quality in copy.subsets},
         )

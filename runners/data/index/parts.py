@@ -25,6 +25,9 @@ ROWS_PER_GROUP = 16_384
 ROWS_PER_PART = 64 * ROWS_PER_GROUP
 """Largest number of rows of a part."""
 
+SCORE = "score"
+"""Name of the score that ranks the pairs, beside its own (`Index.ranked_by`)."""
+
 _FILES_OPEN = 64
 
 
@@ -38,9 +41,9 @@ class Part:
     file: str  # below the pool's folder, without ``.parquet``
     rows: int
     group: int = ROWS_PER_GROUP  # rows of each of its row groups but the last, which may be smaller
-    first_group: int = 0  # always 0: all row groups of a file are those of its part
     shards: Mapping[str, int] = field(default_factory=dict)
     added: Sequence[str] = ()  # columns that were added to it
+    score: str = ""  # column that its file calls ``score``, as those of pools of format 1 do
 
     def sized(self, sizes: Mapping[str, int]) -> "Part":
         """Return the part with other sizes of its shards."""
@@ -57,8 +60,8 @@ class Index:
     """The parts of a pool's index as one table.
 
     ``stored`` are the columns in the parts themselves, ``added`` is the name of an added column → suffix of
-    its files; ``named`` a further name of a column → its name in the files, such as ``score`` for the score
-    in force. Files that the folder lacks are fetched from the URL, if any.
+    its files. ``ranked_by`` is the column of the score that ranks the pairs, which is also read as `SCORE`.
+    Files that the folder lacks are fetched from the URL, if any.
     """
 
     folder: Path
@@ -66,13 +69,13 @@ class Index:
     stored: Sequence[str]
     _: KW_ONLY
     added: dict[str, str] = field(default_factory=dict)
-    named: dict[str, str] = field(default_factory=dict)
+    ranked_by: str = SCORE
     url: str = ""
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """All names of columns."""
-        return tuple(dict.fromkeys([*self.stored, *self.named, *self.added]))
+        return tuple(dict.fromkeys([*self.stored, SCORE, *self.added]))
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
@@ -155,22 +158,24 @@ class Index:
 
     def _read(self, part: Part, columns: Sequence[str], groups: Sequence[int]) -> pa.Table:
         """Read some row groups of a part."""
-        names = {name: self.named.get(name, name) for name in columns}
+        names = {name: self.ranked_by if name == SCORE else name for name in columns}
         return pa.table({name: self._column(part, each, groups) for name, each in names.items()})
 
     def _column(self, part: Part, name: str, groups: Sequence[int]) -> pa.Array | pa.ChunkedArray:
         """Read a column of some row groups; of a part without it no scores, and no pair in the subset."""
         added = name in part.added
+        stored = SCORE if name == part.score and not added else name  # its name in the file
         file = f"{part.file}.{self.added[name]}.parquet" if added else f"{part.file}.parquet"
         try:
             opened = _opened(self, file)
             # Scores of the shards of an earlier build and subsets of a copy are columns of some parts alone.
-            if not added and (name in self.added or (":" in name and name not in opened.schema_arrow.names)):
+            optional = ":" in name or name == SCORE
+            if not added and (name in self.added or (optional and stored not in opened.schema_arrow.names)):
                 rows = sum(part.group_rows[group] for group in groups)
                 no_scores = np.full(rows, np.nan, np.float32)
                 return pa.array(np.zeros(rows, np.bool_) if name.startswith("in:") else no_scores)
             # Without threads: loader workers are forked, and Arrow's threads do not survive a fork.
-            return opened.read_row_groups(groups, [name], use_threads=False)[name]
+            return opened.read_row_groups(groups, [stored], use_threads=False)[stored]
         except (pa.ArrowException, OSError, KeyError) as error:
             raise ValueError(
                 f"{self.folder / file}, a part of the pool's index, is damaged ({error}); restore it, or "

@@ -11,7 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from runners.data.index.parts import ROWS_PER_GROUP, ROWS_PER_PART, Index, Part
+from runners.data.index.parts import ROWS_PER_GROUP, ROWS_PER_PART, SCORE, Index, Part
+from runners.data.index.selection import SCORE_PREFIX
 from runners.store.copies import INDEX, SHARDS_AT, copied_from
 from runners.store.files import new_file
 
@@ -96,13 +97,14 @@ def read_part(folder: Path, file: str) -> tuple[Part, list[str]]:
 
 def index_of_pool(path: Path, facts: Mapping[str, Any]) -> Index:
     """Return the index of a pool; ValueError as `read_manifest`."""
+    parts = read_manifest(path / facts["manifest"])
     oldest_first = sorted(facts["added"].items(), key=lambda each: (len(each[1]), each[1]))
     return Index(
         path,
-        read_manifest(path / facts["manifest"]),
+        [replace(part, score=facts["first"]) for part in parts] if "first" in facts else parts,
         facts["columns"],
         added=dict(oldest_first),
-        named=facts["named"],
+        ranked_by=SCORE_PREFIX + facts["ranked_by"] if facts["ranked_by"] else SCORE,
         url=copied_from(path) or facts["provenance"].get(SHARDS_AT, ""),
     )
 
@@ -138,7 +140,8 @@ def read_manifest(path: Path) -> list[Part]:
             f"{path}, which lists the parts of the pool's index, can't be read ({reason}); restore it, or "
             "index the pool again without its pool.json"
         )
-    return [Part(**part) for part in json.loads(content)]
+    known = {field.name for field in fields(Part)}  # of earlier versions there may be others
+    return [Part(**{name: part[name] for name in known & part.keys()}) for part in json.loads(content)]
 
 
 def _write(path: Path, table: pa.Table, group: int | None = None) -> None:

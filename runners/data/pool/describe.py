@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from runners.data.index.merge import most_frequent
-from runners.data.index.parts import Index
+from runners.data.index.parts import SCORE, Index
 from runners.data.index.selection import SCORE_PREFIX, bins, count_scored
 from runners.data.index.writing import VERSIONS, read_part, write_manifest
 from runners.data.pool.damage import damage_table
-from runners.data.pool.pool import FORMAT, Origin, Pool
+from runners.data.pool.pool import FORMAT, Origin, Pool, Score, Scorer
 from runners.data.pool.tokenizer import VOCABULARY_LIMIT
 from runners.store.files import new_file
 from runners.store.location import Location
@@ -42,25 +43,25 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
     sizes: Mapping[str, int] | None = None,
     before: Pool | None = None,
     sources: str = "",
+    scorer: Scorer | None = None,
 ) -> None:
     """Describe a new pool, or a new version of one, whose parts have been written.
 
     ``files`` are the new parts of the index in order, ``left_out`` tables of shard, key and reason,
     ``shards`` those that were read, including those without pairs, ``sizes`` the bytes of shards that are not
     in the folder. The facts of the version ``before``, to which the parts are added, are kept in
-    ``versions/``. The origin's scorer is recorded only if there are scores.
+    ``versions/``. ``scorer`` is that of the new pairs' score, in the column of its name.
     """
     new = [read_part(folder, file) for file in files]
     assert new or before, "a pool has pairs"
-    former = before or Pool(
-        path=folder, origin=origin, scored=0, fingerprint="", index=Index(folder, (), new[-1][1])
-    )
+    former = before or Pool(path=folder, origin=origin, index=Index(folder, (), ()), unranked="")
     with_pairs = {shard: None for part, _ in new for shard in part.shards}
     without = [shard for shard in shards if shard not in with_pairs]
     known = sizes or Place(Location(folder)).sizes([*with_pairs, *without])
     parts = [*former.index.parts, *(part.sized(known) for part, _ in new)]
     parts[-1] = replace(parts[-1], shards={**parts[-1].shards, **{each: known[each] for each in without}})
-    index = replace(former.index, folder=folder, parts=parts)
+    stored = dict.fromkeys(chain(former.index.stored, *(columns for _, columns in new)))
+    index = replace(former.index, folder=folder, parts=parts, stored=[*stored])
     # Names that no version of the pool has.
     mark = f"-{2 + len(list((folder / VERSIONS).glob('*.json')))}" if before else ""
     vocabulary, name = f"vocabulary{mark}.txt", f"left-out{mark}.parquet"
@@ -69,16 +70,10 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
         file.write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
     reasons = Counter(former.left_out)
     any_left_out = _write_left_out(folder / name, left_out, reasons)
-    fingerprint, scored = fingerprint_by(index, "score"), count_scored(index, "score")
-    if not scored:
-        origin = replace(origin, scorer=None)
-    rankings = {
-        column.removeprefix(SCORE_PREFIX): (fingerprint_by(index, column), count_scored(index, column))
-        for column in index.columns
-        if column.startswith(SCORE_PREFIX)
-    }
-    if origin.scorer:
-        rankings.setdefault(origin.scorer.name, (fingerprint, scored))
+    scorers = {scorer.name: scorer} if scorer else {}
+    scorers |= {name: score.scorer for name, score in former.scores.items()}
+    scores = {name: score for name, of in scorers.items() if (score := score_of_column(index, of)).pairs}
+    ranked_by = former.ranked_by or next(iter(scores), "")
     if before:
         (folder / VERSIONS).mkdir(exist_ok=True)
         with new_file(folder / VERSIONS / f"{before.unranked}.json") as file:
@@ -88,14 +83,13 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
             former,
             path=folder,
             origin=origin,
-            scored=scored,
-            fingerprint=fingerprint,
-            unranked=fingerprint,
             index=index,
+            unranked=scores[ranked_by].fingerprint if scores else _fingerprint(index, SCORE),
+            scores=scores,
+            ranked_by=ranked_by,
             vocabulary_file=vocabulary,
             left_out_files=(*former.left_out_files, *((name,) if any_left_out else ())),
             left_out=dict(reasons.most_common()),
-            rankings=rankings,
             sources=sources or former.sources,
         )
     )
@@ -107,16 +101,11 @@ def write_facts(pool: Pool) -> None:
         "format": FORMAT,
         **asdict(pool.origin),
         "count": pool.count,
-        "scored_pairs": pool.scored,
-        "fingerprint": pool.fingerprint,
         "unranked": pool.unranked,
-        "rankings": {
-            name: {"fingerprint": fingerprint, "scored_pairs": scored}
-            for name, (fingerprint, scored) in pool.rankings.items()
-        },
+        "scores": {name: asdict(score) for name, score in pool.scores.items()},
+        "ranked_by": pool.ranked_by,
         "left_out": dict(pool.left_out),
         "left_out_files": pool.left_out_files,
-        "scorers": {name: asdict(scorer) for name, scorer in pool.scorers.items()},
         "subsets": dict(pool.subsets),
         "data_columns": {name: asdict(column) for name, column in pool.columns.items()},
         "vocabulary": pool.vocabulary_file,
@@ -124,13 +113,18 @@ def write_facts(pool: Pool) -> None:
         "manifest": write_manifest(pool.path, pool.index.parts),
         "columns": pool.index.stored,
         "added": pool.index.added,
-        "named": pool.index.named,
     }
     with new_file(pool.path / "pool.json") as file:
         file.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def fingerprint_by(index: Index, column: str) -> str:
+def score_of_column(index: Index, scorer: Scorer) -> Score:
+    """Return the score of a scorer, from the column of its name."""
+    column = SCORE_PREFIX + scorer.name
+    return Score(scorer=scorer, fingerprint=_fingerprint(index, column), pairs=count_scored(index, column))
+
+
+def _fingerprint(index: Index, column: str) -> str:
     """Return a pool's fingerprint in the order of a column of scores.
 
     It is a hash of content, score and tenth of every row, so copies of a pool have the same one.

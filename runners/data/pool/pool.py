@@ -24,7 +24,7 @@ import pandas as pd
 from budgets.planning.facts import ColumnFacts, ScoreCost
 from budgets.quality import BY, NAMED, score_of_quality, without_spaces
 from budgets.quantity import format_share
-from runners.data.index.parts import Index
+from runners.data.index.parts import SCORE, Index
 from runners.data.index.selection import SCORE_PREFIX, Subset, kept_subset, select
 from runners.data.index.writing import VERSIONS, index_of_pool
 from runners.data.pool.damage import DAMAGE_TOLERANCE
@@ -32,9 +32,7 @@ from runners.store.copies import SHARDS_AT, copied_from
 from runners.store.location import Location
 from runners.store.place import Place, place_of
 
-FORMAT = 1
-FIRST = "first"
-"""Name given to a score of an unknown scorer when further scores are added."""
+FORMAT = 2
 
 COMPUTED = "computed: "
 """Prefix of the convention of a score that was computed from others; its expression follows."""
@@ -80,6 +78,15 @@ class Scorer:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """A score of a pool's pairs, in the column ``score:NAME`` of the index."""
+
+    scorer: Scorer
+    fingerprint: str  # a hash of all pairs, their scores and their order by it
+    pairs: int  # that have it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AddedColumn:
     """A column of the index that was added for strategies."""
 
@@ -93,7 +100,6 @@ class Origin:
     """Facts about a pool that do not follow from its pairs."""
 
     name: str
-    scorer: Scorer | None = None  # whose scores rank the pool; None if there is none or it is unknown
     provenance: Mapping[str, Any] = field(default_factory=dict)  # source of the pairs, as JSON
 
 
@@ -102,23 +108,18 @@ class Origin:
 class Pool:
     """An opened pool.
 
-    ``scorers`` has the scorer of each score with a column of its own; the one in ``origin`` ranks the pool.
-    ``rankings`` has, for each name of a score, the fingerprint of the pool when this score ranks it, and the
-    number of pairs that have the score. ``columns`` has the columns that were added to the index for
-    strategies.
+    ``columns`` has the columns that were added to the index for strategies.
     """
 
     path: Path
     origin: Origin
-    scored: int  # number of pairs with a quality score
-    fingerprint: str  # a hash of all pairs, scores and their order
     index: Index
+    unranked: str  # the fingerprint when its pairs were indexed; adding scores keeps it
+    scores: Mapping[str, Score] = field(default_factory=dict)
+    ranked_by: str = ""  # name of the score that ranks the pairs; empty without scores
     vocabulary_file: str = "vocabulary.txt"
     left_out_files: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)  # reason → samples that are not pairs
-    scorers: Mapping[str, Scorer] = field(default_factory=dict)
-    unranked: str = ""  # the fingerprint before scores were added; adding scores keeps it
-    rankings: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     subsets: Mapping[str, int] = field(default_factory=dict)  # number of pairs in each named subset
     columns: Mapping[str, AddedColumn] = field(default_factory=dict)
     sources: str = ""  # name of the record of the source files read into its own shards; empty if none
@@ -146,38 +147,47 @@ class Pool:
         return pd.concat(self.index.frames(), ignore_index=True)
 
     @property
+    def ranking(self) -> Score | None:
+        """The score that ranks the pairs."""
+        return self.scores.get(self.ranked_by)
+
+    @property
+    def scored(self) -> int:
+        """Number of pairs that have the score that ranks them."""
+        return self.ranking.pairs if self.ranking else 0
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all pairs, of the score that ranks them and of their order."""
+        return self.ranking.fingerprint if self.ranking else self.unranked
+
+    @property
     def computed(self) -> dict[str, str]:
         """Expression → name of each score that was computed from others."""
         return {
-            without_spaces(scorer.convention.removeprefix(COMPUTED)): name
-            for name, scorer in self.scorers.items() if scorer.convention.startswith(COMPUTED)
+            without_spaces(score.scorer.convention.removeprefix(COMPUTED)): name
+            for name, score in self.scores.items() if score.scorer.convention.startswith(COMPUTED)
         }  # fmt: skip
-
-    @property
-    def named_scorers(self) -> dict[str, Scorer]:
-        """The scorer of each score by name, also of the one in force if it has no column of its own."""
-        own = self.origin.scorer
-        return {**({own.name: own} if own and self.scored else {}), **self.scorers}
 
     def models_behind(self, names: Collection[str]) -> tuple[Scorer, ...]:
         """Return the scorers with a model behind some scores, each once."""
-        used = (scorer for name, scorer in self.named_scorers.items() if name in names)
+        used = (score.scorer for name, score in self.scores.items() if name in names)
         return tuple(dict.fromkeys(model for scorer in used for model in scorer.models))
 
     @property
     def score_costs(self) -> dict[str, tuple[ScoreCost, ...]]:
-        """Name or expression of each score, empty for the one in force → costs of the models behind it."""
-        own, named = self.origin.scorer, self.named_scorers
-        known = {"": own, **named, **{text: named[name] for text, name in self.computed.items()}}
-        return {name: scorer_costs(scorer, self.unranked) for name, scorer in known.items() if scorer}
+        """Name or expression of each score, empty for the one that ranks → costs of the models behind it."""
+        names = {name: name for name in self.scores} | self.computed
+        names |= {"": self.ranked_by} if self.ranked_by else {}
+        return {text: scorer_costs(self.scores[name].scorer, self.unranked) for text, name in names.items()}
 
     @property
     def column_facts(self) -> dict[str, ColumnFacts]:
         """The columns that all pairs have in the index: later shards may lack some that were added before."""
         facts = {
             **{name: ColumnFacts(width=0) for name in ("shard", "key", "caption", "uid")},
-            "score": ColumnFacts(content=self.fingerprint),
-            **{SCORE_PREFIX + name: ColumnFacts(content=of) for name, (of, _) in self.rankings.items()},
+            SCORE: ColumnFacts(content=self.fingerprint),
+            **{SCORE_PREFIX + name: ColumnFacts(content=of.fingerprint) for name, of in self.scores.items()},
             **{
                 name: ColumnFacts(
                     content=column.content,
@@ -197,15 +207,11 @@ class Pool:
         if (copied := copied_subset(size, quality)) in self.subsets:
             size, quality = None, NAMED + copied
         elif score is not None:
-            top, name = quality.partition(BY)[0], self.computed.get(score, score)
-            in_force = self.origin.scorer is not None and name == self.origin.scorer.name
-            quality = top if in_force else top + BY + name  # the score in force may have no column of its own
+            quality = quality.partition(BY)[0] + BY + self.computed.get(score, score)
         if self.count <= _FEW:
             return select(self.index, size=size, quality=quality)
         # Named subsets and scores may be replaced by others of the same name: their files then differ.
-        identity = json.dumps(
-            [self.unranked, self.fingerprint, self.index.added, self.index.named, size, quality]
-        )
+        identity = json.dumps([self.unranked, self.fingerprint, self.index.added, size, quality])
         choose = partial(select, self.index, size=size, quality=quality)
         return kept_subset(identity, self.count, choose, shared)
 
@@ -228,9 +234,10 @@ class Pool:
         path = Path(path)
         if not path.is_dir():
             raise ValueError(f"no such pool: {path} is not a folder")
-        pool = _read(path, path / "pool.json")
+        pool = _read(path)
         if holding and holding not in pool.ids:
-            earlier = (_read(path, each) for each in sorted((path / VERSIONS).glob("*.json")))
+            files = sorted((path / VERSIONS).glob("*.json"))
+            earlier = (_read(path, file.relative_to(path)) for file in files)
             pool = next((each for each in earlier if holding in each.ids), pool)
         _check_shards(pool, tolerance)
         return pool
@@ -242,7 +249,7 @@ class Pool:
     @property
     def ids(self) -> set[str]:
         """Content ids of the pool's pairs, in the order of each of its scores."""
-        return {self.fingerprint, self.unranked, *(name for name, _ in self.rankings.values())}
+        return {self.unranked, *(score.fingerprint for score in self.scores.values())}
 
 
 def scorer_costs(scorer: Scorer, pool: str) -> tuple[ScoreCost, ...]:
@@ -256,11 +263,18 @@ def scorer_costs(scorer: Scorer, pool: str) -> tuple[ScoreCost, ...]:
     )  # fmt: skip
 
 
-def _read(path: Path, file: Path) -> Pool:
-    """Read the facts of a pool, or of an earlier version of it."""
+def read_facts(path: Path, name: str | Path = "pool.json") -> dict[str, Any]:
+    """Return the facts of a pool from one of its files; those of format 1 as of the present one.
+
+    Raises:
+        ValueError: The file is missing, does not describe a pool, or is of a later format.
+    """
+    file = path / name
     try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
+        facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         found = facts["format"]
+        if found == 1:
+            return _of_format_1(facts)
     except FileNotFoundError:
         raise ValueError(
             f"{path} is not a pool: it has no pool.json; if it holds tar shards, `python -m study data build "
@@ -270,36 +284,64 @@ def _read(path: Path, file: Path) -> Pool:
         raise ValueError(f"{file} does not describe a pool: {error!r}") from error
     if found != FORMAT:
         raise ValueError(
-            f"{path} is a pool of format {found}; this version reads {FORMAT}: use the version that wrote it"
+            f"{path} is a pool of format {found}; this version reads 1 and {FORMAT}: use the version that "
+            "wrote it"
         )
+    return facts
+
+
+def _of_format_1(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return facts in which a column ``score`` may be that of the first score or of the one that ranks."""
+    # Of a scorer that is not recorded, the scores came with the shards.
+    field = facts["provenance"].get("options", {}).get("--score", "similarity")
+    named, scorer = facts["named"], facts["scorer"] or {"name": field}
+    ranked_by = scorer["name"] if facts["scored_pairs"] else ""
+    rankings = {ranked_by: facts, **facts["rankings"]} if ranked_by else {}
+    scores = {
+        name: {
+            "scorer": facts["scorers"].get(name, scorer),
+            "fingerprint": ranking["fingerprint"],
+            "pairs": ranking["scored_pairs"],
+        }
+        for name, ranking in rankings.items()
+    }
+    # The score that the files of the parts call ``score``: the first one, unless another has taken its name.
+    first = next((name for name, column in named.items() if column == SCORE), "")
+    if ranked_by and SCORE not in named:
+        first = SCORE_PREFIX + ranked_by
+    columns = [first if name == SCORE else name for name in facts["columns"]] if first else facts["columns"]
+    return {**facts, "scores": scores, "ranked_by": ranked_by, "first": first, "columns": columns}
+
+
+def _read(path: Path, name: str | Path = "pool.json") -> Pool:
+    """Read a pool, or an earlier version of it, from one of its files."""
+    facts = read_facts(path, name)
     try:
-        return _described(path, file.name, facts)
+        return _described(path, name, facts)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} does not describe a pool: {error!r}") from error
+        raise ValueError(f"{path / name} does not describe a pool: {error!r}") from error
 
 
-def _described(path: Path, name: str, facts: Mapping[str, Any]) -> Pool:
+def _described(path: Path, name: str | Path, facts: Mapping[str, Any]) -> Pool:
     """Return the pool that the facts of a file describe."""
     index = index_of_pool(path, facts)
     if index.count != facts["count"]:
         raise ValueError(f"the index of {path} has {index.count} rows, {name} says {facts['count']}")
-    scorer = Scorer.read(facts["scorer"]) if facts["scorer"] else None
     return Pool(
         path=path,
-        origin=Origin(name=facts["name"], scorer=scorer, provenance=facts["provenance"]),
-        scored=facts["scored_pairs"],
-        fingerprint=facts["fingerprint"],
+        origin=Origin(name=facts["name"], provenance=facts["provenance"]),
         index=index,
+        unranked=facts["unranked"],
+        scores={
+            name: Score(**{**score, "scorer": Scorer.read(score["scorer"])})
+            for name, score in facts["scores"].items()
+        },
+        ranked_by=facts["ranked_by"],
         sources=facts["sources"],
         copy_of=copied_from(path),
         vocabulary_file=facts["vocabulary"],
         left_out_files=tuple(facts["left_out_files"]),
         left_out=dict(facts["left_out"]),
-        scorers={name: Scorer.read(scorer) for name, scorer in facts["scorers"].items()},
-        unranked=facts["unranked"],
-        rankings={
-            name: (each["fingerprint"], each["scored_pairs"]) for name, each in facts["rankings"].items()
-        },
         subsets=dict(facts["subsets"]),
         columns={
             name: AddedColumn(**{**each, "scorer": each["scorer"] and Scorer.read(each["scorer"])})
@@ -339,10 +381,11 @@ def tree_name(path: Path, declared: str) -> str:
 
     ``declared`` is the pool's id in a trial, which is the name as long as the pool has one score.
     """
-    facts = json.loads((path / "pool.json").read_text(encoding="utf-8"))
+    facts = read_facts(path)
     if COPY_OF in facts["provenance"]:
-        return str(facts["fingerprint"])
-    names, found = sorted(facts["rankings"]), facts["fingerprint"]
+        return str(facts["unranked"])
+    names = sorted(facts["scores"])
+    found = facts["scores"][facts["ranked_by"]]["fingerprint"] if names else facts["unranked"]
     columns = [f"{name} {each['content']}" for name, each in facts.get("data_columns", {}).items()]
     names += columns
     if len(names) <= 1 and not columns and facts["unranked"] == found:

@@ -87,22 +87,24 @@ def run(options: Namespace) -> int:
 
 
 def _check(options: Namespace) -> None:
-    """Raise ValueError for options that contradict each other, or a name that can't be one."""
+    """Raise ValueError for options that contradict each other, or a name that can't be that of a column."""
     kind, _, name = options.scorer.partition(":")
     is_subset, expression = options.scorer.endswith(".npy"), options.scorer.startswith("=")
-    if options.column and (options.name or is_subset or expression or kind == "score"):
+    if options.column is not None and (
+        options.name is not None or is_subset or expression or kind == "score"
+    ):
         raise ValueError("--column stores a model's embeddings or column:NAME, without --name")
-    named = options.name or options.column or (Path(options.scorer).stem if is_subset else None)
-    if named is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}", named):
+    named = _name(options) if is_subset else options.column
+    if named is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", named):
         raise ValueError(
-            f"--{'column' if options.column else 'name'} {named[:100]}: names of scores, subsets and columns "
-            "have up to 100 letters, digits, '.', '_', '-' and ':', and start with a letter or digit"
+            f"--{'name' if is_subset else 'column'} {named[:100]}: names of subsets and columns have up to "
+            "100 letters, digits, '.', '_' and '-', and start with a letter or digit"
         )
     if options.metadata and kind != "column" and not expression:
         raise ValueError("--metadata needs --with column:NAME or --with =EXPRESSION")
-    if options.name and kind == "score":
+    if options.name is not None and kind == "score":
         raise ValueError("--name names a new score: leave it out with --with score:NAME")
-    if expression and not options.name:
+    if expression and options.name is None:
         raise ValueError("a computed score needs --name, by which declarations and reports call it")
     if not (name or is_subset or expression or Path(options.scorer).is_dir()):
         raise ValueError(
@@ -111,20 +113,35 @@ def _check(options: Namespace) -> None:
         )
 
 
+def _name(options: Namespace) -> str:
+    """Return the name of a score or subset: as given, else that of the column, file, folder or model."""
+    kind, _, column = options.scorer.partition(":")
+    path, name = Path(options.scorer), str(options.scorer)
+    if kind == "column":
+        name = column
+    elif path.suffix == ".npy":
+        name = path.stem
+    elif path.is_dir():
+        name = path.resolve().name
+    return name if options.name is None else str(options.name)
+
+
 def _scored(
     pool: "Pool", options: Namespace, shared: "SharedFolder", site: "PoolSite", report: "Report"
 ) -> "Pool":
     """Return the pool with the score or subset that the options ask for."""
     from runners.data.build.expression import Expression
     from runners.data.build.known_scores import expression_scores, json_facts, metadata_facts
-    from runners.data.build.rescore import set_column, set_score, set_subset, use_score
+    from runners.data.build.rescore import require_score_name, set_column, set_score, set_subset, use_score
     from runners.data.pool.pool import COMPUTED, Scorer
 
     kind, _, name = options.scorer.partition(":")
     if options.scorer.endswith(".npy"):
-        return set_subset(pool, options.name or Path(options.scorer).stem, Path(options.scorer))
+        return set_subset(pool, _name(options), Path(options.scorer))
     if kind == "score":
         return use_score(pool, name)
+    if options.column is None:
+        require_score_name(pool, _name(options))  # before the work
     is_expression = options.scorer.startswith("=")
     if kind != "column" and not is_expression:
         return _scored_by_model(pool, options, shared, site, report)
@@ -138,7 +155,7 @@ def _scored(
         known = facts([name])
         if options.column:
             return set_column(pool, {options.column: known.values(name)})
-        return set_score(pool, known.numbers(name), Scorer(name=options.name or name))
+        return set_score(pool, known.numbers(name), Scorer(name=_name(options)))
     text = options.scorer[1:]
     models = pool.models_behind(Expression(text).names)
     made = Scorer(name=options.name, convention=COMPUTED + text, sources=models)
@@ -153,10 +170,9 @@ def _scored_by_model(
     from runners.models.load_model import by_pool_words
     from runners.store.shared_folder import SCORING
 
-    name, scorer = options.scorer, options.scorer
+    scorer = options.scorer
     if (Path(scorer) / "result.json").is_file():
-        name = Path(scorer).resolve().name
-        scorer = str(_exported(Path(scorer), shared.path / SCORING / name))
+        scorer = str(_exported(Path(scorer), shared.path / SCORING / Path(scorer).resolve().name))
     source = scoring_source(scorer, pool)
     trial, train_flops = _trial_of(Path(source.checkpoint))
     if source.model and by_pool_words(source.model):
@@ -182,7 +198,7 @@ def _scored_by_model(
     )
     scores, config = score()
     made = clip_scorer(
-        options.name or options.column or name, config, pool.count,
+        options.column or _name(options), config, pool.count,
         model=trial or options.scorer, train_flops=train_flops,
     )  # fmt: skip
     if options.column:

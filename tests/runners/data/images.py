@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from runners.data.pool.pool import Origin, Pool
+from runners.data.pool.pool import Origin, Pool, Scorer
 from runners.data.pool.reader import READ_COLUMNS, decode_rows
 from runners.data.pool.shards import encode_image
 from runners.embedded.embedded_pool import TrainingPairs, fill_pool
@@ -47,8 +47,9 @@ def write_pool(
     pairs: Sequence[Pair] | TrainingPairs,
     scores: NDArray[np.float32] | None,
     origin: Origin | None = None,
+    scorer: Scorer | None = None,
 ) -> Pool:
     """Write a new pool, named after its folder unless it has an origin."""
     with new_folder(path) as folder:
-        fill_pool(folder, pairs, scores, origin or Origin(name=path.name))
+        fill_pool(folder, pairs, scores, origin or Origin(name=path.name), scorer)
     return Pool.open(path)

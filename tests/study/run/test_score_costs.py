@@ -39,10 +39,10 @@ def test_a_trial_that_scored_is_named_with_its_flops_from_the_pool_to_the_report
     said = run(f"data score {path} --with {folder} --name mine --device cpu")
     assert f"score mine cost {format_flops(trained + scored)}\n" in said
     assert f"  mine by {by}: {words}\n" in said
-    run(f"data score {path} --with '=0.5*mine + 0.1*first' --name half")
+    run(f"data score {path} --with '=0.5*mine + 0.1*similarity' --name half")
     run(f"data score {path} --with {last.cell.architecture}:{folder}/weights.pt --name other --device cpu")
     run(f"data score {path} --with '=mine WHERE other > -1 AND half > -9' --name some")
-    mine, half, some = (Pool.open(path).scorers[name] for name in ("mine", "half", "some"))
+    mine, half, some = (Pool.open(path).scores[name].scorer for name in ("mine", "half", "some"))
     assert (mine.model, mine.train_flops, mine.scoring_flops) == (by, trained, scored)
     assert half.sources == (mine,)
     assert {each.name for each in some.sources} == {"mine", "other"}

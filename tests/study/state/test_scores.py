@@ -41,21 +41,21 @@ def test_a_further_score_keeps_the_ids_of_trials_on_the_same_pairs(scored: Pool,
 
     second = set_score(scored, other, Scorer(name="other"))
 
-    after = ids(scored.path, tmp_path, "all", "top50", "top50 by first")
+    after = ids(scored.path, tmp_path, "all", "top50", "top50 by similarity")
     assert after["all"] == before["all"]
-    assert after["top50 by first"] == before["top50"]
+    assert after["top50 by similarity"] == before["top50"]
     assert after["top50"] != before["top50"]
     assert second.unranked == scored.fingerprint
-    assert second.rankings == {
-        "first": (scored.fingerprint, scored.count),
+    assert {name: (score.fingerprint, score.pairs) for name, score in second.scores.items()} == {
+        "similarity": (scored.fingerprint, scored.count),
         "other": (second.fingerprint, scored.count),
     }
-    assert np.array_equal(second.subset(size=None, quality="top50 by first").rows(), best)
+    assert np.array_equal(second.subset(size=None, quality="top50 by similarity").rows(), best)
     by_other = second.subset(size=None, quality="top50 by other").rows()
     assert np.array_equal(by_other, second.subset(size=None, quality="top50").rows())
     assert other[by_other].min() > np.delete(other, by_other).max()
 
-    again = use_score(second, "first")
+    again = use_score(second, "similarity")
     assert again.fingerprint == scored.fingerprint
     assert ids(scored.path, tmp_path, "all", "top50") == before
     assert ids(scored.path, tmp_path, "top50 by other")["top50 by other"] == after["top50"]
@@ -108,8 +108,8 @@ def test_columns_that_a_strategy_reads_are_part_of_its_trials_ids_and_costs(
 def test_a_partly_scored_pool_limits_only_the_qualities_of_that_score(scored: Pool, tmp_path: Path) -> None:
     partly = np.where(np.arange(scored.count) < 100, 1, np.nan).astype(np.float32)
     few = set_score(scored, partly, Scorer(name="few"))
-    assert few.rankings["few"][1] == 100
-    assert set(ids(few.path, tmp_path, "top50", "top50 by first")) == {"top50 by first"}
+    assert few.scores["few"].pairs == 100
+    assert set(ids(few.path, tmp_path, "top50", "top50 by similarity")) == {"top50 by similarity"}
 
 
 def test_a_folder_without_index_is_refused_until_it_is_indexed(
@@ -130,21 +130,21 @@ def test_a_score_is_computed_from_others_and_named(scored: Pool, tmp_path: Path,
     other = np.random.default_rng(0).normal(size=scored.count).astype(np.float32)
     first = column(scored, "score")
     set_score(scored, other, Scorer(name="other"))
-    said = run(f"data score {scored.path} --with '=0.25*first - other' --name both --workers 1")
-    assert "computed: 0.25*first - other" in said
+    said = run(f"data score {scored.path} --with '=0.25*similarity - other' --name both --workers 1")
+    assert "computed: 0.25*similarity - other" in said
     found = column(Pool.open(scored.path), "score:both")
     assert np.allclose(found, 0.25 * first - other, atol=1e-6)
     assert len(ids(scored.path, tmp_path, "top50 by both", "top50 by other")) == 2
-    written = "top50 by 0.25 * first-other"
+    written = "top50 by 0.25 * similarity-other"
     named, by_name = ids(scored.path, tmp_path, written), ids(scored.path, tmp_path, "top50 by both")
-    assert named == {"top50 by 0.25*first-other": by_name["top50 by both"]}
+    assert named == {"top50 by 0.25*similarity-other": by_name["top50 by both"]}
     pool = Pool.open(scored.path)
     best, same = (pool.subset(size=None, quality=each).rows() for each in ("top50 by both", *named))
     assert np.array_equal(best, same)
-    with pytest.raises(ValueError, match=r"unknown score 'first-2\*other'"):
-        ids(scored.path, tmp_path, "top50 by first - 2*other")
+    with pytest.raises(ValueError, match=r"unknown score 'similarity-2\*other'"):
+        ids(scored.path, tmp_path, "top50 by similarity - 2*other")
     cut = "other > 0 AND length(caption) > 5 AND width < 3 * height"
-    run(f"data score {scored.path} --with '=first WHERE {cut}' --name some --workers 1")
+    run(f"data score {scored.path} --with '=similarity WHERE {cut}' --name some --workers 1")
     pool = Pool.open(scored.path)
     pairs = next(pool.index.frames(["width", "height", "caption"]))
     kept = (other > 0) & (pairs["caption"].str.len() > 5) & (pairs["width"] < 3 * pairs["height"])
@@ -152,14 +152,14 @@ def test_a_score_is_computed_from_others_and_named(scored: Pool, tmp_path: Path,
     some = np.where(kept, first, np.nan).astype(np.float32)
     np.testing.assert_array_equal(column(pool, "score:some"), some)
     for words, output in {
-        "=frst --name x": "unknown name 'frst'; did you mean 'first'? allowed: ",
-        "=first": "a computed score needs --name",
-        "score:first --name x": "--name names a new score: leave it out with --with score:NAME",
-        "score:first --metadata m.parquet": "--metadata needs --with column:NAME or --with =EXPRESSION",
-        "=first --name First": "First differs from the pool's first only in case; choose another --name",
-        "=first --name width": "width names a fact of each pair in expressions; choose another --name",
-        "=first --name x/y": "--name x/y: names of scores, subsets and columns have up to 100 letters",
-        "=first --column x": "--column stores a model's embeddings or column:NAME, without --name",
+        "=othr --name x": "unknown name 'othr'; did you mean 'other'? allowed: ",
+        "=other": "a computed score needs --name",
+        "score:other --name x": "--name names a new score: leave it out with --with score:NAME",
+        "score:other --metadata m.parquet": "--metadata needs --with column:NAME or --with =EXPRESSION",
+        "=other --name Other": "Other differs from the pool's other only in case; choose another --name",
+        "=other --name width": "--name: 'width' can't name a score; names have up to 100 letters",
+        "=other --name x/y": "--name: 'x/y' can't name a score; names have up to 100 letters",
+        "=other --column x": "--column stores a model's embeddings or column:NAME, without --name",
     }.items():
         expression, option, rest = words.partition(" --")
         assert output in run(f"data score {scored.path} --with '{expression}' {option}{rest}", code=2)
@@ -177,7 +177,7 @@ def test_status_reports_a_ranking_that_has_changed_since_the_last_run(scored: Po
     assert study.says("run --dry-run").startswith("1 trial: 1 to run")
     assert "replaces 1 trial" in study.says("status")
 
-    use_score(Pool.open(scored.path), "first")
+    use_score(Pool.open(scored.path), "similarity")
     assert study.says("run --dry-run").startswith("1 trial: 1 finished, 0 to run")
     assert study.status()["ranked_anew"] == 0
 
@@ -200,4 +200,4 @@ def test_metadata_and_uid_files_that_are_ambiguous_or_of_another_kind_are_refuse
         f"{tmp_path}/archive.npy": "archive.npy holds an archive, not a list of pairs of u8",
     }.items():
         assert output in run(f"data score {scored.path} --with {words}", code=2)
-    assert set(Pool.open(scored.path).scorers) <= {"first"}
+    assert set(Pool.open(scored.path).scores) == {"similarity"}

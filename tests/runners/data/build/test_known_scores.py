@@ -82,7 +82,7 @@ def test_a_computed_score_whose_input_was_replaced_is_no_longer_found_by_its_exp
     assert pool.computed == {"a+other": "ab"}
     pool = set_score(pool, -rising, Scorer(name="a", convention="given"))
     assert Pool.open(pool.path).computed == {}
-    assert set(pool.scorers) >= {"a", "other", "ab"}
+    assert set(pool.scores) >= {"a", "other", "ab"}
     pool = set_score(pool, rising - rising, Scorer(name="ab", convention=f"{COMPUTED}a+other"))
     assert Pool.open(pool.path).computed == {"a+other": "ab"}
 

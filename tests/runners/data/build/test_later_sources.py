@@ -13,7 +13,7 @@ from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.build.rescore import set_score, use_score
 from runners.data.build.source import Columns, not_indexed
-from runners.data.pool.pool import Origin, Pool, Scorer
+from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.reader import read_pairs
 from runners.data.pool.shards import encode_image
 from runners.embedded.embedded_pool import TrainingPairs
@@ -141,15 +141,15 @@ def test_another_source_or_other_options_are_refused(pool: Pool, source: Path, t
 
 def test_scores_of_a_pool_keep_their_cost_in_a_pool_that_is_built_from_it(tmp_path: Path) -> None:
     cost: dict[str, Any] = {"model": "trial x", "pairs": 20, "train_flops": 10**12, "scoring_flops": 10**9}
-    origin = Origin(name="first", scorer=Scorer(name="small CLIP", **cost))
-    rising = np.arange(20, dtype=np.float32)
-    first = write_pool(tmp_path / "first", TrainingPairs(seed=0, count=20), rising, origin)
+    rising, pairs = np.arange(20, dtype=np.float32), TrainingPairs(seed=0, count=20)
+    first = write_pool(tmp_path / "first", pairs, rising, scorer=Scorer(name="small CLIP", **cost))
     set_score(first, -rising, Scorer(name="mine", model="other", pairs=20))
     second = build(tmp_path / "second", first.path)
-    assert second.origin.scorer == Scorer(name="similarity", **cost)
-    assert build(tmp_path / "third", second.path).origin.scorer == second.origin.scorer
+    assert second.scores["similarity"].scorer == Scorer(name="similarity", **cost)
+    third = build(tmp_path / "third", second.path)
+    assert third.scores["similarity"].scorer == second.scores["similarity"].scorer
     other = build(tmp_path / "other", first.path, columns=Columns(score="kind"))
-    assert other.origin.scorer is None
+    assert not other.scores
 
 
 def test_scores_go_with_later_shards(pool: Pool, source: Path) -> None:

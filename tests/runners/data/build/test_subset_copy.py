@@ -162,16 +162,15 @@ def test_amplification_is_what_a_server_counted_of_images_of_25_kilobytes(tmp_pa
     columns = {
         "key": "x", "shard": "0.tar", "offset": np.cumsum(lengths + 2500), "length": lengths, "caption": "a",
         "width": 1, "height": 1, "hash": rng.integers(2**63, size=count).astype(np.uint64),
-        "score": rng.normal(size=count).astype(np.float32),
+        "score:mine": rng.normal(size=count).astype(np.float32),
     }  # fmt: skip
-    origin = Origin(
-        name="web", scorer=Scorer(name="mine"), provenance={SHARDS_AT: f"file://{tmp_path}/shards"}
-    )
+    origin = Origin(name="web", provenance={SHARDS_AT: f"file://{tmp_path}/shards"})
     sizes = {"0.tar": int((lengths + 2500).sum()) + 50_000}
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards" / "0.tar").touch()
     os.truncate(tmp_path / "shards" / "0.tar", sizes["0.tar"])
-    describe_pool(tmp_path, write_parts(tmp_path, pd.DataFrame(columns)), origin, sizes=sizes)
+    files = write_parts(tmp_path, pd.DataFrame(columns))
+    describe_pool(tmp_path, files, origin, sizes=sizes, scorer=Scorer(name="mine"))
     pool = Pool.open(tmp_path)
     found = [amplification(pool, pool.subset(size=None, quality=each)) for each in ("top1", "top10", "top25")]
     assert found == pytest.approx([11.8, 8.6, 4.2], rel=0.1)

@@ -2,6 +2,7 @@
 
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,11 +66,11 @@ def test_webdataset_reads_the_shards_as_img2dataset_writes_them(pool: Pool) -> N
 
 def test_recorded_scorer_and_source_are_read_back(tmp_path: Path) -> None:
     scorer = Scorer(name="small CLIP", train_flops=10**12, scoring_flops=10**9, convention="3 x 2 x MACs")
-    origin = Origin(name="mine", scorer=scorer, provenance={"from": "tests"})
+    origin = Origin(name="mine", provenance={"from": "tests"})
     pairs = TrainingPairs(seed=0, count=10)
-    pool = write_pool(tmp_path / "p", pairs, np.arange(10, dtype=np.float32), origin)
+    pool = write_pool(tmp_path / "p", pairs, np.arange(10, dtype=np.float32), origin, scorer)
     assert pool.origin == origin
-    assert pool.scored
+    assert pool.scores[pool.ranked_by].scorer == replace(scorer, name="similarity")
 
 
 def test_the_fingerprint_follows_content_and_scores(tmp_path: Path) -> None:

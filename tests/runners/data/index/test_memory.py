@@ -57,7 +57,7 @@ def make_pool(folder: Path, parts: int) -> Path:
             "width": rng.integers(10, 1_000, PART).astype(np.int32),
             "height": np.int32(200),
             "hash": rng.integers(0, 2**64, PART, np.uint64),
-            "score": rng.normal(0.3, 0.05, PART).astype(np.float32),
+            "score:first": rng.normal(0.3, 0.05, PART).astype(np.float32),
             "uid": [f"{number:032x}" for number in range(PART)],
             "tokens": np.int16(9),
         }
@@ -69,8 +69,8 @@ def make_pool(folder: Path, parts: int) -> Path:
     for file in files[1:]:
         for end in ("parquet", "words.parquet"):
             shutil.copy(folder / f"index/00000.{end}", folder / f"{file}.{end}")
-    describe_pool(folder, files, Origin(name="large", scorer=Scorer(name="first")))
-    pd.DataFrame({"uid": frame["uid"][::2], "clip": frame["score"][::2]}).to_parquet(
+    describe_pool(folder, files, Origin(name="large"), scorer=Scorer(name="first"))
+    pd.DataFrame({"uid": frame["uid"][::2], "clip": frame["score:first"][::2]}).to_parquet(
         folder / "metadata.parquet"
     )
     np.save(folder / "uids.npy", np.array([(0, uid) for uid in range(0, PART, 3)], "u8,u8"))

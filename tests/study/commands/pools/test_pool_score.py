@@ -113,8 +113,7 @@ def test_a_pool_keeps_all_scores_and_the_chosen_one_ranks(
     assert "other scores: mine" in run(command("column:popularity"))
     assert {path: path.stat().st_mtime_ns for path in pool.path.rglob("*.tar")} == before
     popular = Pool.open(pool.path)
-    assert popular.origin.scorer is not None
-    assert popular.origin.scorer.name == "popularity"
+    assert popular.ranked_by == "popularity"
     assert popular.frame["score"].max() == 100
     assert popular.frame["score:mine"].notna().all()
 
@@ -156,7 +155,7 @@ def test_columns_for_strategies_are_texts_of_a_table_and_the_embeddings_of_a_mod
     assert image.shape == (mine.count, 64)
     assert (image * text).sum(1) == pytest.approx(after.frame["score"].to_numpy(), abs=2e-3)
     cost = after.columns["own_image"].scorer
-    assert cost == after.columns["own_text"].scorer == after.origin.scorer
+    assert cost == after.columns["own_text"].scorer == after.scores["own"].scorer
     assert cost is not None
     assert cost.scoring_flops > 0
     assert "--column stores" in run(f"{score} --with {how} --column own --name own", code=2)
