@@ -8,7 +8,7 @@ the expression that computed it; ``subset:NAME``: a named subset. In a study tha
 import re
 from functools import cache
 
-from budgets.names import shortened
+from budgets.names import one_line, shortened
 
 NAMED = "subset:"
 """Prefix of a named subset's quality."""
@@ -72,9 +72,9 @@ def check_score_name(name: str, option: str) -> str:
     """
     if not _SCORE_NAME.fullmatch(name) or _OTHER_MEANING.fullmatch(name):
         raise ValueError(
-            f"{option}: '{shortened(name)}' can't name a score; names have up to 100 letters, digits, '.', "
-            "'_', '-' and ':', start with a letter or digit, and mean nothing else, as 1e3, all, by, top50, "
-            "null, uid, width and subset:NAME do"
+            f"{option}: '{shortened(one_line(name))}' can't name a score; names have up to 100 letters, "
+            "digits, '.', '_', '-' and ':', start with a letter or digit, and mean nothing else, as 1e3, all, "
+            "by, top50, null, uid, width and subset:NAME do"
         )
     return name
 

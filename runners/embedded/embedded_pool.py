@@ -146,8 +146,8 @@ def fill_pool(
             written.append(write_pairs(file, rows, images, keys_of(rows, start)).assign(shard=name))
             close_shard(file)
     index = pd.concat(written, ignore_index=True).drop(columns=["kind", "facts"])
-    # Named like the field of the shards, from which an index of them would have it.
-    index = index.rename(columns={SCORE: SCORE_PREFIX + SCORE_FIELD})
+    # The score is named like its field in the shards, as an index of them would name it.
+    index = index.rename(columns={SCORE: SCORE_PREFIX + SCORE_FIELD}).dropna(axis="columns", how="all")
     scorer = replace(scorer or Scorer(name=""), name=SCORE_FIELD)
     describe_pool(folder, write_parts(folder, index), origin, scorer=scorer)
 

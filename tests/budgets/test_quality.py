@@ -2,7 +2,7 @@
 
 import pytest
 
-from budgets.quality import check_quality, count_available, quality_percent
+from budgets.quality import check_quality, check_score_name, count_available, quality_percent
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,19 @@ def test_qualities_are_fractions_or_named_subsets() -> None:
 def test_an_unknown_quality_is_answered_with_what_is_allowed(quality: str) -> None:
     with pytest.raises(ValueError, match=rf"unknown quality '{quality}'; allowed: 'all', 'top1' to 'top99'"):
         check_quality(quality)
+
+
+def test_a_score_has_a_name_that_means_nothing_else() -> None:
+    for name in "mine score ViT-B-32:openai v1.2 topology f77387f8e128 2nd byte inner widths".split():
+        assert check_score_name(name, "--name") == name
+
+
+@pytest.mark.parametrize("name", [
+    *"by BY all top50 Top7 1e3 7 0.5 1-2 2:1 1e-3 0x10 nan Inf null TRUE uid key width caption Hash".split(),
+    *"subset:x mixture:x score:x in:x a,b a/b a'b a\"b a+b naïve -a .a".split(),
+    "", "my score", " mine", "mine ", "a\nb", "x" * 101,
+])  # fmt: skip
+def test_a_name_that_reads_as_something_else_is_refused_with_what_is_allowed(name: str) -> None:
+    problem = r"^--score: '.*' can't name a score; names have up to 100 letters, .*, as 1e3, all, by, top50"
+    with pytest.raises(ValueError, match=problem):
+        check_score_name(name, "--score")

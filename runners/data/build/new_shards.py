@@ -118,8 +118,8 @@ def write_index(  # noqa: PLR0913 - a step of a build
 ) -> list[str]:
     """Write the parts of an index, numbered from the first; return them as in `Part`.
 
-    ``tables`` has the names of tables of pairs, and their number of pairs. Their column ``score`` is that of
-    the named score, or is left out.
+    ``tables`` has the names of tables of pairs, and their number of pairs. Their column ``score`` becomes that
+    of the named score; without a name or values it is left out.
     """
     names = [*tables]
     groups = [names[group.start : group.stop] for group in groups_of(tables.values())]
@@ -139,7 +139,8 @@ def _write_index_part(
     with folders.shared.here() as here:
         here.fetch(groups[number])
         rows = pd.concat([pd.read_parquet(here.path / name) for name in groups[number]], ignore_index=True)
-        rows = rows.rename(columns={SCORE: SCORE_PREFIX + score}) if score else rows
+        if score and rows[SCORE].notna().any():
+            rows = rows.rename(columns={SCORE: SCORE_PREFIX + score})
         write_part(here.file(part), rows.drop(columns=[*NOT_INDEXED, SCORE], errors="ignore"))
         here.keep(f"{part}.words.parquet", f"{part}.parquet")
     return len(rows)

@@ -158,7 +158,9 @@ def test_a_score_is_computed_from_others_and_named(scored: Pool, tmp_path: Path,
         "score:other --metadata m.parquet": "--metadata needs --with column:NAME or --with =EXPRESSION",
         "=other --name Other": "Other differs from the pool's other only in case; choose another --name",
         "=other --name width": "--name: 'width' can't name a score; names have up to 100 letters",
-        "=other --name x/y": "--name: 'x/y' can't name a score; names have up to 100 letters",
+        "=other --name by": "--name: 'by' can't name a score; names have up to 100 letters",
+        "=other --name ''": "--name: '' can't name a score; names have up to 100 letters",
+        "column:uid": "--name: 'uid' can't name a score; names have up to 100 letters",
         "=other --column x": "--column stores a model's embeddings or column:NAME, without --name",
     }.items():
         expression, option, rest = words.partition(" --")

@@ -139,6 +139,12 @@ def test_another_source_or_other_options_are_refused(pool: Pool, source: Path, t
         build(pool.path, tmp_path / "other")
 
 
+def test_a_score_of_the_source_is_named_like_nothing_else(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^--score: 'top50' can't name a score"):
+        build(tmp_path / "pool", source, columns=Columns(score="top50"))
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
 def test_scores_of_a_pool_keep_their_cost_in_a_pool_that_is_built_from_it(tmp_path: Path) -> None:
     cost: dict[str, Any] = {"model": "trial x", "pairs": 20, "train_flops": 10**12, "scoring_flops": 10**9}
     rising, pairs = np.arange(20, dtype=np.float32), TrainingPairs(seed=0, count=20)
