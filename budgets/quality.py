@@ -73,8 +73,8 @@ def check_score_name(name: str, option: str) -> str:
     if not _SCORE_NAME.fullmatch(name) or _OTHER_MEANING.fullmatch(name):
         raise ValueError(
             f"{option}: '{shortened(one_line(name))}' can't name a score; names have up to 100 letters, "
-            "digits, '.', '_', '-' and ':', start with a letter or digit, and mean nothing else, as 1e3, all, "
-            "by, top50, null, uid, width and subset:NAME do"
+            "digits, '.', '_', '-' and ':', start with a letter or digit, and mean nothing else, as 1e3, "
+            "all, by, top50, null, uid, width and subset:NAME do"
         )
     return name
 

@@ -118,8 +118,8 @@ def write_index(  # noqa: PLR0913 - a step of a build
 ) -> list[str]:
     """Write the parts of an index, numbered from the first; return them as in `Part`.
 
-    ``tables`` has the names of tables of pairs, and their number of pairs. Their column ``score`` becomes that
-    of the named score; without a name or values it is left out.
+    ``tables`` has the names of tables of pairs, and their number of pairs. Their column ``score`` becomes
+    that of the named score; without a name or values it is left out.
     """
     names = [*tables]
     groups = [names[group.start : group.stop] for group in groups_of(tables.values())]
