@@ -28,7 +28,7 @@ from runners.data.index.parts import ROWS_PER_GROUP, ROWS_PER_PART, Index, Part
 from runners.data.index.selection import Subset, select, subset_of
 from runners.data.index.writing import read_manifest, write_manifest
 from runners.data.pool.describe import write_facts
-from runners.data.pool.pool import Origin, Pool, Score, Scorer
+from runners.data.pool.pool import Pool, Score, Scorer
 from runners.data.reading.order import BLOCK, WINDOW, batch_positions
 
 FEW = 10_000_000
@@ -98,7 +98,7 @@ def make_planned(folder: Path) -> None:
     parts[-1] = replace(parts[-1], rows=left)
     pool = Pool(
         path=folder,
-        origin=Origin(name="made up"),
+        name="made up",
         index=Index(folder, parts, ["hash", "score:drawn"]),
         unranked="none",
         scores={"drawn": Score(scorer=Scorer(name="drawn"), fingerprint="none", pairs=PLANNED)},
@@ -144,7 +144,7 @@ def look_up(folder: Path) -> None:
         Part(file=f"index/{number:05d}", rows=ROWS_PER_PART) for number in range(SCATTERED // ROWS_PER_PART)
     ]
     index = Index(folder, parts, READ_COLUMNS)
-    pool = Pool(path=folder, origin=Origin(name=""), index=index, unranked="")
+    pool = Pool(path=folder, name="", index=index, unranked="")
     mask = np.random.default_rng(0).random(SCATTERED) < 0.01  # noqa: PLR2004 - 1 %
     source = Source(pool=pool, rows=subset_of([mask]))
     rows = RowsByBlock(source)

@@ -23,7 +23,7 @@ from runners.data.index.parts import SCORE
 from runners.data.index.selection import BINS, SCORE_PREFIX
 from runners.data.index.writing import write_parts
 from runners.data.pool.describe import describe_pool
-from runners.data.pool.pool import Origin, Pool, Scorer
+from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.shards import PairEntry, close_shard, content_hash, encode_image, frame_of
 from runners.embedded.bank import BANK_FILE, CONCEPTS, Bank, load_bank
 from runners.embedded.pair import ZERO_SHOT, Pair, evaluation_image, retrieval_pair, training_pair
@@ -102,20 +102,19 @@ def build_embedded_pool(  # noqa: PLR0913 (independent options)
             "seed": seed,
             "noise": sequence.noise,
         }
-        fill_pool(partial, sequence, scores, Origin(name=path.name, provenance=provenance), scorer)
+        fill_pool(Pool.without_pairs(partial, path.name, provenance), sequence, scores, scorer)
         for name, size in evaluation_sizes.items():
             write_evaluation_set(partial / "evaluation" / name, evaluation_set(name, size))
     return Pool.open(path)
 
 
 def fill_pool(
-    folder: Path,
+    pool: Pool,
     pairs: Sequence[Pair] | TrainingPairs,
     scores: NDArray[np.float32] | None,
-    origin: Origin,
     scorer: Scorer | None = None,
 ) -> None:
-    """Write a new pool, best tenth of the pairs first, into an empty folder that the caller then moves.
+    """Write a new pool, best tenth of the pairs first, into its folder, which the caller then moves.
 
     Scores are one per pair, higher is better, shape (pairs,). Each pair is requested twice, so a lazy
     sequence keeps memory small.
@@ -137,19 +136,19 @@ def fill_pool(
     best_first = frame.sort_values(["score", "hash"], ascending=[False, True])  # without a score last
     tenth = np.where(best_first["score"].isna(), -1, np.arange(len(frame)) * BINS // len(frame))
     frame = best_first.iloc[np.lexsort((best_first.index, best_first["hash"], tenth))]
-    (folder / "shards").mkdir()
+    (pool.path / "shards").mkdir()
     written = []
     for start in range(0, len(frame), PAIRS_PER_SHARD):
         rows, name = frame[start : start + PAIRS_PER_SHARD], f"shards/{start // PAIRS_PER_SHARD:05d}.tar"
         images = (encode_image(pairs[place].image) for place in rows.index)
-        with (folder / name).open("wb") as file:
+        with (pool.path / name).open("wb") as file:
             written.append(write_pairs(file, rows, images, keys_of(rows, start)).assign(shard=name))
             close_shard(file)
     index = pd.concat(written, ignore_index=True).drop(columns=["kind", "facts"])
     # The score is named like its field in the shards, as an index of them would name it.
     index = index.rename(columns={SCORE: SCORE_PREFIX + SCORE_FIELD}).dropna(axis="columns", how="all")
     scorer = replace(scorer or Scorer(name=""), name=SCORE_FIELD)
-    describe_pool(folder, write_parts(folder, index), origin, scorer=scorer)
+    describe_pool(pool, write_parts(pool.path, index), scorer=scorer)
 
 
 def _described(pair: Pair, score: float) -> tuple[PairEntry, str]:

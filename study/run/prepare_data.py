@@ -65,7 +65,7 @@ def share_data(study: Study, trials: Iterable[Trial], say: Callable[[str], None]
             began, pool = time.monotonic(), opened(folder, holding=part.pool)
             pool.subset(size=part.pairs, quality=part.quality, shared=job.subsets)
             if (took := time.monotonic() - began) > _LONG_S:
-                name = pool.origin.name
+                name = pool.name
                 say(
                     f"chose {part.pairs:,} of {pool.count:,} pairs of {name} ({part.quality}) in {took:.0f} s"
                 )
@@ -119,7 +119,7 @@ def _make(
     def report(done: int, of: int) -> None:
         nonlocal due
         part = f"{format_share(of / pool.count)} of it"
-        text = f"copying {done:,} of {of:,} pairs of the pool {pool.origin.name} ({part})"
+        text = f"copying {done:,} of {of:,} pairs of the pool {pool.name} ({part})"
         progress.step(text, done / of)
         if time.monotonic() > due:
             due = time.monotonic() + _RECORD_S

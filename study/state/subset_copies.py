@@ -27,7 +27,7 @@ class ReadSubset:
     @property
     def words(self) -> str:
         """The subset in words."""
-        pairs = f"{self.part.pairs:,} of {self.pool.count:,} pairs of {self.pool.origin.name}"
+        pairs = f"{self.part.pairs:,} of {self.pool.count:,} pairs of {self.pool.name}"
         return f"{pairs} ({self.part.quality})"
 
 

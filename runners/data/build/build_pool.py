@@ -35,7 +35,7 @@ from runners.data.index.parts import ROWS_PER_GROUP, Index
 from runners.data.index.selection import SCORE_PREFIX
 from runners.data.index.writing import VERSIONS, read_part, write_table
 from runners.data.pool.describe import describe_pool
-from runners.data.pool.pool import Origin, Pool, Scorer
+from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.reader import read_once
 from runners.data.pool.shards import as_utf8
 from runners.host.workers import Report
@@ -118,7 +118,7 @@ def _new_parts(how: Build, parts: Sequence[SourcePart], before: Pool) -> list[So
 
     A file of another size is an error, unless it is read in place and had no pair.
     """
-    place, made = before.copy_of or before.path, before.origin.provenance
+    place, made = before.copy_of or before.path, before.provenance
     anew = f"to index {place} anew, delete its pool.json and index" if how.in_place else "build another pool"
     if not how.in_place and (not before.sources or made.get("source") != how.source_text):
         raise ValueError(
@@ -243,13 +243,11 @@ def _describe(  # noqa: PLR0913, PLR0917 - all that a build knows
         sources = write_table(pool, "sources", pa.table(columns))
     at_url = of_source if how.in_place and how.url else listed("pool", how.to) if how.to else None
     describe_pool(
-        pool,
+        before or _new_pool(pool, path, how),
         written,
-        before.origin if before else _origin(path, how),
         chain([how.left_out], _left_out_of(folders)),
         shards=of_source if how.in_place else (),
         sizes=at_url,
-        before=before,
         sources=sources,
         scorer=Scorer(name=how.columns.score) if before else _scorer(how),
     )
@@ -270,10 +268,11 @@ def _scorer(how: Build) -> Scorer:
     return Scorer(name=how.columns.score)
 
 
-def _origin(path: Path, how: Build) -> Origin:
-    return Origin(
-        name=path.resolve().name,
-        provenance={
+def _new_pool(folder: Path, path: Path, how: Build) -> Pool:
+    return Pool.without_pairs(
+        folder,
+        path.resolve().name,
+        {
             "source": how.source_text,
             **({"in_place": True} if how.in_place else {}),
             **({SHARDS_AT: how.url} if how.in_place and how.url != how.to else {}),

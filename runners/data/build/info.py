@@ -41,15 +41,15 @@ def summarise(place: str | Path, sheet: Path | None, _item: int) -> list[str]:
 
 def info_lines(pool: Pool) -> Iterator[str]:
     """Yield a summary of a pool, line by line."""
-    name, size = pool.origin.name, sum(pool.shards.values())
+    name, size = pool.name, sum(pool.shards.values())
     yield f"pool {name}: {pool.count:,} pairs in {plural(len(pool.shards), 'shard')}, {size / 1e6:,.1f} MB"
     yield f"fingerprint {pool.fingerprint}"
     if message := not_indexed(pool):
         yield message
-    indexed = pool.origin.provenance.get("in_place") and not pool.copy_of and pool.place.location.local
+    indexed = pool.provenance.get("in_place") and not pool.copy_of and pool.place.location.local
     if indexed and (message := not_pairs(pool.path)):
         yield message
-    for name, value in pool.origin.provenance.items():
+    for name, value in pool.provenance.items():
         yield f"{name.replace('_', ' ')}: {value}"
     for what, unit in (("width", "pixels"), ("height", "pixels"), ("length", "bytes"), ("tokens", "tokens")):
         if what in pool.index.columns:

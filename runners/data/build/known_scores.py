@@ -176,7 +176,7 @@ def _metadata_files(pool: Pool, metadata: Path) -> tuple[list[Path], str]:
         files = [table]
     if "uid" in columns_and_rows(files[0])[0]:
         return files, "uid"
-    made = pool.origin.provenance
+    made = pool.provenance
     if "source" in made and not made.get("in_place"):
         raise ValueError(
             f"{files[0]} has no column uid. Its keys may be those of the source, but the shards of "

@@ -196,7 +196,7 @@ def not_indexed(pool: Pool) -> str | None:
     new = [name for name in names if name not in pool.shards and not name.startswith(being_written)]
     if not new:
         return None
-    url = pool.origin.provenance.get(SHARDS_AT)
+    url = pool.provenance.get(SHARDS_AT)
     source = f" --from {url}" if url else ""
     return (
         f"{len(new):,} tars in {pool.place.path('')} are not in its index, the first is {new[0]}; "

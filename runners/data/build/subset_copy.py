@@ -31,7 +31,7 @@ from runners.data.index.writing import read_part
 from runners.data.pool.damage import DAMAGE_TOLERANCE, Damage, check_tolerance
 from runners.data.pool.describe import write_facts
 from runners.data.pool.pictures import DecodeError, open_image, to_rgb
-from runners.data.pool.pool import COPY_OF, Origin, Pool, copied_subset
+from runners.data.pool.pool import COPY_OF, Pool, copied_subset
 from runners.data.pool.reader import in_shard_order, read_once
 from runners.data.pool.shards import content_hash
 from runners.host.workers import Workers
@@ -62,7 +62,7 @@ class SubsetCopy:
     def words(self) -> str:
         """The subsets in words."""
         subsets = ", ".join(f"{pairs:,} ({quality})" for _, pairs, quality in self.subsets)
-        return f"pairs of {self.pool.origin.name}: {subsets}"
+        return f"pairs of {self.pool.name}: {subsets}"
 
     @property
     def name(self) -> str:
@@ -70,7 +70,7 @@ class SubsetCopy:
         columns = {name: column.content for name, column in self.pool.columns.items()}
         content = json.dumps([sorted(self.subsets), self.side, *([columns] if columns else [])]).encode()
         digest = blake2b(content, digest_size=8).hexdigest()
-        return f"{self.pool.origin.name}-copy-{digest}"
+        return f"{self.pool.name}-copy-{digest}"
 
 
 def amplification(pool: Pool, subset: Subset) -> float:
@@ -212,7 +212,8 @@ def _describe(copy: SubsetCopy, shared: SharedFolder, parts: Sequence[str], dama
     write_facts(
         Pool(
             path=shared.path,
-            origin=Origin(name=copy.name, provenance=provenance),
+            name=copy.name,
+            provenance=provenance,
             index=index,
             unranked=copy.name,
             scores=scores,

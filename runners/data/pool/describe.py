@@ -22,7 +22,7 @@ from runners.data.index.parts import SCORE, Index
 from runners.data.index.selection import SCORE_PREFIX, bins, count_scored
 from runners.data.index.writing import VERSIONS, read_part, write_manifest
 from runners.data.pool.damage import damage_table
-from runners.data.pool.pool import FORMAT, Origin, Pool, Score, Scorer
+from runners.data.pool.pool import FORMAT, Pool, Score, Scorer
 from runners.data.pool.tokenizer import VOCABULARY_LIMIT
 from runners.store.files import new_file
 from runners.store.location import Location
@@ -34,63 +34,58 @@ _RANGES = r"a range of bytes is \1, with an unknown number of samples"
 
 
 def describe_pool(  # noqa: PLR0913 - the parts of a description
-    folder: Path,
+    pool: Pool,
     files: Sequence[str],
-    origin: Origin,
     left_out: Iterable[pd.DataFrame] = (),
     *,
     shards: Iterable[str] = (),
     sizes: Mapping[str, int] | None = None,
-    before: Pool | None = None,
     sources: str = "",
     scorer: Scorer | None = None,
 ) -> None:
-    """Describe a new pool, or a new version of one, whose parts have been written.
+    """Describe a new version of a pool, whose parts have been written.
 
-    ``files`` are the new parts of the index in order, ``left_out`` tables of shard, key and reason,
-    ``shards`` those that were read, including those without pairs, ``sizes`` the bytes of shards that are not
-    in the folder. The facts of the version ``before``, to which the parts are added, are kept in
-    ``versions/``. ``scorer`` is that of the new pairs' score, in the column of its name.
+    ``pool`` is the version that they are added to, whose facts are then kept in ``versions/``, or a new pool
+    without pairs. ``files`` are the new parts of the index in order, ``left_out`` tables of shard, key and
+    reason, ``shards`` those that were read, including those without pairs, ``sizes`` the bytes of shards that
+    are not in the folder. ``scorer`` is that of the new pairs' score, in the column of its name.
     """
-    new = [read_part(folder, file) for file in files]
-    assert new or before, "a pool has pairs"
-    former = before or Pool(path=folder, origin=origin, index=Index(folder, (), ()), unranked="")
+    folder, new = pool.path, [read_part(pool.path, file) for file in files]
+    assert new or pool.count, "a pool has pairs"
     with_pairs = {shard: None for part, _ in new for shard in part.shards}
     without = [shard for shard in shards if shard not in with_pairs]
     known = sizes or Place(Location(folder)).sizes([*with_pairs, *without])
-    parts = [*former.index.parts, *(part.sized(known) for part, _ in new)]
+    parts = [*pool.index.parts, *(part.sized(known) for part, _ in new)]
     parts[-1] = replace(parts[-1], shards={**parts[-1].shards, **{each: known[each] for each in without}})
-    stored = dict.fromkeys(chain(former.index.stored, *(columns for _, columns in new)))
-    index = replace(former.index, folder=folder, parts=parts, stored=[*stored])
+    stored = dict.fromkeys(chain(pool.index.stored, *(columns for _, columns in new)))
+    index = replace(pool.index, parts=parts, stored=[*stored])
     # Names that no version of the pool has.
-    mark = f"-{2 + len(list((folder / VERSIONS).glob('*.json')))}" if before else ""
+    mark = f"-{2 + len(list((folder / VERSIONS).glob('*.json')))}" if pool.count else ""
     vocabulary, name = f"vocabulary{mark}.txt", f"left-out{mark}.parquet"
     words = most_frequent([folder / f"{part.file}.words.parquet" for part in index.parts], VOCABULARY_LIMIT)
     with new_file(folder / vocabulary) as file:
         file.write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
-    reasons = Counter(former.left_out)
+    reasons = Counter(pool.left_out)
     any_left_out = _write_left_out(folder / name, left_out, reasons)
     scorers = {scorer.name: scorer} if scorer else {}
-    scorers |= {name: score.scorer for name, score in former.scores.items()}
+    scorers |= {name: score.scorer for name, score in pool.scores.items()}
     scores = {name: score for name, of in scorers.items() if (score := score_of_column(index, of)).pairs}
-    ranked_by = former.ranked_by or next(iter(scores), "")
-    if before:
+    ranked_by = pool.ranked_by or next(iter(scores), "")
+    if pool.count:
         (folder / VERSIONS).mkdir(exist_ok=True)
-        with new_file(folder / VERSIONS / f"{before.unranked}.json") as file:
+        with new_file(folder / VERSIONS / f"{pool.unranked}.json") as file:
             file.write_bytes((folder / "pool.json").read_bytes())
     write_facts(
         replace(
-            former,
-            path=folder,
-            origin=origin,
+            pool,
             index=index,
             unranked=scores[ranked_by].fingerprint if scores else _fingerprint(index, SCORE),
             scores=scores,
             ranked_by=ranked_by,
             vocabulary_file=vocabulary,
-            left_out_files=(*former.left_out_files, *((name,) if any_left_out else ())),
+            left_out_files=(*pool.left_out_files, *((name,) if any_left_out else ())),
             left_out=dict(reasons.most_common()),
-            sources=sources or former.sources,
+            sources=sources or pool.sources,
         )
     )
 
@@ -99,7 +94,8 @@ def write_facts(pool: Pool) -> None:
     """Write a pool's manifest and ``pool.json``, which makes it the present version."""
     facts = {
         "format": FORMAT,
-        **asdict(pool.origin),
+        "name": pool.name,
+        "provenance": pool.provenance,
         "count": pool.count,
         "unranked": pool.unranked,
         "scores": {name: asdict(score) for name, score in pool.scores.items()},

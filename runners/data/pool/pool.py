@@ -95,14 +95,6 @@ class AddedColumn:
     scorer: Scorer | None = None  # the model that computed it, and its cost
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Origin:
-    """Facts about a pool that do not follow from its pairs."""
-
-    name: str
-    provenance: Mapping[str, Any] = field(default_factory=dict)  # source of the pairs, as JSON
-
-
 # Without slots: cached_property stores its value in the instance's dict.
 @dataclass(frozen=True, kw_only=True)
 class Pool:
@@ -112,7 +104,8 @@ class Pool:
     """
 
     path: Path
-    origin: Origin
+    name: str
+    provenance: Mapping[str, Any] = field(default_factory=dict)  # source of the pairs, as JSON
     index: Index
     unranked: str  # the fingerprint when its pairs were indexed; adding scores keeps it
     scores: Mapping[str, Score] = field(default_factory=dict)
@@ -138,7 +131,7 @@ class Pool:
     @cached_property
     def place(self) -> Place:
         """The place of the shards: the folder itself, or a URL."""
-        location = Location(self.origin.provenance.get(SHARDS_AT) or self.copy_of or self.path)
+        location = Location(self.provenance.get(SHARDS_AT) or self.copy_of or self.path)
         return place_of(location, self.shards)
 
     @cached_property
@@ -219,6 +212,11 @@ class Pool:
     def vocabulary(self) -> tuple[str, ...]:
         """The captions' words by falling frequency, then alphabetically."""
         return tuple((self.path / self.vocabulary_file).read_text(encoding="utf-8").split())
+
+    @classmethod
+    def without_pairs(cls, path: Path, name: str, provenance: Mapping[str, Any] | None = None) -> "Pool":
+        """Return a new pool, for `describe_pool` to add pairs to."""
+        return cls(path=path, name=name, provenance=provenance or {}, index=Index(path, (), ()), unranked="")
 
     @classmethod
     def open(cls, path: str | Path, *, tolerance: float = DAMAGE_TOLERANCE, holding: str = "") -> "Pool":
@@ -329,7 +327,8 @@ def _described(path: Path, name: str | Path, facts: Mapping[str, Any]) -> Pool:
         raise ValueError(f"the index of {path} has {index.count} rows, {name} says {facts['count']}")
     return Pool(
         path=path,
-        origin=Origin(name=facts["name"], provenance=facts["provenance"]),
+        name=facts["name"],
+        provenance=facts["provenance"],
         index=index,
         unranked=facts["unranked"],
         scores={

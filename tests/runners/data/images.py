@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from runners.data.pool.pool import Origin, Pool, Scorer
+from runners.data.pool.pool import Pool, Scorer
 from runners.data.pool.reader import READ_COLUMNS, decode_rows
 from runners.data.pool.shards import encode_image
 from runners.embedded.embedded_pool import TrainingPairs, fill_pool
@@ -46,10 +46,10 @@ def write_pool(
     path: Path,
     pairs: Sequence[Pair] | TrainingPairs,
     scores: NDArray[np.float32] | None,
-    origin: Origin | None = None,
     scorer: Scorer | None = None,
+    provenance: Mapping[str, object] | None = None,
 ) -> Pool:
-    """Write a new pool, named after its folder unless it has an origin."""
+    """Write a new pool, named after its folder."""
     with new_folder(path) as folder:
-        fill_pool(folder, pairs, scores, origin or Origin(name=path.name), scorer)
+        fill_pool(Pool.without_pairs(folder, path.name, provenance), pairs, scores, scorer)
     return Pool.open(path)

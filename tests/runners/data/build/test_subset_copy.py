@@ -17,7 +17,7 @@ from runners.data.build.rescore import set_column, set_score
 from runners.data.build.subset_copy import SubsetCopy, amplification, copy_subsets
 from runners.data.index.writing import write_parts
 from runners.data.pool.describe import describe_pool
-from runners.data.pool.pool import Origin, Pool, Scorer, tree_name
+from runners.data.pool.pool import Pool, Scorer, tree_name
 from runners.data.pool.reader import Pairs, read_pairs
 from runners.host.workers import Processes, Workers
 from runners.store.copies import SHARDS_AT, pool_at
@@ -118,7 +118,7 @@ def test_a_damaged_pair_is_replaced_as_in_the_pool_and_too_many_are_read_again(
         (pool.path / shard).write_bytes(content)
     flip_byte(pool, rows.index[5])
     copy, _ = copied(pool, to)
-    assert copy.origin.provenance["damaged"] == 1
+    assert copy.provenance["damaged"] == 1
     before, after = read(pool, 40, "top20 by mine"), read(copy, 40, "top20 by mine")
     assert len(before.damage) == len(after.damage) == 1
     assert (before.images == after.images).all()
@@ -164,13 +164,13 @@ def test_amplification_is_what_a_server_counted_of_images_of_25_kilobytes(tmp_pa
         "width": 1, "height": 1, "hash": rng.integers(2**63, size=count).astype(np.uint64),
         "score:mine": rng.normal(size=count).astype(np.float32),
     }  # fmt: skip
-    origin = Origin(name="web", provenance={SHARDS_AT: f"file://{tmp_path}/shards"})
+    new = Pool.without_pairs(tmp_path, "web", {SHARDS_AT: f"file://{tmp_path}/shards"})
     sizes = {"0.tar": int((lengths + 2500).sum()) + 50_000}
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards" / "0.tar").touch()
     os.truncate(tmp_path / "shards" / "0.tar", sizes["0.tar"])
     files = write_parts(tmp_path, pd.DataFrame(columns))
-    describe_pool(tmp_path, files, origin, sizes=sizes, scorer=Scorer(name="mine"))
+    describe_pool(new, files, sizes=sizes, scorer=Scorer(name="mine"))
     pool = Pool.open(tmp_path)
     found = [amplification(pool, pool.subset(size=None, quality=each)) for each in ("top1", "top10", "top25")]
     assert found == pytest.approx([11.8, 8.6, 4.2], rel=0.1)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from runners.data.index.selection import bins
-from runners.data.pool.pool import Origin, Pool, Scorer
+from runners.data.pool.pool import Pool, Scorer
 from runners.embedded.embedded_pool import TrainingPairs, build_embedded_pool
 from runners.store.files import new_folder
 from tests.runners.data.images import write_pool
@@ -66,10 +66,9 @@ def test_webdataset_reads_the_shards_as_img2dataset_writes_them(pool: Pool) -> N
 
 def test_recorded_scorer_and_source_are_read_back(tmp_path: Path) -> None:
     scorer = Scorer(name="small CLIP", train_flops=10**12, scoring_flops=10**9, convention="3 x 2 x MACs")
-    origin = Origin(name="mine", provenance={"from": "tests"})
-    pairs = TrainingPairs(seed=0, count=10)
-    pool = write_pool(tmp_path / "p", pairs, np.arange(10, dtype=np.float32), origin, scorer)
-    assert pool.origin == origin
+    pairs, provenance = TrainingPairs(seed=0, count=10), {"from": "tests"}
+    pool = write_pool(tmp_path / "p", pairs, np.arange(10, dtype=np.float32), scorer, provenance)
+    assert (pool.name, pool.provenance) == ("p", provenance)
     assert pool.scores[pool.ranked_by].scorer == replace(scorer, name="similarity")
 
 

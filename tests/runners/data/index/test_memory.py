@@ -11,7 +11,7 @@ import pytest
 
 from runners.data.index.writing import write_part
 from runners.data.pool.describe import describe_pool
-from runners.data.pool.pool import Origin, Scorer
+from runners.data.pool.pool import Pool, Scorer
 
 pytestmark = pytest.mark.slow
 
@@ -69,7 +69,7 @@ def make_pool(folder: Path, parts: int) -> Path:
     for file in files[1:]:
         for end in ("parquet", "words.parquet"):
             shutil.copy(folder / f"index/00000.{end}", folder / f"{file}.{end}")
-    describe_pool(folder, files, Origin(name="large"), scorer=Scorer(name="first"))
+    describe_pool(Pool.without_pairs(folder, "large"), files, scorer=Scorer(name="first"))
     pd.DataFrame({"uid": frame["uid"][::2], "clip": frame["score:first"][::2]}).to_parquet(
         folder / "metadata.parquet"
     )

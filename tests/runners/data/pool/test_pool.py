@@ -59,7 +59,7 @@ def test_folder_of_shards_is_indexed_in_place_on_opening(folder: Path) -> None:
     before = {path: path.read_bytes() for path in folder.rglob("*.tar")}
     pool = indexed(folder)
     assert {path: path.read_bytes() for path in folder.rglob("*.tar")} == before
-    assert (pool.origin.name, pool.count, pool.scored) == ("web", 10, 10)
+    assert (pool.name, pool.count, pool.scored) == ("web", 10, 10)
     row = pool.frame.iloc[7]
     assert (row["key"], row["shard"], row["caption"]) == ("000000007", "more/00001.tar", "Number 7!")
     assert (row["width"], row["height"]) == (47, 30)
