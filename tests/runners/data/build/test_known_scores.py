@@ -12,7 +12,7 @@ import pytest
 from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.build.known_scores import expression_scores, json_facts, metadata_facts
-from runners.data.build.rescore import set_score
+from runners.data.build.rescore import set_score, set_subset
 from runners.data.pool.pool import COMPUTED, Pool, Scorer
 from runners.host.workers import Processes
 from runners.store.shared_folder import SharedFolder
@@ -150,6 +150,32 @@ def test_a_pair_that_the_metadata_lack_meets_no_condition_on_them(paired: Pool, 
         ValueError, match=r"m\.parquet: unknown column 'nfsw'; did you mean 'nsfw'\? allowed: g"
     ):
         next(metadata_facts(paired, tmp_path / "m.parquet", ["nfsw"]).numbers("nfsw"))
+
+
+def test_metadata_and_uid_files_that_are_ambiguous_or_of_another_kind_are_refused(
+    paired: Pool, tmp_path: Path
+) -> None:
+    table = pd.DataFrame(
+        {"key": paired.frame["key"], "CLIP": 1.0, "clip": 2.0, "made": pd.Timestamp("2024-01-01")}
+    )
+    table.to_parquet(tmp_path / "m.parquet")
+    with pytest.raises(ValueError, match="columns clip and CLIP differ only in case"):
+        metadata_facts(paired, tmp_path / "m.parquet", ["clip"])
+    with pytest.raises(ValueError, match=r"m\.parquet: column made holds timestamp\["):
+        metadata_facts(paired, tmp_path / "m.parquet", ["made"])
+
+    np.save(tmp_path / "scalar.npy", np.zeros((), "u8,u8"))
+    np.save(tmp_path / "table.npy", np.zeros((2, 2), "u8,u8"))
+    np.savez(tmp_path / "archive.npz", uids=np.zeros(2, "u8,u8"))
+    (tmp_path / "archive.npz").rename(tmp_path / "archive.npy")
+    for file, message in {
+        "scalar.npy": "not a list of pairs of u8 as DataComp's subset files",
+        "table.npy": r"holds \[\('f0', '<u8'\), \('f1', '<u8'\)\] of shape \(2, 2\), not a list of",
+        "archive.npy": r"archive\.npy holds an archive, not a list of pairs of u8",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            set_subset(paired, "some", tmp_path / file)
+    assert not Pool.open(paired.path).subsets
 
 
 @pytest.mark.slow

@@ -21,7 +21,6 @@ from tests.runners.data.images import write_pool
 from tests.runners.data.index.test_index import EACH, in_place, write_shards
 from tests.runners.data.indexed import column
 from tests.runners.data.pool.test_pool import write_tar
-from tests.runners.data.whole_set import write_plain_set
 
 pytestmark = pytest.mark.slow
 
@@ -130,9 +129,6 @@ def test_another_source_or_other_options_are_refused(pool: Pool, source: Path, t
         ValueError, match=rf"^{pool.path} was built with --score similarity, not clip: repeat the first"
     ):
         build(pool.path, source, columns=Columns(score="clip"))
-    write_plain_set(tmp_path / "shapes")
-    with pytest.raises(ValueError, match=rf"^{pool.path} was built with --without none, not shapes"):
-        build(pool.path, source, evaluation=[tmp_path / "shapes"])
     write_shards(tmp_path / "other", range(3))
     message = rf"^{pool.path} already exists; .+ such as into {pool.path}/later, and run `.+ --in-place`"
     with pytest.raises(ValueError, match=message):
