@@ -82,12 +82,12 @@ class PoolFacts:
     """Facts about a pool.
 
     Attributes:
-        name: Content id of the pool in the order of the score in force; part of the ids of ``topN``.
+        name: Content id of the pool in the order of the score that ranks it; part of the ids of ``topN``.
         unranked: Content id of the pool that new scores do not change; part of all other ids.
             Empty for ``name``.
         scored_pairs: Number of pairs that have a score; ``None`` for all.
         rankings: Name of a score, or the expression that computed it → the order by it.
-        score_costs: The same names, and empty for the score in force → the costs of all models behind it.
+        score_costs: The same names, and empty for the one that ranks → the costs of all models behind it.
         columns: The columns that all pairs have in its index; ``None`` if they are not known.
     """
 
