@@ -28,7 +28,7 @@ from runners.data.index.parts import ROWS_PER_GROUP, ROWS_PER_PART, Index, Part
 from runners.data.index.selection import Subset, select, subset_of
 from runners.data.index.writing import read_manifest, write_manifest
 from runners.data.pool.describe import write_facts
-from runners.data.pool.pool import Pool, Score, Scorer
+from runners.data.pool.pool import Pool, PoolScore, Scorer
 from runners.data.reading.order import BLOCK, WINDOW, batch_positions
 
 FEW = 10_000_000
@@ -101,7 +101,7 @@ def make_planned(folder: Path) -> None:
         name="made up",
         index=Index(folder, parts, ["hash", "score:drawn"]),
         unranked="none",
-        scores={"drawn": Score(scorer=Scorer(name="drawn"), fingerprint="none", pairs=PLANNED)},
+        scores={"drawn": PoolScore(scorer=Scorer(name="drawn"), fingerprint="none", pairs=PLANNED)},
         ranked_by="drawn",
     )
     write_facts(pool)

@@ -22,7 +22,7 @@ from runners.data.index.parts import SCORE, Index
 from runners.data.index.selection import SCORE_PREFIX, bins, count_scored
 from runners.data.index.writing import VERSIONS, read_part, write_manifest
 from runners.data.pool.damage import damage_table
-from runners.data.pool.pool import FORMAT, Pool, Score, Scorer
+from runners.data.pool.pool import FORMAT, Pool, PoolScore, Scorer
 from runners.data.pool.tokenizer import VOCABULARY_LIMIT
 from runners.store.files import new_file
 from runners.store.location import Location
@@ -114,10 +114,12 @@ def write_facts(pool: Pool) -> None:
         file.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def score_of_column(index: Index, scorer: Scorer) -> Score:
+def score_of_column(index: Index, scorer: Scorer) -> PoolScore:
     """Return the score of a scorer, from the column of its name."""
     column = SCORE_PREFIX + scorer.name
-    return Score(scorer=scorer, fingerprint=_fingerprint(index, column), pairs=count_scored(index, column))
+    return PoolScore(
+        scorer=scorer, fingerprint=_fingerprint(index, column), pairs=count_scored(index, column)
+    )
 
 
 def _fingerprint(index: Index, column: str) -> str:

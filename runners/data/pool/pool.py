@@ -78,7 +78,7 @@ class Scorer:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Score:
+class PoolScore:
     """A score of a pool's pairs, in the column ``score:NAME`` of the index."""
 
     scorer: Scorer
@@ -108,7 +108,7 @@ class Pool:
     provenance: Mapping[str, Any] = field(default_factory=dict)  # source of the pairs, as JSON
     index: Index
     unranked: str  # the fingerprint when its pairs were indexed; adding scores keeps it
-    scores: Mapping[str, Score] = field(default_factory=dict)
+    scores: Mapping[str, PoolScore] = field(default_factory=dict)
     ranked_by: str = ""  # name of the score that ranks the pairs; empty without scores
     vocabulary_file: str = "vocabulary.txt"
     left_out_files: tuple[str, ...] = ()
@@ -140,7 +140,7 @@ class Pool:
         return pd.concat(self.index.frames(), ignore_index=True)
 
     @property
-    def ranking(self) -> Score | None:
+    def ranking(self) -> PoolScore | None:
         """The score that ranks the pairs."""
         return self.scores.get(self.ranked_by)
 
@@ -332,7 +332,7 @@ def _described(path: Path, name: str | Path, facts: Mapping[str, Any]) -> Pool:
         index=index,
         unranked=facts["unranked"],
         scores={
-            name: Score(**{**score, "scorer": Scorer.read(score["scorer"])})
+            name: PoolScore(**{**score, "scorer": Scorer.read(score["scorer"])})
             for name, score in facts["scores"].items()
         },
         ranked_by=facts["ranked_by"],
