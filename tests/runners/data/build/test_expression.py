@@ -61,6 +61,65 @@ def test_an_expression_that_gives_no_number_says_why(text: str, message: str) ->
         Expression(text).values(KNOWN)
 
 
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("b - - -1", [0, 1, 2, 3]),
+        ("-(-b) /* -- */ + 1_000;", [1001, 1002, 1003, 1004]),
+        ('"+"(b, "-"(b)) + "if"(good, 1, 2)', [1, 2, 2, 1]),
+        ("length(replace(caption, 'é', 'aa')) WHERE caption <> E'it\\'s'", [5, 3, NAN, NAN]),
+        ("1e400 - 0.1 WHERE caption SIMILAR TO '.*y.*'", [np.inf, NAN, NAN, NAN]),
+        ("greatest(" + ", ".join(["b"] * 1_300) + ")", [1, 2, 3, 4]),
+        ("CASE " + "WHEN good THEN b " * 200 + "END", [1, NAN, NAN, 4]),
+        ("+".join(["b"] * 80), [80, 160, 240, 320]),
+        ("b WHERE " + " OR ".join(["good"] * 400), [1, NAN, NAN, 4]),
+    ],
+)
+def test_odd_and_long_texts_mean_what_they_mean_in_sql(text: str, values: list[float]) -> None:
+    np.testing.assert_allclose(Expression(text).values(KNOWN), values)
+
+
+DEEP = "it is nested too deeply, as is a sum of more than 80 terms"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        *(
+            (f'"{name}"()', f"it has {name} of 0 values")
+            for name in ("+", "-", "*", "//", "||", "~~", "!~~*")
+        ),
+        ('"-"(a, a, a)', "it has - of 3 values"),
+        ("b ** ** b", r"it has \*\* of 1 values"),
+        ("round(b, 1, 2)", "it has round of 3 values"),
+        ("greatest(*)", "it has greatest of 0 values"),
+        ("replace(caption, 'a', caption)", "replace takes a value and two texts, the second no longer than"),
+        ("NOT " * 900 + "good", DEEP),
+        ("- " * 1_900 + "b", DEEP),
+        ("+".join(["b"] * 200), DEEP),
+        ("'" + "x" * 3_900 + "'", "its value is VARCHAR, not a number"),
+        ("x" * 3_900, "Binder Error: Values list .pairs. does not have a column named"),
+        ("9" * 400, "its value is BIGNUM, not a number"),
+        ("b\n +\n", "syntax error at or near"),
+        ("b AS x", r"it has a part \(alias\) that is not allowed"),
+        ("abs(x := b)", r"it has a part \(name\) that is not allowed"),
+        ("[x FOR x IN [b]][1]", r"it has a part \(ARRAY_EXTRACT\) that is not allowed"),
+        ("b OPERATOR(pg_catalog.+) 1", r"it has a part \(schema\) that is not allowed"),
+        ("b::VARCHAR(3)", r"it has a part \(VARCHAR\) that is not allowed"),
+        ("b WHERE caption = 'x\0y'", "it has a part that cannot be evaluated"),
+        ('"b\0c"', "it has a part that cannot be evaluated"),
+        ("b WHERE regexp_matches(caption, '(')", r"Invalid Input Error: missing \): \("),
+        ("b // 0", "Invalid Input Error: Division by zero"),
+        ("9223372036854775807 + b", "Out of Range Error: Overflow"),
+    ],
+)
+def test_a_message_is_one_short_line(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^score '.*': {message}") as refusal:
+        Expression(text).values(KNOWN)
+    assert len(str(refusal.value).splitlines()) == 1
+    assert len(str(refusal.value)) < 1_500
+
+
 READ = (
     "read_csv('SECRET')", "read_csv_auto('SECRET')", "sniff_csv('SECRET')", "read_text('SECRET')",
     "read_blob('SECRET')", "read_json('SECRET')", "read_ndjson('SECRET')", "read_parquet('SECRET')",
