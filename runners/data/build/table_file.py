@@ -3,11 +3,10 @@
 import csv
 import json
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,9 +27,12 @@ MISSING = frozenset({"", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "NULL", "nul
 """Words for a missing value; ``None`` is one only in place of a number, else it may be a name."""
 _ZERO_FIRST = r"[-+]?0\d"  # of a text such as 007, which is no number
 _BLANKS = re.compile(r'(?<!")" +(?=[,\t\r\n])')  # after a quoted text
+_LONGEST_ROW = 1 << 24
+"""Characters of the longest row, as many as DuckDB reads of an object of JSON; they fit into the memory."""
 _OPEN = 'a quotation mark is not closed; close it, or write it as "" within a quoted text'
+_NOT_UTF8 = "its text is not UTF-8 (perhaps UTF-16); save it as UTF-8"
 
-csv.field_size_limit(sys.maxsize)  # a text may be long
+csv.field_size_limit(_LONGEST_ROW)
 
 
 def read_any_table(path: Path, texts: Sequence[str] = ()) -> pd.DataFrame:
@@ -44,8 +46,8 @@ def read_any_table(path: Path, texts: Sequence[str] = ()) -> pd.DataFrame:
 
     Raises:
         ValueError: The file does not exist, is of another kind, or is damaged: two columns have one name, a
-            row has more or fewer fields than the header, a quotation mark is not closed, or the text is not
-            UTF-8. The message names the file, and the line where there is one.
+            row has more or fewer fields than the header or more than 16 MiB, a quotation mark is not closed,
+            or the text is not UTF-8. The message names the file, and the line where there is one.
     """
     kind = _kind_of(path)
     if kind == ".parquet":
@@ -56,9 +58,12 @@ def read_any_table(path: Path, texts: Sequence[str] = ()) -> pd.DataFrame:
         raise ValueError(f"table {path} has no rows")
     places = [f"{path.name}:{line}" for line, _ in rows]
     frame = pd.DataFrame([row for _, row in rows], places, dtype=object)
-    for name in [] if kind == ".jsonl" else frame.columns.difference([*texts]):
-        frame[name] = _numbers(frame[name])
-    return frame
+    if kind == ".jsonl":
+        return frame
+    # Columns that are replaced one by one take minutes if there are thousands.
+    return pd.DataFrame({
+        name: column if name in texts else _numbers(column) for name, column in frame.items()
+    })  # fmt: skip
 
 
 def _kind_of(path: Path) -> str:
@@ -86,12 +91,16 @@ def _with_all(path: Path, kind: str, use: Callable[[Iterator[TableRow]], T]) -> 
 
 def _lines(path: Path) -> Iterator[str]:
     with _opened(path, pa.input_stream) as stream:
-        for number, line in enumerate(BufferedReader(stream), start=1):
+        next_line = partial(BufferedReader(stream).readline, _LONGEST_ROW + 1)
+        for number, line in enumerate(iter(next_line, b""), start=1):
+            if len(line) > _LONGEST_ROW:
+                raise ValueError(f"{path}:{number}: a line of more than {_LONGEST_ROW:,} bytes")
+            if number == 1 and b"\0" in line:  # UTF-16 of ASCII characters, without its mark
+                raise ValueError(f"{path}:1: {_NOT_UTF8}")
             try:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError:
-                reason = "its text is not UTF-8 (perhaps UTF-16); save it as UTF-8"
-                raise ValueError(f"{path}:{number}: {reason}") from None
+                raise ValueError(f"{path}:{number}: {_NOT_UTF8}") from None
 
 
 def _fields(path: Path, sep: str, *, quoted: bool) -> Iterator[TableRow]:
@@ -99,7 +108,11 @@ def _fields(path: Path, sep: str, *, quoted: bool) -> Iterator[TableRow]:
     header, lines = list[str](), list[str]()  # the lines of the row
 
     def noted() -> Iterator[str]:
+        size = 0
         for line in _lines(path):
+            size = size + len(line) if lines else len(line)
+            if size > _LONGEST_ROW:
+                raise csv.Error(f"more than {_LONGEST_ROW:,} characters")
             lines.append(line)
             yield _BLANKS.sub('"', line)
 
@@ -109,8 +122,8 @@ def _fields(path: Path, sep: str, *, quoted: bool) -> Iterator[TableRow]:
     try:
         for fields in reader:
             line = reader.line_num - len(lines) + 1
-            if not header and (twice := [name for name, count in Counter(fields).items() if count > 1]):
-                raise ValueError(f"{path}:{line}: its header has two columns '{twice[0]}'")
+            if not header:
+                _reject_repeated(fields, f"{path}:{line}")
             if header and fields:
                 if len(fields) != len(header):
                     raise ValueError(f"{path}:{line}: {len(fields)} fields, but {len(header)} in the header")
@@ -120,7 +133,16 @@ def _fields(path: Path, sep: str, *, quoted: bool) -> Iterator[TableRow]:
             header = header or fields
             lines.clear()
     except csv.Error as error:
-        raise ValueError(f"{path}:{reader.line_num - len(lines) + 1}: {_OPEN} ({error})") from None
+        is_return = str(error).startswith("new-line character")
+        reason = (
+            "a carriage return amid a line; end lines with line feeds" if is_return else f"{_OPEN} ({error})"
+        )
+        raise ValueError(f"{path}:{reader.line_num - len(lines) + 1}: {reason}") from None
+
+
+def _reject_repeated(columns: Iterable[str], place: str) -> None:
+    if repeated := [name for name, count in Counter(columns).items() if count > 1]:
+        raise ValueError(f"{place}: its header has two columns '{repeated[0]}'")
 
 
 def _are_rows(lines: Sequence[str], fields: Sequence[str], sep: str) -> bool:
@@ -161,7 +183,7 @@ def _objects(path: Path) -> Iterator[TableRow]:
         if line.strip():
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{path}:{number}: not valid JSON: {error}") from None
             if not isinstance(row, dict):
                 raise ValueError(f"{path}:{number}: not a JSON object")
@@ -174,7 +196,9 @@ def columns_and_rows(path: Path) -> tuple[list[str], int]:
     if kind != ".parquet":
         return _with_all(path, kind, _counted)
     with _opened(path, pq.ParquetFile) as file:
-        return list(file.schema_arrow.names), int(file.metadata.num_rows)
+        columns, rows = list(file.schema_arrow.names), int(file.metadata.num_rows)
+    _reject_repeated(columns, str(path))
+    return columns, rows
 
 
 def _counted(rows: Iterator[TableRow]) -> tuple[list[str], int]:
@@ -195,8 +219,8 @@ def check_columns(columns: Iterable[str], path: Path, *names: str) -> None:
 
 def read_rows(path: Path, start: int, stop: int, texts: tuple[str, ...] = ()) -> pd.DataFrame:
     """Read some rows, as `read_any_table`; a parquet file by row group, as it may exceed the memory."""
-    changed = path.stat().st_mtime_ns
-    if _kind_of(path) != ".parquet":
+    kind, changed = _kind_of(path), path.stat().st_mtime_ns
+    if kind != ".parquet":
         return _kept_table(path, changed, texts).iloc[start:stop]
     found, begin = [], 0
     with _opened(path, pq.ParquetFile) as file:

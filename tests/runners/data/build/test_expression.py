@@ -86,13 +86,13 @@ DEEP = "it is nested too deeply, as is a sum of more than 80 terms"
     ("text", "message"),
     [
         *(
-            (f'"{name}"()', f"it has {name} of 0 values")
+            (f'"{name}"()', r"\S+ takes .* values, not 0")
             for name in ("+", "-", "*", "//", "||", "~~", "!~~*")
         ),
-        ('"-"(a, a, a)', "it has - of 3 values"),
-        ("b ** ** b", r"it has \*\* of 1 values"),
-        ("round(b, 1, 2)", "it has round of 3 values"),
-        ("greatest(*)", "it has greatest of 0 values"),
+        ('"-"(a, a, a)', "- takes 1 to 2 values, not 3"),
+        ("b ** ** b", r"\*\* takes 2 values, not 1"),
+        ("round(b, 1, 2)", "round takes 1 to 2 values, not 3"),
+        ("greatest(*)", "greatest takes 1 to 4,000 values, not 0"),
         ("replace(caption, 'a', caption)", "replace takes a value and two texts, the second no longer than"),
         ("NOT " * 900 + "good", DEEP),
         ("- " * 1_900 + "b", DEEP),
