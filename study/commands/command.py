@@ -211,52 +211,35 @@ def without_ray(options: Namespace) -> bool:
     return local
 
 
-def declared_study(options: Namespace) -> "Study":
-    """Return the declared study that the options name.
+def named_study(options: Namespace, name: str, *, refresh: bool = True) -> "Study | Imported":
+    """Return the study of a name, see `open_study`; a declared one after `Study.refresh`, if asked.
 
     Raises:
-        ValueError: As `open_study`, or the study was imported.
+        ValueError: As `open_study`.
+        OSError: The storage of the study can't be reached, and this machine has no copy of it.
     """
-    from study.state.study import Imported, open_study
+    from study.state.study import Study, open_study
 
-    study = open_study(options.study, results=options.results, pools=options.pools)
+    study = open_study(name, results=options.results, pools=options.pools)
+    if refresh and isinstance(study, Study):
+        study.refresh(note=lambda line: print(f"study: {printable(line)}", file=sys.stderr))
+    return study
+
+
+def declared_study(options: Namespace, *, refresh: bool = False) -> "Study":
+    """Return the declared study that the options name, see `named_study`.
+
+    Raises:
+        ValueError: The study was imported; and as `named_study`.
+    """
+    from study.state.study import Imported
+
+    study = named_study(options, options.study, refresh=refresh)
     if isinstance(study, Imported):
         raise ValueError(  # noqa: TRY004 - a mistake of the user
             f"{study.folder} is an imported study: only the commands report and recommend can read it"
         )
     return study
-
-
-def refreshed_study(options: Namespace, *, needed: bool = False) -> "Study":
-    """Return the declared study, after its folder was updated from a storage that is a bucket.
-
-    If ``needed``, an unreachable storage is an error even where this machine has a copy of the study.
-
-    Raises:
-        ValueError: As `declared_study`.
-        OSError: The storage can't be reached.
-    """
-    study = declared_study(options)
-    try:
-        study.storage.refresh()
-    except (ValueError, OSError) as error:
-        if needed or not study.has(study.plan_tables):
-            raise
-        print(f"study: {printable(str(error))}; showing the last local copy", file=sys.stderr)
-    return study
-
-
-def finished_study(options: Namespace) -> "Study | Imported | None":
-    """Return the study that the options name, declared or imported; None if they name none.
-
-    Raises:
-        ValueError: As `declared_study`.
-    """
-    from study.state.study import find_imported
-
-    if options.study is None:
-        return None
-    return find_imported(options.study, Path(options.results or "results")) or refreshed_study(options)
 
 
 def show(line: object) -> None:

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from study.commands.command import add_study_options, refreshed_study, show
+from study.commands.command import add_study_options, declared_study, show
 
 NAME = "export"
 HELP = "write a trial's model as a folder that open_clip can load"
@@ -22,7 +22,7 @@ def run(options: Namespace) -> int:
     from study.run.export_trial import export_trial
     from study.state.plan_study import plan_study, select_trials
 
-    study, target = refreshed_study(options), options.folder
+    study, target = declared_study(options, refresh=True), options.folder
     matches = select_trials(plan_study(study).trials, [options.trial])
     if len(matches) > 1:
         listed = "\n".join(f"  {trial.trial_id}: {trial.cell}, {trial.seed_words}" for trial in matches)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from budgets.quantity import parse_count, parse_flops, parse_share
-from study.commands.command import add_study_options, add_why_option, amount, finished_study, number, show_all
+from study.commands.command import add_study_options, add_why_option, amount, named_study, number, show_all
 
 if TYPE_CHECKING:
     from study.state.study import Imported, Study
@@ -64,7 +64,7 @@ def run(options: Namespace) -> int:
     from study.show.study_report import prior_frames, study_frames
     from study.state.study import Study
 
-    study = finished_study(options)
+    study = None if options.study is None else named_study(options, options.study)
     if (study is None) == (options.prior is None):
         raise ValueError("give either a study or --prior MAP, not both or neither")
     if options.prior is None and options.table is not None:

@@ -8,7 +8,7 @@ from study.commands.command import (
     add_study_options,
     add_why_option,
     amount,
-    finished_study,
+    named_study,
     show,
     show_all,
     writing,
@@ -56,7 +56,7 @@ def run(options: Namespace) -> int:
     target = None if options.target is None else amount(options, "target", parse_flops)
     if options.others:
         return _compare(options)
-    study = finished_study(options)
+    study = None if options.study is None else named_study(options, options.study)
     if options.name:
         raise ValueError("--name needs two studies or more")
     if study is None and (options.target or not options.paper):
@@ -82,8 +82,7 @@ def _compare(options: Namespace) -> int:
 
     if options.watch or options.paper or options.target:
         raise ValueError("--watch, --paper and --target take one study")
-    named = [Namespace(**{**vars(options), "study": name}) for name in (options.study, *options.others)]
-    studies = [study for study in map(finished_study, named) if study is not None]
+    studies = [named_study(options, name) for name in (options.study, *options.others)]
     results = Path(options.results or "results")
     with writing(results / "comparisons"):
         lines = list(report_comparison(studies, results, name=options.name))

@@ -7,7 +7,7 @@ from functools import partial
 from study.commands.command import (
     add_backend_options,
     add_study_options,
-    refreshed_study,
+    declared_study,
     show_all,
     without_ray,
 )
@@ -73,7 +73,8 @@ def run(options: Namespace) -> int:
     local = without_ray(options)
     if options.dry_run and options.pay_again:
         raise ValueError("--dry-run changes nothing: it can't be combined with --pay-again")
-    study = refreshed_study(options, needed=True)
+    study = declared_study(options)
+    study.storage.refresh()  # required, so that no trial is paid twice
     plan, only, retry_failed = plan_study(study), options.only, options.retry_failed
     if options.dry_run:
         show_all(would_run(study, plan, only=only, again=options.again, retry_failed=retry_failed))

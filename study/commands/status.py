@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from study.commands.command import add_study_options, add_why_option, refreshed_study
+from study.commands.command import add_study_options, add_why_option, declared_study
 
 NAME = "status"
 HELP = "show the trials done, running and failed, and the FLOPs spent"
@@ -22,7 +22,7 @@ def run(options: Namespace) -> int:
     from study.show.status_view import show_status, status_json
     from study.show.terminal import PlainConsole
 
-    study = refreshed_study(options)
+    study = declared_study(options, refresh=True)
     if options.json:
         if options.watch:
             raise ValueError("--json prints one object: it can't be combined with --watch")

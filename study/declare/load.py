@@ -1,37 +1,16 @@
 """Reader of declarations."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 
 from budgets.cost.architecture import catalogue, load_architecture, open_clip_configs
 from budgets.cost.strategy import strategies
 from budgets.declaration import values
 from budgets.declaration.declaration import Declaration
 from budgets.declaration.keys import Section
-from budgets.declaration.marked_file import DeclarationError, Node
+from budgets.declaration.marked_file import Node
 from budgets.declaration.recipe import PRESETS, Recipe
-from budgets.names import unknown
-from study.declare import shipped_studies
 from study.declare.yaml_reader import read_top
-
-
-def find_declaration(name: str, known: Mapping[str, Path] = MappingProxyType({})) -> Path:
-    """Find a declaration by the path of its file, or by the name of a shipped study or a further known one.
-
-    Raises:
-        DeclarationError: No such file, or no such study.
-    """
-    if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if not path.is_file():
-            raise DeclarationError(f"no such declaration file: {name}")
-        return path
-    studies = {**known, **shipped_studies()}
-    if name not in studies:
-        raise DeclarationError(f"{unknown('study', name, studies)}, or a path that ends in .yaml")
-    return studies[name]
 
 
 def load_declaration(path: Path, folder: Path | None = None) -> Declaration:

@@ -1,9 +1,10 @@
 """A finished or running study in Python, with its results and answers as frames and figures."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ class OpenedStudy:
 
     Raises:
         ValueError: There is no such study, or it has not been run.
+        OSError: Its storage can't be reached, and this machine has no copy of it.
     """
 
     def __init__(self, name: str, *, results: str | Path | None = None) -> None:
@@ -91,6 +93,7 @@ class OpenedStudy:
         try:
             study = open_study(name, results=place)
             if isinstance(study, Study):
+                study.refresh(note=partial(warnings.warn, stacklevel=3))
                 study.require_run("plan.parquet")
         except ValueError as error:
             raise ValueError(f"Study({name!r}, results={place!r}): {error}") from None

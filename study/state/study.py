@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from budgets.declaration.declaration import Declaration
-from budgets.names import one_line
+from budgets.names import one_line, unknown
 from budgets.planning.facts import Component
 from budgets.planning.planned_trial import Trial, shorter_trials
 from runners.results import read_table, write_table
@@ -27,9 +27,9 @@ from runners.store.files import new_file, read_bytes, read_json, read_sealed
 from runners.store.location import Location
 from runners.trials.trial_files import read_failure, read_outcome
 from runners.trials.trial_job import TrialJob
-from study.declare import DECLARATIONS
+from study.declare import DECLARATIONS, shipped_studies
 from study.declare.dump import dump_declaration
-from study.declare.load import find_declaration, load_declaration
+from study.declare.load import load_declaration
 from study.storage.bucket_storage import BucketStorage
 from study.storage.folder_storage import FolderStorage
 from study.storage.lock import active_run
@@ -189,6 +189,22 @@ class Study:
             )
         raise ValueError(f"{self.folder} has no results; run {command} first")
 
+    def refresh(self, *, note: Callable[[str], None]) -> None:
+        """Update its folder from a storage that is a bucket; from the last local copy if there is only that.
+
+        ``note`` is called with a line on a storage that can't be reached.
+
+        Raises:
+            OSError: The storage can't be reached, and there is no copy of the study.
+            ValueError: Likewise, if the storage is wrong.
+        """
+        try:
+            self.storage.refresh()
+        except (ValueError, OSError) as error:
+            if not self.has(self.plan_tables):
+                raise
+            note(f"{error}; showing the last local copy")
+
     def await_run(self, *tables: str, say: Callable[[str], None]) -> None:
         """Wait while a run is active that has written none of these tables yet; say so once."""
         told = False
@@ -271,45 +287,47 @@ def _source(origin: bytes) -> str:
     return f"{what} (SHA-256 {sha256(origin).hexdigest()[:16]})"
 
 
-def find_imported(name: str, results: Path) -> Imported | None:
-    """Return the imported study of a name; None if there is none.
-
-    Raises:
-        ValueError: The study's record is damaged.
-    """
-    record = results / name / RECORD
-    if Path(name).name != name or not record.exists():
-        return None
-    facts = read_json(record, "import the table again")
-    if any(type(facts.get(fact)) is not kind for fact, kind in _FACTS.items()):
-        raise ValueError(f"{record} is damaged; import the table again")
-    return Imported(name=name, folder=record.parent, record=facts)
-
-
 def open_study(name: str, *, results: str | None = None, pools: str | None = None) -> Study | Imported:
-    """Return a study by its declaration's file, or by its name: imported, shipped or run before.
+    """Return a study by its declaration's file or its name; every command and Python find studies by this.
 
-    Names are looked up in the folder of studies ``results``, see `find_study`.
+    A name that ends in ``.yaml`` or ``.yml`` is a file; any other is looked up in `known_studies` of the
+    folder of studies ``results``, see `find_study`.
 
     Raises:
         ValueError: There is no such study, its declaration is wrong or has the name of an imported study, or
             the record of an imported one is damaged.
     """
-    folder = Path(results or "results")
-    if (imported := find_imported(name, folder)) is not None:
-        return imported
-    source = find_declaration(name, known_studies(folder))
-    declaration = load_declaration(source)
-    study = find_study(declaration, results=results, pools=pools, source=source)
-    if find_imported(declaration.name, study.folder.parent) is not None:
+    source, known = Path(name), known_studies(Path(results or "results"))
+    if source.suffix not in {".yaml", ".yml"}:
+        if name not in known:
+            raise ValueError(f"{unknown('study', name, known)}, or a path that ends in .yaml")
+        source = known[name]
+    elif not source.is_file():
+        raise ValueError(f"no such declaration file: {name}")
+    if source.name == RECORD:
+        return _imported(source)
+    study = find_study(load_declaration(source), results=results, pools=pools, source=source)
+    if (study.folder / RECORD).exists():
         raise ValueError(f"{study.folder} is an imported study; change the declaration's name (study:)")
     return study
 
 
 def known_studies(results: Path) -> dict[str, Path]:
-    """Return each study in a folder of studies: its name → its declaration, or the record of an import."""
-    files = (path for name in ("study.yaml", RECORD) for path in results.glob(f"*/{name}"))
-    return {path.parent.name: path for path in files}
+    """Return each study's name → its declaration, or the record of an import.
+
+    They are those in a folder of studies, and the shipped ones. A shipped declaration goes before one that a
+    run saved, and an import before both.
+    """
+    saved, imported = ({path.parent.name: path for path in results.glob(f"*/{name}")}
+                       for name in ("study.yaml", RECORD))  # fmt: skip
+    return saved | shipped_studies() | imported
+
+
+def _imported(record: Path) -> Imported:
+    facts = read_json(record, "import the table again")
+    if any(type(facts.get(fact)) is not kind for fact, kind in _FACTS.items()):
+        raise ValueError(f"{record} is damaged; import the table again")
+    return Imported(name=record.parent.name, folder=record.parent, record=facts)
 
 
 def subset_key(part: Component, side: int | None) -> str:

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from study.commands.command import add_study_options, add_worker_options, refreshed_study
+from study.commands.command import add_study_options, add_worker_options, declared_study
 
 NAME = "materialise"
 HELP = "copy the subsets that a study's trials read, before its run would do so"
@@ -28,7 +28,8 @@ def run(options: Namespace) -> int:
     from study.show.terminal import PlainConsole
     from study.state.plan_study import plan_study
 
-    study = refreshed_study(options, needed=True)
+    study = declared_study(options)
+    study.storage.refresh()
     declared = study.declaration
     require_runnable(declared)
     if declared.materialise_from is None and declared.training.recipe.resized_images is None:

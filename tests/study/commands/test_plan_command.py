@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from budgets.cost.flops import CONVENTION
-from study.declare.load import find_declaration, load_declaration
+from study.declare import shipped_studies
+from study.declare.load import load_declaration
 from study.state.plan_study import plan_study, plan_tables
 from study.state.study import Study
 from tests.root import ROOT
@@ -46,7 +47,7 @@ def full(tmp_path: Path) -> Path:
 
 
 def shipped(name: str, folder: Path) -> Study:
-    return study_in(declaration=load_declaration(find_declaration(name)), folder=folder, pools=folder)
+    return study_in(declaration=load_declaration(shipped_studies()[name]), folder=folder, pools=folder)
 
 
 def test_the_demo_keeps_its_trials_ids(tmp_path: Path) -> None:
@@ -138,7 +139,7 @@ def test_trials_of_trunks_have_a_phase_of_their_own_in_a_table(run: Run) -> None
 def test_an_explained_trunk_names_the_average_that_is_evaluated(
     run: Run, tmp_path: Path, ema: str, average: str
 ) -> None:
-    text = find_declaration("small-trunk").read_text(encoding="utf-8")
+    text = shipped_studies()["small-trunk"].read_text(encoding="utf-8")
     text = re.sub(r"levels: .+", "levels: [200 GFLOP, 210 GFLOP]", text)
     path = write(tmp_path, text.replace("cooldown: 20%", f"cooldown: 20%{ema}"))
     # Of 374 steps up to its milestone, the last 18 follow the milestone before.

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from budgets.declaration.data_sections import DeclaredPool, EmbeddedPool
-from budgets.declaration.marked_file import DeclarationError
+from budgets.declaration.data_sections import DeclaredPool
 from budgets.declaration.rules import ResourceRule, TrainingRule
 from budgets.declaration.sections import Exclusion, Ladder
 from study.declare import shipped_studies
 from study.declare.dump import dump_declaration
-from study.declare.load import find_declaration, load_declaration
+from study.declare.load import load_declaration
 from study.state.plan_study import plan_study
 from tests.root import ROOT
 from tests.study.conftest import study_in
@@ -56,7 +55,7 @@ def test_a_ladder_is_read_instead_of_levels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(shipped_studies()))
 def test_a_dumped_declaration_is_read_as_the_same(tmp_path: Path, name: str) -> None:
-    declaration = load_declaration(find_declaration(name))
+    declaration = load_declaration(shipped_studies()[name])
 
     assert load_declaration(write(tmp_path, dump_declaration(declaration))) == declaration
 
@@ -110,7 +109,7 @@ def test_trials_over_several_nodes_may_share_a_url_alone(tmp_path: Path) -> None
 
 
 def test_declared_values_override_the_papers_preset(tmp_path: Path) -> None:
-    training = load_declaration(find_declaration("paper")).training
+    training = load_declaration(shipped_studies()["paper"]).training
     assert training.batch_size == 16_384
     assert set(training.lr_peak.values()) == {1e-3}
     assert "paper-Swin-T" in training.lr_peak
@@ -193,14 +192,3 @@ def test_only_fixed_compute_blocks_need_levels_or_a_study_budget(tmp_path: Path)
     assert (
         load_declaration(write(tmp_path, text.replace("]}]", "], regime: one-epoch}]"))).budget.levels == ()
     )
-
-
-def test_a_declaration_is_found_by_its_name_or_its_path(tmp_path: Path) -> None:
-    assert load_declaration(find_declaration("demo")).pool == DeclaredPool(embedded=EmbeddedPool(pairs=8192))
-    assert find_declaration(str(write(tmp_path, FULL))).name == "study.yaml"
-    with pytest.raises(
-        DeclarationError, match=r"unknown study 'demmo'; did you mean 'demo'\? allowed: .*paper"
-    ):
-        find_declaration("demmo")
-    with pytest.raises(DeclarationError, match=r"no such declaration file: nowhere\.yaml"):
-        find_declaration("nowhere.yaml")

@@ -8,7 +8,8 @@ import pytest
 
 from analysis.cells.table import records
 from runners.results import RESULT_COLUMNS, to_frame
-from study.declare.load import find_declaration, load_declaration
+from study.declare import shipped_studies
+from study.declare.load import load_declaration
 from study.state.book import Book
 from study.state.study import find_study
 from tests.analysis.synthetic import study
@@ -52,7 +53,7 @@ def test_recommendations_use_a_studys_own_results(tmp_path: Path, run: Run) -> N
     results = frames.results.assign(
         precision="fp32", trunk="", attempt=1, paid_flops=frames.results["train_flops"], evaluation_version=1
     )
-    demo = find_study(load_declaration(find_declaration("demo")), results=str(tmp_path), pools=None)
+    demo = find_study(load_declaration(shipped_studies()["demo"]), results=str(tmp_path), pools=None)
     demo.folder.mkdir()
     demo.write_table("results.parquet", to_frame(records(results), RESULT_COLUMNS))
     demo.write_table("plan.parquet", frames.plan)
