@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from math import inf, isnan
+from math import inf, isnan, nan
 
 from analysis.labels import interval_text
 from budgets.quantity import format_number
@@ -57,17 +57,18 @@ class ErrorUnit:
         """Return an interval of errors without the sign: ``[19.2, 22.4]``; empty for NaN."""
         return interval_text(self.factor * low, self.factor * high, self.form)
 
-    def text(self, value: float) -> str:
-        """Return an error: ``20.8 %``, or ``2.077``; a dash for NaN."""
-        return f"{self.number(value)}{'' if isnan(value) else self.sign}"
+    def text(self, value: float, low: float = nan, high: float = nan) -> str:
+        """Return an error, with its interval if that is known: ``20.8 % [19.2, 22.4]``; a dash for NaN."""
+        shown = f"{self.number(value)}{'' if isnan(value) else self.sign}"
+        return f"{shown} {self.interval(low, high)}".rstrip()
 
-    def named(self, value: float) -> str:
+    def named(self, value: float, low: float = nan, high: float = nan) -> str:
         """Return an error with its word: ``error 20.8 %``, or ``loss 2.077``."""
-        return f"{self.word} {self.text(value)}"
+        return f"{self.word} {self.text(value, low, high)}"
 
-    def gap(self, value: float, *, fine: bool = False) -> str:
-        """Return a difference of errors: ``3.1 points``, with a digit more if fine; ``0.031`` of losses."""
-        return f"{self.number(value, fine=fine)}{self.points}"
+    def gap(self, value: float, low: float = nan, high: float = nan, *, fine: bool = False) -> str:
+        """Return a difference of errors, likewise: ``3.1 points``, or ``0.031`` of losses."""
+        return f"{self.number(value, fine=fine)}{self.points} {self.interval(low, high)}".rstrip()
 
     @property
     def title(self) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from math import isnan
+from math import isnan, nan
 from typing import Any
 
 import pandas as pd
@@ -112,6 +112,18 @@ def axis_text(axis: str, value: object) -> str:
 def configuration_text(cell: Mapping[str, Any], *, without: str = "") -> str:
     """Return a configuration as text: architecture, strategy, pairs and quality, in that order."""
     return held_text({axis: cell[axis] for axis in _ORDER if axis != without})
+
+
+def cell_text(cell: Mapping[str, Any]) -> str:
+    """Return a cell as text: its configuration and its budget."""
+    return f"{configuration_text(cell)}, {budget_text(cell['regime'], cell['budget'])}"
+
+
+def level_text(row: Mapping[str, Any]) -> str:
+    """Return the budget of a planned or left-out cell as text; its regime, if each subset has another."""
+    budget = float(row["level_flops"] if row["regime"] == "fixed-compute" else row.get("budget", nan))
+    known = row["regime"] != "one-epoch" and not isnan(budget)
+    return budget_text(row["regime"], budget) if known else regime_text(row["regime"])
 
 
 def metric_text(metric: str) -> str:

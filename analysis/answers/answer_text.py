@@ -1,7 +1,7 @@
 """An answer in one line, in the words that every command, the view of a run and the page share."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for the terminal, which starts without what it needs
@@ -28,12 +28,21 @@ def answer_line(at: str, leader: str, row: Mapping[str, Any], unit: "ErrorUnit",
     return f"{at}: {leader}: {error_text(row, unit, predicted=not row['runs'])}, {verdict}"
 
 
+def reason_lines(row: Mapping[str, Any], first: str, *others: str, tied: Iterable[str]) -> list[str]:
+    """Return the lines below an answer with the ``verdict`` of a row: its reasons, and what is tied."""
+    ties = f"tied: {'; '.join(tied)}" if row["verdict"] == "tie" else ""
+    return [f"  {line}" for line in (first, ties, *others) if line]
+
+
 def error_text(row: Mapping[str, Any], unit: "ErrorUnit", *, predicted: bool) -> str:
     """Return the ``error`` of a row with its interval, if it has one, and what it is read from."""
-    value = f"{unit.named(row['error'])} {unit.interval(row['low'], row['high'])}".rstrip()
-    if row.get("by_trunk"):
-        return f"{value} by its trunk"
-    return f"predicted {value}" if predicted else value
+    value, source = unit.named(row["error"], row["low"], row["high"]), source_text(row, predicted=predicted)
+    return f"{value} {source}" if row.get("by_trunk") else f"{source} {value}".lstrip()
+
+
+def source_text(row: Mapping[str, Any], *, predicted: bool) -> str:
+    """Return what an error is read from, if not from runs there: ``by its trunk`` or ``predicted``."""
+    return "by its trunk" if row.get("by_trunk") else "predicted" if predicted else ""
 
 
 def parts_of(line: str) -> tuple[str, str, str]:

@@ -15,11 +15,11 @@ import pandas as pd
 from analysis.arrays import Floats
 from analysis.belief.cell_draws import CellDraws
 from analysis.belief.family import Family
-from analysis.belief.verdict import Verdict, apart_text, judge
+from analysis.belief.verdict import Verdict, apart_text, draws_text, judge
 from analysis.cells.pareto import costs, same_cost, undominated
 from analysis.cells.table import CONFIGURATION, records
 from analysis.labels import budget_text, configuration_text, with_regime
-from budgets.quantity import format_flops, format_share, plural
+from budgets.quantity import format_flops, plural
 
 _SHOWN = ("runs", "train_flops", "parameters", "samples_seen", "epochs")
 
@@ -185,6 +185,5 @@ def cheaper_text(draws: CellDraws, flops: float, leader: Floats) -> str:
     cell = records(draws.cells.iloc[[place]])[0]
     return (
         f"{configuration_text(cell)} at {_at(cell['regime'], cost[place], named=draws.mixed)} has "
-        f"{draws.error_unit.text(cell['error'])}, lower at a lower cost in "
-        f"{format_share(chance)} of the draws"
+        f"{draws.error_unit.text(cell['error'])}, lower at a lower cost {draws_text(chance)}"
     )

@@ -23,7 +23,7 @@ import pandas as pd
 from analysis.arrays import Floats, Indices
 from analysis.belief.cell_draws import CellDraws, stream
 from analysis.belief.curves import X_COLUMNS, Curve, curves, read, straight_lines
-from analysis.belief.verdict import CLEAR
+from analysis.belief.verdict import CLEAR, draws_text
 from analysis.cells.intervals import interval
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import CONFIGURATION
@@ -80,7 +80,7 @@ def cross(ahead_by: Floats, at: Floats) -> Crossing:
     crossings = int(np.median(changes[changes > 0])) if changes.any() else 0
     share, said = max((up, "overtakes"), (down, "is overtaken"))
     verdict: CrossingVerdict = "undecided"
-    reason, x, ends = f"it {said} in {format_share(share)} of the draws", np.nan, (np.nan, np.nan)
+    reason, x, ends = f"it {said} {draws_text(share)}", np.nan, (np.nan, np.nan)
     if share >= CLEAR:
         verdict = "overtakes" if up > down else "is overtaken"
         places = _last_change(ahead_by if up > down else -ahead_by, at)
@@ -90,7 +90,7 @@ def cross(ahead_by: Floats, at: Floats) -> Crossing:
             reason += f"; they cross {crossings} times, and this is the last crossing"
     elif steady >= CLEAR:
         verdict = "none within the data"
-        reason = f"one is ahead throughout in {format_share(steady)} of the draws"
+        reason = f"one is ahead throughout {draws_text(steady)}"
     else:
         reason += f", and in {format_share(steady)} one is ahead throughout"
     return Crossing(verdict=verdict, reason=reason, crossings=crossings, x=x, x_low=ends[0], x_high=ends[1])
@@ -341,13 +341,12 @@ def _trade(draws: CellDraws, along: str) -> dict[str, Any] | None:
     slopes, likely = chosen @ weight, [Counter(one.tolist()).most_common(1)[0][0] for one in best]
     rising, falling = float((slopes > _SAME).mean()), float((slopes < -_SAME).mean())
     verdict = "undecided"
-    rises, falls = (format_share(share) for share in (rising, falling))
-    reason = f"the best fraction rises in {rises} of the draws and falls in {falls}"
+    reason = f"the best fraction rises {draws_text(rising)} and falls in {format_share(falling)}"
     if not known:
         reason = "no noise was measured"
     elif max(rising, falling) >= CLEAR:
         verdict = "filter less" if rising > falling else "filter more"
-        reason = f"in {format_share(max(rising, falling))} of the draws, over {plural(len(x), 'point')}"
+        reason = f"{draws_text(max(rising, falling))}, over {plural(len(x), 'point')}"
     between = _between(chosen, np.log(tried)) @ weight
     low, high = interval(between) if known else (np.nan, np.nan)
     return {

@@ -9,10 +9,11 @@ import pandas as pd
 from analysis.answers.answer_text import answer_line, error_text
 from analysis.answers.outliers import outlier_lines
 from analysis.answers.recommendation import Recommendation, times_text
+from analysis.belief.verdict import draws_text
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import records
 from analysis.labels import configuration_text
-from budgets.quantity import format_flops, format_number, format_share, plural
+from budgets.quantity import format_flops, format_number, plural
 
 _MOST_LISTED, _ODDS = 3, 0.005
 
@@ -45,7 +46,7 @@ def recommendation_lines(
         lines.append(f"  cheaper: {found.cheaper}")
     for other in others[:_MOST_LISTED]:
         chance = other["probability"]
-        odds = f", lowest in {format_share(chance)} of the draws" if chance >= _ODDS else ""
+        odds = f", lowest {draws_text(chance)}" if chance >= _ODDS else ""
         error = error_text(other, unit, predicted=not other["measured"])
         rests = f"; {_source_text(other)}" if why else ""
         lines.append(f"  or {other['name']}: {error}{odds}{rests}")

@@ -139,7 +139,7 @@ def judge(  # noqa: PLR0913 - the draws, and what is known of the options
         without = f" (not run here: {named(absent)})" if absent else ""
         kind, reason = "tie", f"{len(members)} configurations cannot be told apart{without}"
     else:
-        reason += f", the lowest in {format_share(probability[leader])} of the draws"
+        reason += f", the lowest {draws_text(probability[leader])}"
         if absent:
             reason += ", but it was not run here"
         elif probability[leader] < confidence - _SAME:
@@ -157,6 +157,11 @@ def judge(  # noqa: PLR0913 - the draws, and what is known of the options
         runner_up_error=np.nan if runner_up is None else float(middle[runner_up]),
         gap=np.nan if runner_up is None else gap, gap_low=gap_low, gap_high=gap_high,
     )  # fmt: skip
+
+
+def draws_text(share: float) -> str:
+    """Return how often something holds: ``in 22 % of the draws``."""
+    return f"in {format_share(share)} of the draws"
 
 
 def clear_text(confidence: float) -> str:

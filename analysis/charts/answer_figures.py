@@ -27,9 +27,18 @@ from analysis.charts.figure_data import (
     error_label,
     finding,
     mark_frame,
+    star,
 )
 from analysis.error_unit import PERCENT, ErrorUnit
-from analysis.labels import axis_text, budget_text, capital, configuration_text, interval_text, metric_text
+from analysis.labels import (
+    axis_text,
+    budget_text,
+    capital,
+    cell_text,
+    configuration_text,
+    interval_text,
+    metric_text,
+)  # fmt: skip
 from analysis.laws.holdout import JOINT, LAST, Holdout
 from analysis.laws.laws import Measure
 from budgets.quantity import format_flops, format_number, plural
@@ -58,8 +67,7 @@ def hero(
     marks: list[dict[str, Any]] = [
         {
             "mark": "other", "series": "trials", "x": x, "y": unit.factor * trial["error"],
-            "text": f"{configuration_text(trial)}, {budget_text(regime, trial['budget'])}, "
-            f"seed {int(trial['seed'])}: {unit.text(trial['error'])}",
+            "text": f"{cell_text(trial)}, seed {int(trial['seed'])}: {unit.text(trial['error'])}",
         }
         for trial, x in zip(records(mine), compute.tolist(), strict=True)
     ]  # fmt: skip
@@ -107,14 +115,13 @@ def _winners(rows: Sequence[Mapping[str, Any]], unit: ErrorUnit, *, named: bool)
     before = ""
     for row in rows:
         short = _short(row, strategy=named)
-        ends = f" {unit.interval(row['low'], row['high'])}" if not isnan(row["low"]) else ""
         yield {
-            "mark": "best" if row["verdict"] == "clear" else "best, not clear",
+            "mark": star(row["verdict"]),
             "series": axis_text("strategy", row["strategy"]), "x": row["flops"],
             "y": unit.factor * row["error"], "low": unit.factor * row["low"],
             "high": unit.factor * row["high"], "label": "" if short == before else short,
-            "text": f"{row['at']}: {configuration_text(row)}, {unit.text(row['error'])}{ends}, "
-            f"{row['verdict']}",
+            "text": f"{row['at']}: {configuration_text(row)}, "
+            f"{unit.text(row['error'], row['low'], row['high'])}, {row['verdict']}",
         }  # fmt: skip
         before = short
 
@@ -169,7 +176,7 @@ def part_text(part: str) -> str:
 
 def share_text(row: Mapping[str, Any]) -> str:
     """Return a share of variance with its interval: ``62 % [55, 70]``; a dash for NaN."""
-    return f"{SHARE.text(row['share'])} {SHARE.interval(row['low'], row['high'])}".strip()
+    return SHARE.text(row["share"], row["low"], row["high"])
 
 
 def cells_against(cells: pd.DataFrame, *, metric: str) -> FigureData | Missing:
@@ -199,9 +206,8 @@ def cells_against(cells: pd.DataFrame, *, metric: str) -> FigureData | Missing:
             "series": axis_text("strategy", row["strategy"]), "x": unit.factor * row["error"],
             "y": unit.factor * row["its"], "low": unit.factor * (row["error"] + row["low"]),
             "high": unit.factor * (row["error"] + row["high"]),
-            "text": f"{configuration_text(row)}, {budget_text(row['regime'], row['budget'])}: "
-            f"{unit.text(row['its'])} in {row['study']}, {unit.text(row['error'])} in {first}: "
-            f"{row['verdict']}",
+            "text": f"{cell_text(row)}: {unit.text(row['its'])} in {row['study']}, "
+            f"{unit.text(row['error'])} in {first}: {row['verdict']}",
         }
         for row, differs in zip(records(cells), apart, strict=True)
     ]  # fmt: skip
@@ -262,13 +268,13 @@ def trunk_map(found: TrunkMap, weights_miss: float, *, metric: str) -> FigureDat
         {
             "mark": "point", "series": axis_text(by, row[by]), "x": unit.factor * row["trunk_error"],
             "y": unit.factor * row["error"],
-            "text": f"{configuration_text(row)}, {budget_text(row['regime'], row['budget'])}, seed "
-            f"{row['seed']:g}: {unit.text(row['error'])} after {unit.text(row['trunk_error'])}; predicted "
-            f"{unit.text(row['predicted'])} {unit.interval(row['low'], row['high'])}",
+            "text": f"{cell_text(row)}, seed {row['seed']:g}: {unit.text(row['error'])} after "
+            f"{unit.text(row['trunk_error'])}; predicted "
+            f"{unit.text(row['predicted'], row['low'], row['high'])}",
         }
         for row in pairs
     ]  # fmt: skip
-    gain = f"{unit.gap(float(np.median(found.gain)))} {unit.interval(*interval(found.gain))}"
+    gain = unit.gap(float(np.median(found.gain)), *interval(found.gain))
     slope = f"{format_number(float(np.median(found.slope)), '.2f')} {interval_text(*interval(found.slope))}"
     learned = "" if found.learned else f"The map is not learned from {plural(len(pairs), 'pair')}. "
     near = unit.gap(found.miss, fine=True)

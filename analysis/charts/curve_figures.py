@@ -26,6 +26,7 @@ from analysis.charts.figure_data import (
     error_label,
     finding,
     mark_frame,
+    star,
 )  # fmt: skip
 from analysis.labels import (
     POOL,
@@ -143,8 +144,7 @@ def over_compute(measure: Measure, contrasts: pd.DataFrame, *, axis: str) -> Fig
     for place in positions.tolist():
         series = axis_text(axis, values[place])
         if row := leaders.get((draws.column("budget")[place], series)):
-            mark = "best" if row["verdict"] == "clear" else "best, not clear"
-            stars += cell_marks(draws, [place], x="train_flops", series=series, mark=mark)
+            stars += cell_marks(draws, [place], x="train_flops", series=series, mark=star(row["verdict"]))
     return _figure(
         [panel], axis=axis, name="quality" if axis == "quality" else f"error-compute-{axis}", title=title,
         finding=said if compute or not said else f"{capital(regime_text(str(held['regime'])))}: {said}",

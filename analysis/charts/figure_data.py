@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +12,7 @@ from analysis.belief.cell_draws import CellDraws
 from analysis.cells.intervals import column_intervals
 from analysis.cells.table import records
 from analysis.error_unit import ErrorUnit
-from analysis.labels import budget_text, configuration_text, listed, metric_text
+from analysis.labels import cell_text, listed, metric_text
 from budgets.quantity import plural
 
 MARKS = (
@@ -117,7 +116,8 @@ def cell_marks(
     lows, highs = column_intervals(draws.draws[:, places])
     return [
         {
-            "mark": "point", "text": _cell_text(cell, low, high, unit),
+            "mark": "point", "text": f"{cell_text(cell)}: {unit.text(cell['error'], low, high)}, "
+            f"{plural(int(cell['runs']), 'run')}",
             "x": float(cell[x]), "y": unit.factor * cell["error"],
             "low": unit.factor * low, "high": unit.factor * high,
         } | fixed
@@ -147,11 +147,9 @@ def architecture_families(cells: pd.DataFrame) -> dict[str, str]:
     return found
 
 
-def _cell_text(cell: Mapping[str, Any], low: float, high: float, unit: ErrorUnit) -> str:
-    ends = f" {unit.interval(low, high)}" if isfinite(low) else ""
-    where = budget_text(str(cell["regime"]), float(cell["budget"]))
-    runs = plural(int(cell["runs"]), "run")
-    return f"{configuration_text(cell)}, {where}: {unit.text(cell['error'])}{ends}, {runs}"
+def star(verdict: str) -> str:
+    """Return the mark of the best at a budget: a filled star if it is clear."""
+    return "best" if verdict == "clear" else "best, not clear"
 
 
 def finding(rows: Sequence[Mapping[str, Any]], unit: ErrorUnit) -> str:
@@ -163,8 +161,8 @@ def finding(rows: Sequence[Mapping[str, Any]], unit: ErrorUnit) -> str:
         return ""
     clear = [row for row in rows if row["verdict"] == "clear"]
     row = clear[-1] if clear else rows[-1]
-    ends = unit.interval(row["gap_low"], row["gap_high"])
-    lead = f" by {unit.gap(row['gap'])}{' ' if ends else ''}{ends}" if row["runner_up"] else ""
+    ahead = unit.gap(row["gap"], row["gap_low"], row["gap_high"])
+    lead = f" by {ahead}" if row["runner_up"] else ""
     if not clear:
         return f"No budget has a clear winner; at {row['at']} {row['best']} leads{lead}."
     others = {other["best"] for other in clear} - {row["best"]}

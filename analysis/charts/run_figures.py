@@ -17,10 +17,11 @@ from analysis.charts.figure_data import (
     architecture_families,
     architecture_order,
     mark_frame,
+    star,
 )
 from analysis.design.course import decisions, each_answer
 from analysis.error_unit import LOSS, is_loss
-from analysis.labels import budget_text, capital, held_text, metric_text, regime_text
+from analysis.labels import budget_text, capital, held_text, level_text, metric_text
 from budgets.quantity import format_flops, format_share, plural
 
 _BINS = 40
@@ -139,7 +140,7 @@ def plan_grid(plan: pd.DataFrame, left_out: pd.DataFrame, results: pd.DataFrame)
         parts = ["architecture", "strategy"]
     cells = pd.concat([cells, left_out.assign(state="left out")] if len(left_out) else [cells])
     cells = cells.assign(
-        level=[_level_text(row) for row in records(cells)],
+        level=[level_text(row) for row in records(cells)],
         order=cells["level_flops"].fillna(cells["samples_seen"]),
         row=[held_text({part: row[part] for part in parts}) for row in records(cells)],
     )
@@ -165,12 +166,6 @@ def plan_grid(plan: pd.DataFrame, left_out: pd.DataFrame, results: pd.DataFrame)
         finding=f"{done}.",
         caption="Finished of planned trials by configuration and budget.",
     )
-
-
-def _level_text(row: dict[str, Any]) -> str:
-    budget = row["level_flops"] if row["regime"] == "fixed-compute" else row["budget"]
-    known = row["regime"] != "one-epoch" and pd.notna(budget)
-    return budget_text(row["regime"], float(budget)) if known else regime_text(str(row["regime"]))
 
 
 def _states(cells: pd.DataFrame) -> tuple[int, int, int]:
@@ -219,7 +214,7 @@ def design_course(events: pd.DataFrame) -> tuple[FigureData, ...]:
             }  # fmt: skip
             rows.append(mark)
             if decision is made[-1] and name == one["leader"]:
-                rows.append(mark | {"mark": "best" if one["verdict"] == "clear" else "best, not clear"})
+                rows.append(mark | {"mark": star(one["verdict"])})
         gone[panel] += len(new)
         if new:
             rows.append({

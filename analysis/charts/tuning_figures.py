@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.arrays import Floats
 from analysis.cells.intervals import QUANTILE
 from analysis.cells.study_frames import TUNED_COLUMN, Tuned
-from analysis.charts.figure_data import FigureData, mark_frame
+from analysis.charts.figure_data import FigureData, mark_frame, star
 from analysis.error_unit import PERCENT
 from analysis.labels import axis_text, capital, metric_text
 from budgets.quantity import format_flops, plural
@@ -66,12 +66,12 @@ def _figure(tuned: Tuned, field: str) -> FigureData:
         if won is None:
             said.append(f"{name}: none chosen")
             continue
-        star = next(point for point in points if point["x"] == won["values"][field])
-        mark = "best, not clear" if won["tie"] else "best"
+        best = next(point for point in points if point["x"] == won["values"][field])
+        mark = star("tie" if won["tie"] else "clear")
         edge = " at the edge of the values tried" if field in won["at_edge"] else ""
         tie = ", a tie" if won["tie"] else ""
         said.append(f"{name}: {won['values'][field]:g}{tie}{edge}")
-        rows.append(star | fixed | {"mark": mark, "text": f"{star['text']}; won{edge}{tie}"})
+        rows.append(best | fixed | {"mark": mark, "text": f"{best['text']}; won{edge}{tie}"})
     values = [row["x"] for row in rows]
     others = "" if len(tuned.fields) == 1 else ", the other fields at their winning values"
     diverged = f"; {plural(lost, 'value')} not drawn: training diverged" if lost else ""
@@ -115,7 +115,7 @@ def _points(
         error = 1 - float(score.mean())
         reach = QUANTILE * _noise(runs, score)
         low, high = error - reach, error + reach
-        said = f"{PERCENT.text(error)} {PERCENT.interval(low, high)}, {plural(len(runs), 'run')}"
+        said = f"{PERCENT.text(error, low, high)}, {plural(len(runs), 'run')}"
         text = f"{field_label(field)} {value:g}: {said}"
         points.append(
             {"x": float(str(value)), "y": 100 * error, "low": 100 * low, "high": 100 * high, "text": text}

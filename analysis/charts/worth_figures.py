@@ -10,7 +10,7 @@ from analysis.answers.robustness import line_predictions
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing, architecture_order, mark_frame
 from analysis.error_unit import PERCENT
-from analysis.labels import axis_text, budget_text, configuration_text, interval_text, x_text
+from analysis.labels import axis_text, cell_text, interval_text, x_text
 from budgets.quantity import format_number, plural
 
 _PANELS = 3
@@ -92,7 +92,7 @@ def shift(results: pd.DataFrame, *, metric: str) -> FigureData | Missing:
             rows.append({
                 "panel": name, "mark": "point", "series": axis_text(axis, row[axis]), "x": 100 * row["plain"],
                 "y": 100 * row["shifted"],
-                "text": f"{configuration_text(row)}, {budget_text(row['regime'], row['budget'])}: "
+                "text": f"{cell_text(row)}: "
                 f"{PERCENT.text(row['shifted'])} on {name}, {PERCENT.text(row['plain'])} on {plain}, "
                 f"{format_number(100 * (row['shifted'] - row['predicted']), '+.1f')} points from the line",
             })  # fmt: skip

@@ -19,7 +19,6 @@ from analysis.drawing.style import COLUMN_IN, PAGE_IN, STYLE
 _HEIGHT_IN = 2.45
 _LETTERS_AN_INCH = 17
 _LETTERS_HIGH = 40
-_ABSENT = "□"
 _ROWS = 3
 _LEGEND_LETTERS_AN_INCH = 16
 

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from math import isnan
 from typing import Any
 
+from analysis.answers.answer_text import source_text
 from analysis.answers.best import turns
 from analysis.answers.cost import Cost, run_hours, score_costs, score_text
 from analysis.cells.table import CELL, records
 from analysis.labels import axis_text, capital, configuration_text, count_text, epochs_text
 from analysis.report.analyse import Analysis, TrialCounts
 from analysis.report.summary import answer_lines
-from analysis.report.tables import probability_text
+from analysis.report.tables import EMPTY, probability_text
 from budgets.planning.scoring import score_flops, score_words
 from budgets.quantity import format_flops, format_number, format_seconds, format_share, plural
 
@@ -103,14 +104,14 @@ def _budget(
         why.append(f"a run of its own takes {format_seconds(3600 * mean)} of device time{price}")
     if row["score_flops"]:
         why.append(f"its quality score cost {score_text(row['score_flops'], found.cost)}")
-    sure = ["by its trunk"] if row["by_trunk"] else [] if row["runs"] else ["predicted"]
-    sure += [f"P(best)\u00a0{share}"] if share != "–" and row["runner_up"] else []
+    sure = [source_text(row, predicted=not row["runs"])]
+    sure += [f"P(best)\u00a0{share}"] if share != EMPTY and row["runner_up"] else []
     return BudgetRow(
         budget=str(row["at"]),
         train=f"{row['architecture']}, {axis_text('strategy', row['strategy'])}, {data}",
-        error=f"{unit.text(row['error'])} {unit.interval(row['low'], row['high'])}".strip(),
+        error=unit.text(row["error"], row["low"], row["high"]),
         verdict=str(row["verdict"]),
-        sure=", ".join(sure),
+        sure=", ".join(filter(None, sure)),
         why=tuple(why),
     )
 

@@ -22,6 +22,7 @@ from analysis.labels import (
     count_text,
     held_text,
     interval_text,
+    level_text,
     metric_text,
     x_text,
 )
@@ -309,8 +310,7 @@ def _what_was_run(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
     else:
         yield Table.of(
             "left-out", "Cells left out of the plan", "As planned", study.left_out, [
-                NAMED, TextColumn("Budget", lambda row: budget_text(row["regime"], row["level_flops"])
-                              if row["regime"] == "fixed-compute" else row["regime"]), REASON,
+                NAMED, TextColumn("Budget", level_text), REASON,
             ],
         )  # fmt: skip
     yield Table.of(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis.answers.answer_text import answer_line
+from analysis.answers.answer_text import answer_line, reason_lines
 from analysis.answers.best import turns, unranked
 from analysis.answers.cost import notable_score
 from analysis.answers.outliers import outlier_lines
@@ -20,9 +20,8 @@ def answer_lines(best: pd.DataFrame, found: Analysis, *, why: bool = False) -> I
         leader, unit = configuration_text(row), found.draws.error_unit
         yield answer_line(str(row["at"]), leader, row, unit, tied=len(row["leaders"]))
         if why:
-            tied = [f"tied: {row['tied']}"] if row["verdict"] == "tie" else []
             scope = f"{row['scope']}{notable_score(row['score_flops'], found.cost)}"
-            yield from (f"  {said}" for said in (row["reason"], *tied, scope))
+            yield from reason_lines(row, row["reason"], scope, tied=[row["tied"]])
 
 
 def no_answer(found: Analysis) -> str:

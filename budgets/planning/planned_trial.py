@@ -42,6 +42,12 @@ Combination = tuple[str, str]
 """Names of an architecture and of a strategy that trains it."""
 
 
+def seed_words(seed: int, *, of_trunk: bool, attempt: int) -> str:
+    """Return a seed, a trunk and a further attempt in words, such as ``seed 0, trunk, attempt 2``."""
+    words = [f"seed {seed}", *(["trunk"] if of_trunk else [])]
+    return ", ".join([*words, *([f"attempt {attempt}"] if attempt > 1 else [])])
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
     """A point of the grid: a trial without its seed.
@@ -134,9 +140,12 @@ class Trial:
 
     @property
     def seed_words(self) -> str:
-        """The seed, a trunk and a further attempt in words, such as ``seed 0, trunk, attempt 2``."""
-        words = [f"seed {self.seed}", *(["trunk"] if self.of_trunk else [])]
-        return ", ".join([*words, *([f"attempt {self.attempt}"] if self.attempt > 1 else [])])
+        """Its seed in words, see the function of that name."""
+        return seed_words(self.seed, of_trunk=self.of_trunk, attempt=self.attempt)
+
+    def words(self, tuned: str = "") -> str:
+        """Return its cell, its ``tuned`` values, given in words, and `seed_words`."""
+        return ", ".join(filter(None, [str(self.cell), tuned, self.seed_words]))
 
     @property
     def flops_per_evaluation(self) -> int:

@@ -25,9 +25,9 @@ def run(options: Namespace) -> int:
     study, target = declared_study(options, refresh=True), options.folder
     matches = select_trials(plan_study(study).trials, [options.trial])
     if len(matches) > 1:
-        listed = "\n".join(f"  {trial.trial_id}: {trial.cell}, {trial.seed_words}" for trial in matches)
+        listed = "\n".join(f"  {trial.trial_id}: {trial.words()}" for trial in matches)
         raise ValueError(f"'{options.trial}' matches {len(matches)} trials; name one by its id:\n{listed}")
     (trial,) = matches
     export_trial(study, trial, target)
-    show(f"{target}: {trial.cell}, {trial.seed_words}; open_clip.create_model('local-dir:{target}') loads it")
+    show(f"{target}: {trial.words()}; open_clip.create_model('local-dir:{target}') loads it")
     return 0

@@ -129,7 +129,7 @@ def with_again(study: Study, plan: Plan, wanted: Sequence[str]) -> tuple[Plan, l
     except ValueError as error:
         needed = format_flops(sum(trial.paid_flops for trial in attempts))
         raise NoRoomError(f"--again would cost {needed}, but {error}") from None
-    lines = [f"again: trial {trial.trial_id}, {trial.cell}, {trial.seed_words}" for trial in attempts]
+    lines = [f"again: trial {trial.trial_id}, {trial.words()}" for trial in attempts]
     firsts = {trial.first_id for trial in attempts}
     longer = [
         trial.trial_id for trial in plan.trials
@@ -149,7 +149,7 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
     check: Sequence[Trial] = ()
     if tuning is not None:
         assert plan.tuning is not None, "it has an agenda"
-        values = {trial: f", {values_words(tried)}" for trial, tried in plan.tuning.values.items()}
+        values = {trial: values_words(tried) for trial, tried in plan.tuning.values.items()}
         yield from _agenda_trials(study, " of the tuning", tuning, values)
         if plan.tuning.waiting and plan.tuning.neighbours:
             check = plan.tuning.neighbours
@@ -208,8 +208,8 @@ def _agenda_trials(study: Study, of: str, todo: Agenda, values: Mapping[str, str
     for trial in todo.to_run[:_MOST_SHOWN]:
         steps = todo.states[trial.trial_id].kept_steps
         goes_on = f", continues at {format_share(steps / trial.steps)}" if steps else ""
-        value = values.get(trial.trial_id, "")
-        yield f"  {trial.cell}{value}, {trial.seed_words}: {format_flops(trial.paid_flops)}{goes_on}"
+        words = trial.words(values.get(trial.trial_id, ""))
+        yield f"  {words}: {format_flops(trial.paid_flops)}{goes_on}"
     if len(todo.to_run) > _MOST_SHOWN:
         yield f"  and {len(todo.to_run) - _MOST_SHOWN:,} more"
 

@@ -28,7 +28,7 @@ from study.run.agenda import Agenda, agenda, lost_checkpoints, require_room
 from study.run.books import RunSummary
 from study.run.execution import Execution
 from study.state.book import read_book
-from study.state.design import ALL_SLOTS, answer_lines, choices_of, questions, trials_of
+from study.state.design import ALL_SLOTS, choices_of, question_lines, questions, trials_of
 from study.state.environment import environment
 from study.state.events import trials_of_event
 from study.state.kept_trunks import with_kept_trunks
@@ -199,7 +199,7 @@ class Run(Execution):
             self.event(COURSE, spent_flops=spent, grid_flops=grid, answers=answers, stop=decision.stop)
         if decision.stop:
             unit = ErrorUnit.of(self.study.declaration.metric)
-            for line in (f"no further trial is chosen: {decision.stop}", *answer_lines(answers, unit)):
+            for line in (f"no further trial is chosen: {decision.stop}", *question_lines(answers, unit)):
                 self.progress.say(line)
         trials = [self._chooser.trials[pick.trial] for pick in decision.picks]
         self.progress.add_trials(trials)

@@ -149,8 +149,8 @@ class Round(Execution):
         value = outcome.row.get(self._tuning.metric)
         result = outcome.row["status"] if value is None else f"{self._tuning.metric} {format_share(value, 1)}"
         done = f"{len(self.outcomes)}/{len(self.trials)}"
-        values = values_words(self._tuning.values[trial.trial_id])
-        self.progress.detail(f"[{self._what} {done}] {trial.cell}, {values}, seed {trial.seed}: {result}")
+        words = trial.words(values_words(self._tuning.values[trial.trial_id]))
+        self.progress.detail(f"[{self._what} {done}] {words}: {result}")
 
     def write_tables(self) -> None:
         """Write the trials that have a result; the next round is planned from them."""

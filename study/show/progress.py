@@ -115,14 +115,14 @@ class Progress:
         )
         total = len(self._trials)
         self.detail(
-            f"[{self._done:>{len(str(total))}}/{total}] {trial.cell}, {trial.seed_words}: {value}, "
+            f"[{self._done:>{len(str(total))}}/{total}] {trial.words()}: {value}, "
             f"{format_number(timing['wall_s'], '.0f')} s, {format_count(timing['samples_per_s'])} samples/s; "
             f"{self._sums(self._spent)}"
         )
 
     def failed(self, trial: Trial, reason: str) -> None:
         """Show a trial that failed."""
-        text = f"FAILED {trial.cell}, {trial.seed_words}: {reason}"
+        text = f"FAILED {trial.words()}: {reason}"
         self._failed[trial.trial_id] = text
         self._look([trial.trial_id])
         self.say(text)

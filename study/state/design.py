@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.answers.answer_text import answer_line
+from analysis.answers.answer_text import answer_line, reason_lines
 from analysis.belief.law import VERSION
 from analysis.cells.study_frames import as_planned
 from analysis.cells.table import Trials, first_attempts, tidy
@@ -129,7 +129,7 @@ def answers(study: Study, grid: pd.DataFrame) -> list[dict[str, Any]]:
     return found
 
 
-def answer_lines(found: Iterable[Mapping[str, Any]], unit: ErrorUnit, *, why: bool = False) -> list[str]:
+def question_lines(found: Iterable[Mapping[str, Any]], unit: ErrorUnit, *, why: bool = False) -> list[str]:
     """Return the answers so far in words, if asked with the reasons of each."""
     lines = []
     for answer in found:
@@ -141,13 +141,13 @@ def answer_lines(found: Iterable[Mapping[str, Any]], unit: ErrorUnit, *, why: bo
         lines += [f"  {answer['unlearned']}"] if answer["unlearned"] else []
         if why:
             state = "answered" if answer["settled"] else "open"
-            lines.append(f"  {state}: best with probability {format_share(answer['probability'])}")
-            lines += [f"  tied: {'; '.join(answer['tied'])}"] if answer["verdict"] == "tie" else []
-            gone = zip(answer["dropped"], answer["returns"], strict=True)
-            lines += [
-                f"  dropped: {name} ({format_share(chance, 1)} to be the best)" for name, chance in gone
-            ]
-            lines += [f"  not ranked: {answer['apart']}"] if answer["apart"] else []
+            odds = f"{state}: best with probability {format_share(answer['probability'])}"
+            dropped = (
+                f"dropped: {name} ({format_share(chance, 1)} to be the best)"
+                for name, chance in zip(answer["dropped"], answer["returns"], strict=True)
+            )
+            apart = answer["apart"] and f"not ranked: {answer['apart']}"
+            lines += reason_lines(answer, odds, *dropped, apart, tied=answer["tied"])
     return lines
 
 

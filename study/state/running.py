@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from budgets.planning import tuning_plan
-from budgets.planning.planned_trial import Cell
+from budgets.planning.planned_trial import Cell, seed_words
 from budgets.planning.price import Ahead, Speed, planned_range
+from budgets.planning.tuning_plan import values_words
 from budgets.quantity import finite_or_none
 from runners.results import PHASE, TRUNK
 from study.state.trial_states import Stage, TrialState
@@ -104,17 +104,17 @@ def _running(trial: str, row: Mapping[str, Any], progress: Mapping[str, Any]) ->
 
 
 def trial_words(row: Mapping[str, Any]) -> str:
-    """Return the cell, the tuned values and the seed of a planned trial in words."""
-    level = row["level_flops"]
-    cell = Cell(
-        regime=row["regime"], subset_size=row["subset_size"], quality=row["quality"],
-        architecture=row["architecture"], strategy=row["strategy"],
-        level_flops=None if math.isnan(level) else level,
-    )  # fmt: skip
+    """Return the cell, the tuned values and the seed of a planned trial, as `Trial.words`."""
     # The plan of a tuning has no phase, also beside that of a grid with trunks.
-    trunk = TRUNK if row.get(PHASE) == TRUNK else ""
-    parts = str(cell), tuning_plan.values_words(values_of(row)), f"seed {row['seed']}", trunk
-    return ", ".join(filter(None, parts))
+    seed = seed_words(row["seed"], of_trunk=row.get(PHASE) == TRUNK, attempt=row["attempt"])
+    return ", ".join(filter(None, [str(cell_of(row)), values_words(values_of(row)), seed]))
+
+
+def cell_of(row: Mapping[str, Any]) -> Cell:
+    """Return the cell of a row of a plan."""
+    names = ("regime", "subset_size", "quality", "architecture", "strategy")
+    level = None if math.isnan(row["level_flops"]) else row["level_flops"]
+    return Cell(**{name: row[name] for name in names}, level_flops=level)
 
 
 def speed_of(row: Mapping[str, Any], samples_per_s: float) -> Speed:

@@ -11,18 +11,18 @@ import pandas as pd
 from analysis.answers.cost import run_time
 from analysis.answers.outliers import outlier_lines, outliers
 from analysis.belief.family import families
-from analysis.cells.table import first_attempts
+from analysis.cells.table import first_attempts, records
 from analysis.error_unit import ErrorUnit
 from analysis.labels import call_strategies
 from budgets.planning.price import Ahead, Range, Speed, forecast, planned_range, start_s
 from budgets.planning.tuning import tuning_reserves
-from budgets.quantity import format_flops
 from runners.results import PHASE, STARTS, TRUNK, read_events
 from study.state.book import Book, planned_rows, read_book
-from study.state.design import answer_lines, answers, design_lines, not_chosen, trials_so_far
+from study.state.design import answers, design_lines, not_chosen, question_lines, trials_so_far
 from study.state.running import (
     Level,
     Running,
+    cell_of,
     count_levels,
     left_of,
     running_trials,
@@ -174,7 +174,7 @@ def _design(
         return ()
     found = answers(study, planned[planned["part"] == "grid"])
     unit = ErrorUnit.of(study.declaration.metric)
-    return (*answer_lines(found, unit, why=why), *design_lines(events, planned[apart]))
+    return (*question_lines(found, unit, why=why), *design_lines(events, planned[apart]))
 
 
 def _outliers(study: Study, planned: pd.DataFrame) -> tuple[str, ...]:
@@ -234,7 +234,7 @@ def _without_room(
 def _ordered_levels(plan: pd.DataFrame, states: Mapping[str, TrialState]) -> list[Level]:
     """Return the counts of trials by level and state, tuning first, then levels in ascending order."""
     tuning = plan["part"] == "tuning"
-    names = plan["level_flops"].map(lambda flops: "no level" if pd.isna(flops) else format_flops(flops))
+    names = [cell_of(row).level for row in records(plan)]
     order = plan["level_flops"].fillna(float("inf")).mask(tuning, -1.0)
     return count_levels(
         ("tuning" if tuning[position] else names[position], states[plan["trial"][position]].column)

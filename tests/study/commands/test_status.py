@@ -28,7 +28,7 @@ from study.show.terminal import PlainConsole
 from study.show.view import sparkline
 from study.state.events import add_event
 from study.state.plan_study import plan_study, plan_tables, planned_row
-from study.state.running import left_of, speed_of, trial_words
+from study.state.running import cell_of, left_of, speed_of, trial_words
 from study.state.study import Study
 from study.state.trial_states import Stage, TrialState
 from study.state.tuning_table import with_values
@@ -457,8 +457,10 @@ def test_a_sparkline_goes_from_the_lowest_to_the_highest_value() -> None:
 
 
 def test_trials_of_a_tuning_are_worded_beside_a_grid_with_trunks() -> None:
-    parts = ["fixed-compute", 4096, "top40", "mini-ViT-XS-8", "clip", 2e11, 1]
-    names = ["regime", "subset_size", "quality", "architecture", "strategy", "level_flops", "seed"]
+    parts = ["fixed-compute", 4096, "top40", "mini-ViT-XS-8", "clip", 2e11, 1, 1]
+    names = ["regime", "subset_size", "quality", "architecture", "strategy", "level_flops", "seed", "attempt"]
     row = dict(zip(names, parts, strict=True))
     assert trial_words(row | {"phase": math.nan}).endswith("200 GFLOP, seed 1")
     assert trial_words(row | {"phase": "trunk"}).endswith("200 GFLOP, seed 1, trunk")
+    assert trial_words(row | {"attempt": 2}).endswith("200 GFLOP, seed 1, attempt 2")
+    assert cell_of(row | {"regime": "one-epoch", "level_flops": math.nan}).level == "one-epoch"

@@ -38,7 +38,7 @@ def test_the_answers_are_those_of_the_report_to_the_digit(small: Study, grid: pd
     for row, answer in zip(records(best_at_budgets(draws)), answers, strict=True):
         assert (answer["flops"], answer["probability"]) == (row["flops"], row["probability"])
         line = answer_line(row["at"], configuration_text(row), row, PERCENT, tied=len(row["leaders"]))
-        assert design.answer_lines([answer], PERCENT) == [line]
+        assert design.question_lines([answer], PERCENT) == [line]
 
 
 def test_what_was_read_once_is_not_weighed_again(
