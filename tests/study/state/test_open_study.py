@@ -13,6 +13,7 @@ from study.declare import DECLARATIONS
 from study.show import opened
 from study.state import study as state
 from study.state.study import Imported, Study, open_study
+from study.storage.folder_storage import FolderStorage
 from tests.root import ROOT
 
 MORE = {
@@ -125,3 +126,23 @@ def test_a_declaration_with_the_name_of_an_imported_study_is_refused(
     assert answer(command, "file.yaml", capsys) == (
         "study: results/mine is an imported study; change the declaration's name (study:)\n"
     )
+
+
+def test_a_study_whose_storage_is_away_is_read_from_its_last_local_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def away(_storage: FolderStorage) -> None:
+        raise OSError("the bucket is away")
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "results" / "small", tmp_path / "results" / "small")
+    monkeypatch.setattr(FolderStorage, "refresh", away)
+    line = "the bucket is away; showing the last local copy"
+    assert main(["status", "small"]) == 0
+    assert capsys.readouterr().err == f"study: {line}\n"
+    with pytest.warns(UserWarning, match=line):
+        assert len(InPython("small").results) == 41
+    # A run needs the newest results, and demo has no copy.
+    for words in ("run small --dry-run", "status demo"):
+        assert main(words.split()) == 2
+        assert capsys.readouterr().err == "study: the bucket is away\n"
