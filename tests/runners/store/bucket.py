@@ -9,18 +9,12 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
-from s3fs import S3FileSystem
-from werkzeug.serving import make_server
-
-
-class _Quiet(MotoRequestHandler):  # type: ignore[misc]  # moto is not read, as it is large
-    def log(self, *_words: object) -> None:
-        pass
 
 
 class Bucket:
     """The server; the environment holds its address and credentials.
+
+    A test is skipped where the packages of the server or of its client are not installed.
 
     Args:
         environment: Environment variables with the address and credentials.
@@ -40,14 +34,17 @@ class Bucket:
         environment.setenv("AWS_ACCESS_KEY_ID", "anybody")
         environment.setenv("AWS_SECRET_ACCESS_KEY", "may enter")
         environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        S3FileSystem.clear_instance_cache()  # of another server
+        client = pytest.importorskip("s3fs").S3FileSystem
+        client.clear_instance_cache()  # of another server
         name = name or f"bucket-{secrets.token_hex(4)}"
-        S3FileSystem().mkdir(name)
+        client().mkdir(name)
         self.url = f"s3://{name}/clip"
 
     def come_back(self) -> None:
+        moto = pytest.importorskip("moto.moto_server.werkzeug_app")
+        quiet = type("Quiet", (moto.MotoRequestHandler,), {"log": lambda *_words: None})
         # S3 alone: moto's own server lists the folders of all its services at each request.
-        app = create_backend_app("s3")
+        app = moto.create_backend_app("s3")
 
         def lagging(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
             if not self.lag_s or "list-type" not in environ["QUERY_STRING"]:
@@ -59,7 +56,10 @@ class Bucket:
             start(headers[0], [each for each in headers[1] if each[0].lower() != "content-length"])
             return [answer]
 
-        self._server = make_server("127.0.0.1", self._port, lagging, threaded=True, request_handler=_Quiet)
+        serving = pytest.importorskip("werkzeug.serving")
+        self._server = serving.make_server(
+            "127.0.0.1", self._port, lagging, threaded=True, request_handler=quiet
+        )
         self._port = self._server.port
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()

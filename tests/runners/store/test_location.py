@@ -41,8 +41,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(params=["folder", "bucket"])
-def location(request: pytest.FixtureRequest, bucket: Bucket, tmp_path: Path) -> Location:
-    return Location(tmp_path / "there" if request.param == "folder" else f"{bucket.url}/{tmp_path.name}")
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
+    if request.param == "folder":
+        return Location(tmp_path / "there")
+    return Location(f"{request.getfixturevalue('bucket').url}/{tmp_path.name}")
 
 
 def test_files_are_whole_and_one_of_several_creates(location: Location, tmp_path: Path) -> None:
