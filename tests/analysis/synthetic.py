@@ -146,3 +146,18 @@ def frames_around(results: pd.DataFrame) -> StudyFrames:
         curves=pd.concat(curves, ignore_index=True), left_out=left_out,
         spent=pd.DataFrame(book), events=pd.DataFrame(events),
     )  # fmt: skip
+
+
+def language_models(frame: pd.DataFrame, *, seeds: int = 1, draws: int = 1000) -> CellDraws:
+    """Return cells from columns of parameters, tokens and loss, each token seen once."""
+    compute = 6.0 * frame["parameters"] * frame["tokens"]
+    rows = pd.DataFrame({
+        "trial": [f"row-{place}" for place in range(len(frame))], "regime": "one-epoch",
+        "subset_size": frame["tokens"], "quality": "all", "strategy": "language-model",
+        "architecture": [f"transformer-{size:.6g}" for size in frame["parameters"]],
+        "level_flops": np.nan, "seed": np.arange(len(frame)) % seeds, "train_flops": compute,
+        "train_flops_per_sample": 6.0 * frame["parameters"], "evaluation_flops": 0.0,
+        "samples_seen": frame["tokens"], "epochs": 1.0, "parameters": frame["parameters"].astype(float),
+        "train_loss": frame["loss"], "status": "finished", "reason": "", "text/loss": frame["loss"],
+    })  # fmt: skip
+    return cell_draws(tidy(rows, metric="text/loss"), draws=draws)

@@ -10,9 +10,8 @@ from analysis.belief.cell_draws import CellDraws
 from analysis.cells.table import records
 from analysis.charts.scaling_figures import isoflop, scaling_figure
 from analysis.laws.best_size import Profile, growths, profiles, scaling_exponents, undecided
-from tests.analysis.language_models import language_models
 from tests.analysis.made_up.valleys import SHAPES, Shape, best_sizes, study
-from tests.analysis.synthetic import METRIC, cells_of, figure_of
+from tests.analysis.synthetic import METRIC, cells_of, figure_of, language_models
 from tests.published import CHINCHILLA, DATA
 
 pytestmark = pytest.mark.slow

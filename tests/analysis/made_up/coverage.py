@@ -21,10 +21,9 @@ from analysis.cells.intervals import interval
 from analysis.cells.table import records
 from analysis.laws.best_size import growths
 from analysis.laws.laws import Law, laws
-from tests.analysis.language_models import language_models
 from tests.analysis.made_up.studies import FIRST, PAIRS, Study, row_at, study
 from tests.analysis.made_up.valleys import Kind
-from tests.analysis.synthetic import cells_of
+from tests.analysis.synthetic import cells_of, language_models
 
 Held = dict[str, list[bool]]
 

@@ -1,11 +1,38 @@
 """A report that several files of tests read."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from analysis.cells.study_frames import StudyFrames
-from tests.analysis.report.report_writer import HOSTILE, MARKED_UP, Written, write
+from analysis.report.report import write_report
+
+HOSTILE = "<script>alert('caption')</script>"
+MARKED_UP = "ViT-<b>M</b>"
+"""Name of an architecture of the same family as the others."""
+
+
+class Written(NamedTuple):
+    """The page of a report, and the lines that the command line prints."""
+
+    page: Path
+    lines: tuple[str, ...]
+
+
+def write(
+    folder: Path,
+    frames: StudyFrames,
+    *,
+    name: str = "made-up",
+    text: str = "name: made-up\n",
+    why: bool = False,
+) -> Written:
+    provenance = {"convention": "6 × forward MACs", "hardware": "2 cores", "seeds": "0, 1, 2"}
+    study = replace(frames, name=name, budget_flops=4e14)
+    lines = write_report(folder, study, declaration_text=text, provenance=provenance, why=why)
+    return Written(folder / "report.html", lines)
 
 
 @pytest.fixture(scope="session")

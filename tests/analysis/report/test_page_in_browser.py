@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.analysis.report.report_writer import HOSTILE, MARKED_UP, Written
+from tests.analysis.report.conftest import HOSTILE, MARKED_UP, Written
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [

@@ -3,7 +3,6 @@
 import re
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,15 +12,12 @@ import pandas as pd
 import pytest
 
 from analysis.cells.study_frames import StudyFrames
-from analysis.cells.table import CONFIGURATION, records
-from analysis.labels import configuration_text
-from analysis.report.analyse import Analysis, analyse
+from analysis.report.analyse import Analysis
 from analysis.report.first_screen import first_screen
 from analysis.report.page import GLOSSARY, with_terms
 from analysis.report.table_files import latex
 from analysis.report.tables import Table
-from tests.analysis.report.report_writer import Written, write
-from tests.analysis.synthetic import study
+from tests.analysis.report.conftest import Written, write
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("hostile report")]
 
@@ -184,15 +180,6 @@ def test_a_study_without_a_finished_trial_has_a_report(tmp_path: Path, frames: S
     assert "No trial has finished, so there is nothing" in summary.page.read_text(encoding="utf-8")
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_one_seed_gives_no_interval_in_the_answers(tmp_path: Path) -> None:
-    summary = write(tmp_path / "report", study(seeds=1))
-    assert all("[" not in line for line in summary.lines)
-    assert all("undecided" in line or "tie" in line for line in summary.lines[1:])
-    text = Elements(summary.page.read_text(encoding="utf-8")).text
-    assert "No intervals: there is one run per cell" in text
-
-
 def test_a_report_that_is_written_again_replaces_no_equal_file_and_removes_others(
     tmp_path: Path, frames: StudyFrames
 ) -> None:
@@ -248,52 +235,3 @@ def test_outside_of_fixed_compute_budgets_are_the_compute_of_the_best_trials(
     summary = write(tmp_path / "report", replace(frames, results=equal, plan=plan))
     assert summary.lines[1].startswith("199 GFLOP: ConvNeXt-C, ")
     assert not any("samples" in line for line in summary.lines)
-
-
-def test_the_analysis_imports_neither_torch_nor_ray() -> None:
-    code = (
-        "import sys, analysis.report.report; print(sorted({'torch', 'ray', 'open_clip'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
-
-
-def test_a_winner_with_a_seed_without_result_says_so(frames: StudyFrames, analysed: Analysis) -> None:
-    whole = analysed.best.set_index("budget")
-    clear = whole[whole["verdict"] == "clear"]
-    assert len(clear)
-    budget, leader = clear.index[0], clear.iloc[0]
-    lost = frames.results.copy()
-    same = (lost[list(CONFIGURATION)] == leader[list(CONFIGURATION)]).all(axis=1)
-    first = lost.index[same & (lost["level_flops"] == budget)][0]
-    lost.loc[first, "status"], lost.loc[first, "held-out/top1"] = "failed", np.nan
-
-    row = analyse(replace(frames, results=lost)).best.set_index("budget").loc[budget]
-
-    assert row["verdict"] == "clear"
-    assert row["runs"] == leader["runs"] - 1
-    assert re.search(r"; \d of the 33 trials planned here without a result$", row["reason"])
-
-
-def test_a_configuration_that_lost_its_runs_is_ranked_nowhere(
-    frames: StudyFrames, analysed: Analysis
-) -> None:
-    place = analysed.best["verdict"].tolist().index("clear")
-    best = analysed.best.iloc[place]
-    level = frames.results["level_flops"] == best["budget"]
-    leads = (frames.results[[*CONFIGURATION]] == best[[*CONFIGURATION]]).all(axis=1)
-    other = frames.results["architecture"] == "ViT-S"  # never the best
-    for study_frames, whose, verdicts in (
-        (frames, leads, {"tie", "undecided"}), (replace(frames, plan=frames.plan.iloc[:0]), other, {"clear"}),
-    ):  # fmt: skip
-        lost = level & whose
-        results = frames.results.assign(status=np.where(lost, "diverged", "finished"))
-        found = analyse(replace(study_frames, results=results))
-        row, cells = records(found.best)[place], frames.results[lost].drop_duplicates([*CONFIGURATION])
-        assert row["verdict"] in verdicts
-        (name,) = map(configuration_text, records(cells))
-        assert row["reason"].endswith(f"; not ranked: {name} (lost 3 of 3 runs at {row['at']})")
-        assert name not in (configuration_text(row), row["runner_up"], *row["tied"].split("; "))
-        told = found.contrasts[found.contrasts["lacking"].str.contains("(lost 3 of 3 runs", regex=False)]
-        assert set(told["budget"]) == {best["budget"]}
-        assert "clear" not in set(told["verdict"]) or verdicts == {"clear"}

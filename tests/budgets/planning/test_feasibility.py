@@ -1,7 +1,7 @@
 """Cells that can't be run are left out, each with its most basic reason in numbers."""
 
-import dataclasses
 import re
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -50,7 +50,7 @@ def test_infeasible_cell_is_left_out_with_its_numbers(
     kept = GridBlock(architectures=LADDER[1:2], sizes=(640,), regime="equal-samples", samples=(1_280,))
     declared = changes.get("training")
     if isinstance(declared, Training):
-        recipe = dataclasses.replace(declared, lr_peak={**declared.lr_peak, LADDER[1]: 1e-3})
+        recipe = replace(declared, lr_peak={**declared.lr_peak, LADDER[1]: 1e-3})
         changes = changes | {"training": recipe}
 
     plan = plan_of(declare(left_out, kept, **changes))
@@ -72,11 +72,20 @@ def test_samples_of_a_left_out_cell_are_named() -> None:
     ]
 
 
-def test_warmup_must_end_before_the_run() -> None:
-    training = Training(lr_peak=dict.fromkeys(LADDER, 1e-3), recipe=Recipe(warmup=1.0))
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        (Recipe(warmup=1.0), r"training\.warmup = 100% takes 222 of 222"),
+        (Recipe(schedule="constant-with-cooldown", warmup=0.5, cooldown=0.6),
+         r"training\.cooldown = 60% takes 133"),
+    ],
+)  # fmt: skip
+def test_warmup_must_end_before_the_run_and_before_its_cooldown(recipe: Recipe, said: str) -> None:
+    training = Training(lr_peak=dict.fromkeys(LADDER, 1e-3), recipe=recipe)
 
-    with pytest.raises(ValueError, match=r"training\.warmup = 100% takes 222 of 222"):
+    with pytest.raises(ValueError, match=said):
         plan_of(declare(training=training))
+    assert replace(recipe, schedule="cosine").cooldown_steps(100) == 0
 
 
 def test_warmup_in_samples_longer_than_runs_raises_and_names_them() -> None:
@@ -94,15 +103,6 @@ def test_warmup_in_samples_longer_than_runs_raises_and_names_them() -> None:
     assert len(others) == 3
     block = GridBlock(architectures=LADDER[:1])
     assert len(plan_of(declare(training=training, levels=(300 * GFLOP,), grid=(block,))).trials) == 1
-
-
-def test_cooldown_must_begin_after_warmup() -> None:
-    recipe = Recipe(schedule="constant-with-cooldown", warmup=0.5, cooldown=0.6)
-    training = Training(lr_peak=dict.fromkeys(LADDER, 1e-3), recipe=recipe)
-
-    with pytest.raises(ValueError, match=r"training.cooldown = 60% takes 133"):
-        plan_of(declare(training=training))
-    assert Recipe(cooldown=0.6).cooldown_steps(100) == 0
 
 
 def test_accumulation_parts_must_not_exceed_batch_size() -> None:
@@ -241,7 +241,7 @@ def test_images_stay_in_memory_with_accumulation_and_fp32_takes_twice_the_activa
     # 3 × 224² pixels of each pair: two bytes in batches, four in each view. SLIP's peak is augmentation,
     # with the bytes that MemTracker counts in `views`: 21.3 for small views, 38.7 for the original ones.
     parts = Recipe(accumulation=16_384)
-    larger = dataclasses.replace(parts, slip_views="original")
+    larger = replace(parts, slip_views="original")
     original = needed("slip", larger) - needed("slip", parts)
     assert original == pytest.approx(16_384 * 3 * 224**2 * (38.7 - 21.3), rel=0.03)
     for name, bytes_a_pixel in (("clip", 6), ("clip-crop-flip", 12.7), ("slip", 23.3)):

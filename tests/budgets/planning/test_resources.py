@@ -138,16 +138,6 @@ def test_batch_norm_is_never_computed_in_parts() -> None:
     assert trials(declared())["RN50"].recipe.accumulation == 1
 
 
-def test_chosen_resources_change_no_id() -> None:
-    chosen = trials(declared())
-    small = trials(declared(resources=Resources(gpus=32)))
-
-    assert {name: trial.trial_id for name, trial in chosen.items()} == {
-        name: trial.trial_id for name, trial in small.items()
-    }
-    assert {trial.resources for trial in chosen.values()} != {trial.resources for trial in small.values()}
-
-
 def test_a_rule_holds_whatever_is_chosen() -> None:
     rules = (ResourceRule(gpus=8), ResourceRule(architectures=("ViT-L-14",), gpus=16, accumulation=4))
     for resources in (Resources(auto=True, rules=rules), Resources(rules=rules)):

@@ -1,8 +1,10 @@
-"""The machine's cache: one limit for all that it keeps, and nothing goes that is in use."""
+"""The machine's cache: one limit for all that it keeps, nothing goes that is in use, and locks."""
 
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from budgets.machine_cache import CACHE
 from runners.store import cache
 from runners.store.cache import CACHE_SIZE, Cache, local_cache
+from runners.store.files import locked
 
 
 def fill(size: int, path: Path) -> None:
@@ -92,3 +95,28 @@ def test_the_environment_sets_the_limit(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv(CACHE_SIZE, "large")
     with pytest.raises(ValueError, match=r"STUDY_CACHE_SIZE: 'large'"):
         local_cache()
+
+
+@pytest.mark.slow
+def test_waiting_for_a_lock_ends_at_its_timeout(tmp_path: Path) -> None:
+    lock, held, let_go = tmp_path / ".lock", threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with locked(lock):
+            held.set()
+            let_go.wait(600)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(60)
+    began = time.monotonic()
+    with locked(lock, wait_s=0.3) as got:
+        assert got is None
+    assert time.monotonic() - began >= 0.3
+    assert not let_go.is_set()
+    threading.Timer(0.3, let_go.set).start()
+    with locked(lock, wait_s=600) as got:
+        assert got is not None
+    assert let_go.is_set()
+    assert time.monotonic() - began < 300
+    holder.join()

@@ -102,16 +102,13 @@ def test_diverged_trial_ends_early_and_counts_only_the_steps_done(
     assert (job.folder / "result.json").exists()
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_siglip_that_learns_has_the_same_rows_with_and_without_the_rule(
-    pool: Path, tmp_path: Path, seed: int
-) -> None:
+def test_siglip_that_learns_has_the_same_rows_with_and_without_the_rule(pool: Path, tmp_path: Path) -> None:
     for steps in (140, 216):  # in the shorter one, the mean loss of steps 25 to 125 is above chance
         rows = []
         for share in (0.5, None):
             recipe = Recipe(precision="fp32", diverged_after=share)
             planned = tiny_trial(strategy="siglip", steps=steps, recipe=recipe)
-            planned = dataclasses.replace(planned, seed=seed, lr_peak=1e-4)
+            planned = dataclasses.replace(planned, lr_peak=1e-4)
             row = run_trial(tiny_job(planned, pool, tmp_path / planned.trial_id)).row
             rows.append({name: value for name, value in row.items() if name not in {"trial", "level_flops"}})
         assert rows[0]["status"] == "finished"

@@ -77,11 +77,7 @@ def test_tuning_at_chance_goes_on_at_the_next_level_outlives_its_worker_and_pick
     assert read_json(tiny.folder / "tuning.json")["winners"] == []
     assert tiny.table()["lr_peak"].tolist() == [2e-3, 2e-3], "the declared rate"
     require_reconciled(tiny, trials=6)
-    low, high = re.findall(r"note: tuning of mini-ViT-XXS-8 with clip: all 2 results at (.*)", output)
-    assert re.fullmatch(
-        r"10 GFLOP are at chance \(.*; chance 1\.0 %\); the values were .* 11 GFLOP instead", low
-    )
-    assert high.endswith("to try the values at; undecided, the grid uses lr_peak 0.002")
+    assert output.count("note: tuning of mini-ViT-XXS-8 with clip: all 2 results at ") == 2
     tiny.says("report")
     page = (tiny.folder / "report" / "report.html").read_text(encoding="utf-8")
     assert "all 2 results at 11 GFLOP are at chance" in " ".join(page.split())
@@ -205,25 +201,17 @@ def test_the_pools_validation_set_selects_if_there_is_one(tmp_path: Path, run: R
     assert re.search("450 GFLOP .* validation/top1 selects", printed)
 
 
-@pytest.mark.parametrize("how", [pytest.param("SIGUSR1", marks=pytest.mark.ray), "study stop"])
-def test_a_stopped_tuning_keeps_its_work_and_continues(
-    tiny: TinyStudy, how: str, request: pytest.FixtureRequest
-) -> None:
+@pytest.mark.ray
+@pytest.mark.usefixtures("on_ray")
+def test_a_stopped_tuning_keeps_its_work_and_continues(tiny: TinyStudy) -> None:
     declare(tiny)
-    by_signal = how == "SIGUSR1"  # which Ray Tune would take for itself
-    if by_signal:
-        request.getfixturevalue("on_ray")
-    backend = "ray" if by_signal else "local"
     hold(tiny.folder, step=100)
-    with tiny.start("--backend", backend) as process:
+    with tiny.start() as process:
         wait_for(tiny.at_work)
-        if by_signal:
-            process.send_signal(signal.SIGUSR1)
-        else:
-            tiny.says("stop")
+        process.send_signal(signal.SIGUSR1)  # which Ray Tune would take for itself
         output = ended(process, code=4)
 
-    assert f"stopped by {how if by_signal else '`study stop`'}" in output
+    assert "stopped by SIGUSR1" in output
     require_documented(tiny.folder / "events.jsonl")
     assert tiny.event_names()[-1] == "tuning-ended"
     let_go(tiny.folder)

@@ -1,5 +1,6 @@
 """README and docs/: the commands run, links resolve, and constants equal those of the code."""
 
+import ast
 import re
 import shlex
 import subprocess
@@ -10,11 +11,14 @@ import pandas as pd
 import pytest
 import yaml
 
+import study
 from budgets.quantity import format_flops
 from study.cli import main
 from study.declare.load import load_declaration
 from tests.root import ROOT
 from tests.study import shown
+from tests.study.events import documented, require_documented
+from tests.study.tiny_study import write_declaration
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
@@ -150,6 +154,40 @@ def test_the_example_of_strategies_needs_the_teacher_that_its_page_names(
     assert f" --with results/teacher/trials/{trial} --column teacher" in score
     assert "unknown column 'teacher_image'" in refused
     assert "data score POOL --column NAME` adds columns" in refused
+
+
+def written() -> set[str]:
+    """Return the names of events in the code."""
+    names = set()
+    for path in Path(study.__path__[0]).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            called = [node.func, *node.args] if isinstance(node, ast.Call) else []
+            if {"add_event", "self.event"} & set(map(ast.unparse, called)):
+                names |= {str(each.value) for each in called if isinstance(each, ast.Constant)}
+    return names
+
+
+def test_every_event_is_documented_with_its_fields() -> None:
+    assert {"trial-started", "node-left-out"} <= written() <= set(documented())
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_on_watching_run_verbatim(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_declaration(tmp_path, pool, name="my-study")
+    commands = shown.commands("docs/watching.md")
+    for command in commands:
+        words = [str(tmp_path / word) if word.endswith(".yaml") else word for word in shlex.split(command)]
+        words += ["--backend", "local"] if words[0] == "run" else []
+
+        assert main([*words, "--results", str(tmp_path)]) == 0, command
+
+        said = capsys.readouterr().out
+        if "--quiet" in words:
+            assert all(line.startswith("note: ") for line in said.splitlines())
+    assert len(commands) == 5
+    require_documented(tmp_path / "my-study" / "events.jsonl")
 
 
 def shrunk(text: str, pool: Path) -> str:

@@ -15,7 +15,6 @@ import pytest
 from analysis.cells.table import Trials
 from analysis.design.adaptive import Decision, decide
 from analysis.design.course import CHOSEN
-from analysis.report.report_tables import attempts
 from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
@@ -36,8 +35,8 @@ EXIT_STOPPED = 4
 class MadeUpTraining:
     """Training whose error falls with compute, with the noise of a trial's seed."""
 
-    def __init__(self, *, stop_after: int = 0, again: str = "finished") -> None:
-        self.stop_after, self.again, self.trials = stop_after, again, 0
+    def __init__(self, *, stop_after: int = 0) -> None:
+        self.stop_after, self.trials = stop_after, 0
 
     def __call__(self, job: TrialJob) -> Outcome:
         self.trials += 1
@@ -52,20 +51,14 @@ class MadeUpTraining:
 
     def row(self, trial: Trial) -> dict[str, Any]:
         """Return the row of a trial's result, or raise ValueError if it fails."""
-        if trial.attempt > 1 and self.again == "failed":
-            raise ValueError("a broken pair")
         noise = np.random.default_rng(int(trial.first_id, 16)).standard_normal()
         better = 0.1 * (trial.cell.strategy == "clip") + 0.02 * (trial.cell.architecture == "mini-ConvNeXt")
         error = 0.3 + 0.5 * (trial.train_flops / 1e9) ** -0.4 - better + 0.01 * noise
-        row = plan_row(trial) | {
+        return plan_row(trial) | {
             "paid_flops": trial.paid_flops, "precision": "fp32", "evaluation_version": 1,
             "status": "finished", "reason": "", "train_loss": error,
             "held-out/top1": 1 - error, "held-out/count": 2000.0,
         }  # fmt: skip
-        if trial.attempt > 1 and self.again == "diverged":
-            row |= {"status": "diverged", "reason": "loss is not finite"}
-            del row["held-out/top1"]
-        return row
 
 
 def adaptive(tiny: TinyStudy, patch: pytest.MonkeyPatch) -> TinyStudy:
@@ -136,53 +129,13 @@ def test_design_chooses_from_the_grid_until_its_questions_are_answered(
     assert not (report / "tables" / "missing.csv").exists()
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_the_newest_attempt_with_a_result_is_that_of_a_chosen_trial(
-    tiny: TinyStudy, ran: tuple[TinyStudy, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(ran[0].folder, tiny.folder)
-    first = str(chosen(tiny)[0])
-    for options, how, code, told in (
-        (f"--again {first}", "diverged", 0, "attempt 2: diverged (used)"),
-        (f"--again {first}", "failed", 1, "attempt 3: failed, attempt 1: error "),
-        ("--retry-failed", "finished", 0, "attempt 2: diverged, attempt 3: error "),
-    ):
-        monkeypatch.setattr(execution, "run_trial", MadeUpTraining(again=how))
-        tiny.run(options, code=code)
-        said = attempts(tiny.table(), "held-out/top1")[first]
-        assert told in said
-        assert said.endswith("attempt 2: diverged (used)") == (how != "finished")
-
-    reported = tiny.says("report")
-    assert f"trial {first} was run again: {said}" in reported
-    assert "failed or diverged" not in reported
-    assert "/tiny, for a pool of 1,024 pairs\n" in tiny.says("recommend --flops 5e9 --pairs 1024")
-    rows = tiny.table()
-    assert rows["attempt"].value_counts().to_dict() == {1: len(rows) - 2, 2: 1, 3: 1}
-    assert len(chosen(tiny)) == len(set(chosen(tiny))) == len(rows) - 2
-    assert tiny.settled()["spent"] == rows["paid_flops"].sum()
-
-
 def test_a_design_whose_tuning_has_just_begun_has_chosen_no_trial(tmp_path: Path) -> None:
     write_events(tmp_path / "events.jsonl", [{"time": 0.0, "event": "tuning-started", "slots": 0}])
     assert trials_of_event(tmp_path, CHOSEN) == []
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_design_with_a_forecast_alone_asks_for_nothing_else(tiny: TinyStudy) -> None:
-    forecast = "design: {adaptive: true, forecast: 60 GFLOP, width: 10%}"
-    tiny.edit(("design: adaptive", forecast))
-
-    tiny.run()
-
-    said = tiny.says("status")
-    (line,) = (line for line in said.splitlines() if ": predicted error " in line)
-    assert line.startswith("60 GFLOP: ")
-    asked = {(one["kind"], one["flops"]) for event in tiny.events("design") for one in event["answers"]}
-    assert asked == {("forecast", 60e9)}
-
-
-def test_a_design_knows_the_families_of_a_users_own_architectures(
+def test_a_forecast_alone_asks_for_nothing_else_and_knows_the_families_of_own_architectures(
     tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tiny.place / "nets").mkdir()
@@ -190,8 +143,9 @@ def test_a_design_knows_the_families_of_a_users_own_architectures(
         config = ROOT / "budgets" / "cost" / "catalogue" / f"{source}.json"
         shutil.copy(config, tiny.place / "nets" / f"{name}.json")
     tiny.declare(
-        levels="5 GFLOP, 10 GFLOP", architectures="small, large", lr_peak="2e-3, small: 2e-3, large: 2e-3",
-        more="catalogue: nets\ndesign: adaptive\n",
+        levels="5 GFLOP, 10 GFLOP, 20 GFLOP", seeds="0, 1, 2", architectures="small, large",
+        lr_peak="2e-3, small: 2e-3, large: 2e-3",
+        more="catalogue: nets\ndesign: {adaptive: true, forecast: 60 GFLOP, width: 10%}\n",
     )  # fmt: skip
     seen = list[Trials]()
 
@@ -202,6 +156,11 @@ def test_a_design_knows_the_families_of_a_users_own_architectures(
     monkeypatch.setattr(pipeline, "decide", watched)
     tiny.run()
     assert {*seen[-1].every["family"]} == {"ViT"}
+
+    (line,) = (line for line in tiny.says("status").splitlines() if ": predicted error " in line)
+    assert line.startswith("60 GFLOP: ")
+    asked = {(one["kind"], one["flops"]) for event in tiny.events("design") for one in event["answers"]}
+    assert asked == {("forecast", 60e9)}
 
 
 def test_study_that_stops_and_goes_on_makes_the_same_choices(
@@ -246,7 +205,9 @@ def test_design_stays_within_the_study_budget_of_a_grid_that_costs_more(tiny: Ti
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_budget_that_ends_in_the_first_round_leaves_nothing_clear(tiny: TinyStudy) -> None:
-    tiny.edit(("study: 10 TFLOP", "study: 30 GFLOP"))
+    tiny.edit(("study: 10 TFLOP", "study: 4 GFLOP"))
+    assert "4.849 GFLOP" in tiny.says("plan", code=2), "what the cheapest trial costs"
+    tiny.edit(("study: 4 GFLOP", "study: 30 GFLOP"))
     assert " 6 trials, 29." in tiny.says("plan")
 
     tiny.run()
@@ -260,12 +221,6 @@ def test_a_budget_that_ends_in_the_first_round_leaves_nothing_clear(tiny: TinySt
     assert not any(line.endswith(", clear") for line in best)
     advice = tiny.says("recommend --flops 5e9 --pairs 1024")
     assert "run mini-" in advice
-
-
-def test_design_whose_budget_pays_for_no_trial_is_refused(tiny: TinyStudy) -> None:
-    tiny.edit(("study: 10 TFLOP", "study: 4 GFLOP"))
-
-    assert "4.849 GFLOP" in tiny.says("plan", code=2)
 
 
 @pytest.mark.parametrize("more", ["", EVALUATED], ids=["plain", "evaluated"])

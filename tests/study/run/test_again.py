@@ -21,28 +21,43 @@ def measured(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_second_attempt_is_paid_kept_beside_the_first_and_used(tiny: TinyStudy) -> None:
+def test_a_second_attempt_is_continued_paid_once_kept_beside_the_first_and_used(tiny: TinyStudy) -> None:
+    tiny.declare(levels="15 GFLOP")
     (first,) = (trial.trial_id for trial in tiny.plan.trials)
     assert f"trial {first}" in tiny.run(f"--again {first}", code=2)
     tiny.run()
     cost, before = tiny.booked("spent"), (tiny.tables(), tiny.book(), tiny.events())
     near = f"{first[:-1]}{'0' if first[-1] != '0' else '1'}"
     assert f"did you mean '{first}'" in tiny.run(f"--again {near}", code=2)
-    tiny.declare(study_flops="5 GFLOP")
+    tiny.declare(levels="15 GFLOP", study_flops="20 GFLOP")
     for options in ("", "--dry-run"):
         refused = tiny.run(f"--again {first} {options}", code=3)
         assert "--again would cost" in refused
-        assert "more than the study budget of 5 GFLOP" in refused
-    tiny.declare()
+        assert "more than the study budget of 20 GFLOP" in refused
+    tiny.declare(levels="15 GFLOP")
     assert f"again: trial {first}-2" in tiny.run(f"--again {first[:6]} --dry-run")
     assert (tiny.tables(), tiny.book(), tiny.events()) == before
 
-    tiny.run(f"--again {first}")
+    kept = tiny.finished()
+    hold(tiny.folder, step=100)
+    with tiny.start("--backend", "local", "--again", first) as process:
+        wait_for(tiny.at_work)
+        assert f"running {first}-2 " in tiny.says("status")
+        process.send_signal(signal.SIGKILL)
+    assert tiny.reserved() == {f"{first}-2"}
+    let_go(tiny.folder)
+    assert "continues with 1 trial, 1 of them from its checkpoint" in tiny.says("status")
+    assert ", seed 0, attempt 2: " in tiny.run("--dry-run")
+
+    tiny.run(f"--again {first}")  # no third one
     rows, book = tiny.table(), tiny.settled()
     assert rows["trial"].tolist() == [first, f"{first}-2"]
     assert rows["attempt"].tolist() == [1, 2]
     assert measured(rows[:1]).equals(measured(rows[1:]))
-    assert book == {"spent": 2 * cost, "wasted": 0}
+    assert book["spent"] == 2 * cost
+    assert {path: state for path, state in tiny.finished().items() if path in kept} == kept
+    meters = [read_meter(path) for path in tiny.trials()]
+    assert sum(meter.train_flops for meter in meters if meter is not None) == sum(book.values())
 
     of_runs = [name for _, phase in phases(pd.DataFrame(tiny.events())) for name in phase["event"]]
     assert "trial-again" in {*tiny.event_names()} - {*of_runs}
@@ -57,32 +72,6 @@ def test_a_second_attempt_is_paid_kept_beside_the_first_and_used(tiny: TinyStudy
     page = (tiny.folder / "report" / "report.html").read_text()
     assert attempts in page.replace("\u00a0", " ")
     assert tiny.status()["levels"][0]["done"] == 2
-
-
-def test_a_killed_second_attempt_is_continued_and_every_flop_is_booked_once(tiny: TinyStudy) -> None:
-    tiny.declare(levels="15 GFLOP")
-    tiny.run()
-    (first,) = (path.name for path in tiny.trials())
-    cost, kept = tiny.booked("spent"), tiny.finished()
-    hold(tiny.folder, step=100)
-    with tiny.start("--backend", "local", "--again", first) as process:
-        wait_for(tiny.at_work)
-        assert f"running {first}-2 " in tiny.says("status")
-        process.send_signal(signal.SIGKILL)
-    assert tiny.reserved() == {f"{first}-2"}
-    let_go(tiny.folder)
-
-    assert "continues with 1 trial, 1 of them from its checkpoint" in tiny.says("status")
-    assert ", seed 0, attempt 2: " in tiny.run("--dry-run")
-    tiny.run(f"--again {first}")  # no third one
-
-    rows, book = tiny.table(), tiny.settled()
-    assert rows["attempt"].tolist() == [1, 2]
-    assert measured(rows[:1]).equals(measured(rows[1:]))
-    assert book["spent"] == 2 * cost
-    assert {path: state for path, state in tiny.finished().items() if path in kept} == kept
-    meters = [read_meter(path) for path in tiny.trials()]
-    assert sum(meter.train_flops for meter in meters if meter is not None) == sum(book.values())
 
 
 def test_attempts_of_a_trunk_share_one_of_their_own(tiny: TinyStudy) -> None:

@@ -1,6 +1,7 @@
 """The same rules for both storages, folder and bucket, with two machines: `here` and `elsewhere`."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -79,6 +80,9 @@ def test_an_active_run_is_seen_from_anywhere(machine: Machine, monkeypatch: pyte
         holder = active_run(elsewhere.folder)
         assert holder is not None
         assert holder == active_run(here.folder)
+        active = rf"another run of \S+ is active: {re.escape(str(holder))}"
+        with pytest.raises(ValueError, match=active), elsewhere.storage.claim(say):
+            pass
         if elsewhere.folder != here.folder:
             monkeypatch.setattr(lock, "_DEAD_S", -60)
             assert active_run(elsewhere.folder) is None, "a run that no longer renews its lease has died"

@@ -3,10 +3,8 @@
 import json
 import shutil
 import socket
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -22,7 +20,6 @@ from study.declare.load import load_declaration
 from study.state.study import Study, find_study
 from study.storage import lock
 from study.storage.bucket_storage import BucketStorage, bring
-from study.storage.lock import Holder, Lease, active_run
 from tests.holding import hold
 from tests.runners.store.bucket import Bucket
 from tests.study.tiny_study import EVALUATED, TRUNK, TinyStudy
@@ -30,7 +27,6 @@ from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
-OTHER = Holder(host="elsewhere", pid=1, since="2026-01-01 00:00:00+00:00")
 LEVELS = ("4 GFLOP", "6 GFLOP", "8 GFLOP")
 
 
@@ -213,37 +209,6 @@ def test_the_progress_of_a_running_trial_is_seen_from_another_machine(
     study.storage.refresh()
 
     assert not (study.folder / here).exists(), "the trial has ended"
-
-
-def test_the_second_driver_is_refused_and_can_stop_the_first_from_anywhere(
-    machine: Machine, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study = opened(machine("first"))
-    second, third = machine("second"), machine("third")
-    study.folder.mkdir(parents=True)
-    monkeypatch.setattr(lock, "_BEAT_S", 0.2)
-    turn, renew = threading.Lock(), Lease._renew  # noqa: SLF001 - it runs in a thread
-
-    def renew_in_turn(kept: Lease) -> None:
-        with turn:
-            renew(kept)
-
-    monkeypatch.setattr(Lease, "_renew", renew_in_turn)
-    lost = pytest.raises(ValueError, match="is active: process 1 on elsewhere")
-    with lost, study.storage.claim(lambda _text: None):
-        holder = active_run(study.folder)
-        active = f"another run of {bucket.url}/results/tiny is active: {holder}"
-        assert active in second.says("run", code=2)
-        assert f"asked {holder} to stop" in third.says("stop --within 1")
-        wait_for(study.storage.stop_requested, seconds=60)
-
-        name = "results/tiny/run.json"
-        with turn:  # between two renewals
-            other = {**asdict(OTHER), "token": "other", "renewed": time.time()}
-            Location(bucket.url).write(name, json.dumps(other).encode())  # as who takes it for dead does
-        wait_for(lambda: not study.storage.stop_requested(), seconds=60)
-    output = third.says("stop --within 1")
-    assert output.startswith(f"asked {OTHER} to stop"), "what is another's is left alone"
 
 
 @pytest.mark.parametrize("damaged", [False, True])
