@@ -14,8 +14,6 @@ import pytest
 from numpy.typing import NDArray
 
 from budgets.declaration.declaration import Declaration
-from budgets.planning.planned_trial import Trial
-from budgets.planning.tuning_plan import TuningPlan
 from runners.embedded.embedded_pool import build_embedded_pool
 from study.cli import main
 from study.show import study_report
@@ -123,14 +121,6 @@ def on_ray(head: "Head") -> "Iterator[Head]":
 
     with rays_environment({**head.environment, "RAY_ADDRESS": head.address}):
         yield head
-
-
-def waiting_tuning(*trials: Trial) -> TuningPlan:
-    """Return a tuning of the tiny study's architecture that has no winner yet."""
-    return TuningPlan(
-        trials=trials, values={}, reserve_flops=0, metric="held-out/top1", winners=(),
-        waiting=(("mini-ViT-XXS-8", "clip"),),
-    )  # fmt: skip
 
 
 def study_in(folder: Path, declaration: Declaration, pools: Path) -> Study:

@@ -88,21 +88,11 @@ def test_the_prior_says_what_to_train_with_its_interval(run: Run) -> None:
     assert run(f"{PRIOR} --flops 1e18 --pairs 1.4B").startswith("1 EFLOP: ViT-S-32")
 
 
-def test_fewer_pairs_are_read_as_far_as_runs_repeated_theirs(run: Run) -> None:
-    at = f"{PRIOR} --flops 1e18 --pairs"
-    first = {
-        run(f"{at} {pairs}").splitlines()[0].partition(" pairs, ")[2] for pairs in ("1B", "1.4B", "200M")
-    }
-    assert len(first) == 1  # no pair is seen twice
-    at = f"{PRIOR} --flops 1e20 --pairs"
-    once = run(f"{at} 1B").splitlines()
-    assert "ViT-B-32, CLIP, 1B pairs, all" in once[0]
-    assert "by the law from 1,400,000,000 pairs" in once[1]
-    epochs = r"\n  epochs: each pair is seen \d\.\d times; its runs saw .* than 9\.1 times"
-    assert re.search(epochs, run(f"{at} 100M"))
-    error = run(f"{at} 1M", code=2)
-    assert error.endswith("; the smallest pool that holds one has 1,400,000,000 pairs\n")
-    assert "\n  data: your pool is 7.14 times as large" in run(f"{PRIOR} --flops 1e21 --pairs 10B")
+def test_more_pairs_than_a_run_sees_once_change_nothing(run: Run) -> None:
+    answers = (
+        run(f"{PRIOR} --flops 1e18 --pairs {pairs}").splitlines()[0] for pairs in ("1B", "1.4B", "200M")
+    )
+    assert len({answer.partition(" pairs, ")[2] for answer in answers}) == 1
 
 
 def test_a_map_without_a_table_names_those_that_have_one(run: Run) -> None:

@@ -12,10 +12,15 @@ from analysis.charts.scaling_figures import isoflop, scaling_figure
 from analysis.laws.best_size import Profile, growths, profiles, scaling_exponents, undecided
 from tests.analysis.made_up.valleys import SHAPES, Shape, best_sizes, study
 from tests.analysis.synthetic import METRIC, cells_of, figure_of, language_models
-from tests.published import CHINCHILLA, DATA
+from tests.published import DATA
+from tests.root import ROOT
 
 pytestmark = pytest.mark.slow
 
+# The points of Hoffmann et al. 2022, figure 4, as extracted by Besiroglu et al. 2024
+# (data/svg_extracted_data.csv of epoch-research/analyzing-chinchilla), have no stated licence and are
+# therefore not in this repository.
+CHINCHILLA = ROOT.parent / "shared" / "data" / "epoch_chinchilla_svg_extracted.csv"
 PORIAN = DATA / "porian_2024" / "isoflops.csv"
 
 

@@ -212,8 +212,9 @@ def test_flop_count_is_exact_after_any_end_and_continues(tmp_path: Path) -> None
         meter.add(evaluation_flops=3)
 
     assert read_meter(tmp_path) == FlopCount(train_flops=2 * 1234 * 7, evaluation_flops=3)
-    os.truncate(tmp_path / "meter", 0)
-    assert read_meter(tmp_path) is None
+    for damaged in (b"", b"\0" * 62, b"garbage"):
+        (tmp_path / "meter").write_bytes(damaged)
+        assert read_meter(tmp_path) is None
 
 
 def test_count_read_in_the_middle_of_a_write_is_read_again(

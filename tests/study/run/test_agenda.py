@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from budgets.planning.plan import Charge, Plan
+from budgets.planning.planned_trial import Trial
+from budgets.planning.tuning_plan import TuningPlan
 from budgets.quantity import format_flops
 from runners.results import plan_row
 from runners.store.files import write_json
@@ -16,7 +18,6 @@ from study.run.agenda import agenda, agenda_lines, lost_checkpoints, require_roo
 from study.state.book import Account, Book, read_book
 from study.state.plan_study import plan_study
 from study.state.study import Study
-from tests.study.conftest import waiting_tuning
 from tests.study.tiny_study import TinyStudy
 
 TERA = 10**12
@@ -34,6 +35,14 @@ def study(tiny: TinyStudy) -> Study:
 @pytest.fixture
 def plan(study: Study) -> Plan:
     return plan_study(study)
+
+
+def waiting_tuning(*trials: Trial) -> TuningPlan:
+    """Return a tuning of the tiny study's architecture that has no winner yet."""
+    return TuningPlan(
+        trials=trials, values={}, reserve_flops=0, metric="held-out/top1", winners=(),
+        waiting=(("mini-ViT-XXS-8", "clip"),),
+    )  # fmt: skip
 
 
 def charge(name: str, flops: int) -> Charge:

@@ -71,9 +71,9 @@ def test_trials_and_charges_that_are_no_longer_declared_stay_in_the_book(tiny: T
     assert len(after.trials) == 3
 
 
-@pytest.mark.parametrize("meter", [None, b"", b"\0" * 62, b"garbage", "digit"], ids=str)
+@pytest.mark.parametrize("damage", ["gone", "digit"])
 def test_without_its_meter_a_trial_is_charged_the_most_that_it_can_have_lost(
-    tiny: TinyStudy, meter: bytes | str | None
+    tiny: TinyStudy, damage: str
 ) -> None:
     trial, before = tiny.plan.trials[0], tiny.tables()
     folder = tiny.study.trial_folder(trial.trial_id)
@@ -83,10 +83,8 @@ def test_without_its_meter_a_trial_is_charged_the_most_that_it_can_have_lost(
     book.trials[trial.trial_id] = Account(wasted_flops=77)  # of an earlier start
     book.write(tiny.study)
     path = folder / "meter"
-    if meter is None:
+    if damage == "gone":
         path.unlink()
-    elif isinstance(meter, bytes):
-        path.write_bytes(meter)
     else:
         path.write_text(path.read_text().replace("4", "5", 1))
     assert read_meter(folder) is None
