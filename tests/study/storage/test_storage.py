@@ -211,10 +211,12 @@ def test_the_progress_of_a_running_trial_is_seen_from_another_machine(
     assert not (study.folder / here).exists(), "the trial has ended"
 
 
+@pytest.mark.parametrize("damaged", [False, True])
 def test_trials_continue_on_another_machine_from_milestones_in_the_bucket(
-    tiny: TinyStudy, machine: Machine, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    tiny: TinyStudy, machine: Machine, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, *, damaged: bool
 ) -> None:
-    storage, trunk = Location(bucket.url), {"levels": ", ".join(LEVELS), "training": TRUNK, "more": EVALUATED}
+    more = "" if damaged else EVALUATED
+    storage, trunk = Location(bucket.url), {"levels": ", ".join(LEVELS), "training": TRUNK, "more": more}
 
     def milestones() -> list[str]:
         return [name for name in storage.list("results/tiny/trials") if is_milestone(name.split("/")[-1])]
@@ -225,7 +227,9 @@ def test_trials_continue_on_another_machine_from_milestones_in_the_bucket(
     first = machine("first", **trunk | {"levels": ", ".join(LEVELS[:2])})
     first.run()
     assert first.settled()["wasted"] == 0
-    assert len(milestones()) == 1
+    (kept,) = milestones()
+    if damaged:
+        storage.write(f"results/tiny/trials/{kept}", b"damaged")
     monkeypatch.setenv(CACHE, str(tiny.place / "second cache"))
     second = machine("second", **trunk)
     second.run()
@@ -233,9 +237,10 @@ def test_trials_continue_on_another_machine_from_milestones_in_the_bucket(
     assert second.tables() == tiny.tables()
     rows = second.table()
     assert len(set(rows["trunk"]) - {""}) == 1
-    assert second.settled() == {"spent": rows["paid_flops"].sum(), "wasted": 0}
+    shared = rows["train_flops"].iloc[-1] - rows["paid_flops"].iloc[-1]
+    assert second.settled() == {"spent": rows["paid_flops"].sum(), "wasted": shared if damaged else 0}
     (top,) = milestones()  # from which a further level would continue; the others are gone
-    assert top.split("/")[0] == rows["trial"].iloc[-2]
+    assert top.split("/")[0] == rows["trial"].iloc[-2 if more else -1]
     assert not list((tiny.place / "second cache").rglob("*milestone-*"))
 
     third = machine("third", **trunk)
@@ -244,6 +249,23 @@ def test_trials_continue_on_another_machine_from_milestones_in_the_bucket(
     spent = third.settled()
     second.run()
     assert (second.tables(), second.settled()) == (third.tables(), spent)
+
+
+def test_a_driver_whose_lease_another_run_took_ends_and_leaves_the_other_alone(
+    machine: Machine, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, lease = opened(machine()), "results/tiny/run.json"
+    study.folder.mkdir(parents=True)
+    monkeypatch.setattr(lock, "_BEAT_S", 0.2)
+    holder = {"host": "elsewhere", "pid": 1, "since": "2026-01-01 00:00:00+00:00"}
+    other = json.dumps(holder | {"token": "other", "renewed": time.time()}).encode()
+    lost = pytest.raises(ValueError, match="is active: process 1 on elsewhere")
+    with lost, study.storage.claim(lambda _text: None):
+        while not study.storage.stop_requested():
+            Location(bucket.url).write(lease, other)  # as the other does again and again
+            time.sleep(0.1)
+    assert Location(bucket.url).read(lease) == other
+    assert machine("second").says("stop --within 1").startswith("asked process 1 on elsewhere")
 
 
 def test_the_milestone_of_a_trial_that_runs_is_seen_and_can_be_deleted(
