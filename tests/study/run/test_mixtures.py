@@ -6,9 +6,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from budgets.machine_cache import CACHE
 from runners.data.pool.pool import Pool
 from runners.data.pool.tokenizer import mixed_words
 from runners.embedded.embedded_pool import build_embedded_pool
+from tests.runners.store.bucket import Bucket
 from tests.study.conftest import SIZES
 from tests.study.tiny_study import TinyStudy, read_json
 
@@ -85,6 +87,19 @@ def test_a_mixture_of_one_pool_takes_the_results_of_the_pool_alone(
     assert "2 to run" in study.run("--dry-run")
     study.run()
     pd.testing.assert_frame_equal(tiny.table(), results)
+
+
+def test_trials_read_their_pools_from_a_bucket(
+    pool: Path, other: Path, tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    on_paths = mixed(tmp_path / "here", pool, other)
+    in_bucket = mixed(tmp_path / "there", pool, other, more=f"storage: {bucket.url}\n")
+
+    on_paths.run()
+
+    assert in_bucket.run().count("/clip/pools/") == 2
+    assert in_bucket.tables() == on_paths.tables()
 
 
 def test_what_the_pools_lack_is_said_with_file_and_line(pool: Path, other: Path, tmp_path: Path) -> None:
