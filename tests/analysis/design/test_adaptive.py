@@ -1,4 +1,4 @@
-"""Adaptive designs on the embedded study's finished grid."""
+"""Adaptive designs on the embedded study's finished grid, and rehearsals of what they will probably cost."""
 
 import numpy as np
 import pandas as pd
@@ -6,9 +6,9 @@ import pytest
 
 from analysis.belief.verdict import CLEAR
 from analysis.cells.table import Trials, records, tidy
-from analysis.design.adaptive import FIRST_ROUND, decide
+from analysis.design.adaptive import FIRST_ROUND, decide, rehearse
 from analysis.design.questions import Ask
-from benchmarks.design import replay
+from benchmarks.design import replay, with_trunks
 from tests.analysis.made_up.designs import grid as made_up
 from tests.analysis.made_up.studies import study as made_up_curves
 from tests.analysis.synthetic import METRIC, trial_row
@@ -24,6 +24,12 @@ LEVELS = (2e11, 6e11, 1.8e12, 5.4e12)
 @pytest.fixture(scope="module")
 def grid(small_full: pd.DataFrame) -> pd.DataFrame:
     return small_full
+
+
+@pytest.fixture(scope="module")
+def plan(grid: pd.DataFrame) -> pd.DataFrame:
+    """Return the grid without results."""
+    return grid.drop(columns=[name for name in grid.columns if "/" in str(name)])
 
 
 def seen(grid: pd.DataFrame, rows: "pd.Series[bool]") -> Trials:
@@ -218,3 +224,23 @@ def test_regime_without_a_cell_at_a_compute_has_no_answer_there(grid: pd.DataFra
                       ask=Ask(best=(6e11,)))  # fmt: skip
 
     assert [(answer.regime, answer.flops) for answer in decision.answers] == [("fixed-compute", 6e11)]
+
+
+def test_rehearsals_cost_more_than_the_first_round_and_less_than_the_grid(plan: pd.DataFrame) -> None:
+    costs = rehearse(plan, metric=METRIC, ask=Ask(), repeats=2)
+
+    first_round = plan["train_flops"][(plan["level_flops"] < 1e12) & (plan["seed"] == 0)].sum()
+    assert len(set(costs)) == 2
+    assert first_round < costs.min()
+    assert costs.max() < plan["train_flops"].sum()
+    assert rehearse(plan, metric=METRIC, ask=Ask(), repeats=1) == costs[:1]
+
+
+def test_rehearsals_know_trunks_and_the_budget(plan: pd.DataFrame) -> None:
+    plain = rehearse(plan, metric=METRIC, ask=Ask(), repeats=1)
+
+    trunks = rehearse(with_trunks(plan), metric=METRIC, ask=Ask(), repeats=1)
+    capped = rehearse(plan, metric=METRIC, ask=Ask(), repeats=1, room_flops=20e12)
+
+    assert trunks[0] < plain[0]
+    assert 15e12 < capped[0] <= 20e12
