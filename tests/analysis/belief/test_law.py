@@ -1,4 +1,4 @@
-"""The joint law of a table: what it recovers, how its draws cover, and tables that say little."""
+"""The joint law of a table: what it recovers, how its draws cover, what a trunk shares, and small tables."""
 
 from dataclasses import replace
 
@@ -228,3 +228,53 @@ def test_tables_that_say_little_are_drawn(errors: Floats, more: dict[str, Floats
     assert belief.draws.shape == (1000, len(errors), errors.shape[2])
     assert np.isfinite(belief.draws).all()
     assert (belief.draws.std(axis=0) > 0).all()
+
+
+TWO_LEVELS, SAME_SIZE = np.array([1e4, 3e4]), np.full(8, 1e7 / 3)
+LUCK = 0.03
+
+
+def alone(errors: Floats) -> Floats:
+    """Return the same runs, each a unit of its own."""
+    curves, units, points = errors.shape
+    found = np.full((curves, units * points, points), np.nan)
+    for point in range(points):
+        found[:, point * units : (point + 1) * units, point] = errors[:, :, point]
+    return found
+
+
+@pytest.fixture
+def trunks() -> Floats:
+    """Eight curves of three trunks whose levels share their noise; the last has one run at one level."""
+    generator = np.random.default_rng(0)
+    common = LUCK * generator.standard_normal((8, 3, 1))
+    errors = np.array([0.6, 0.5]) + common + 0.1 * LUCK * generator.standard_normal((8, 3, 2))
+    errors[-1] = [[0.6 + LUCK, 0.5 + LUCK], [0.6 - LUCK, np.nan], [np.nan, np.nan]]
+    return errors
+
+
+def test_a_single_run_is_corrected_by_how_its_trunk_did_at_the_other_level(
+    trunks: Floats,
+) -> None:
+    shared, separate = (
+        believe(
+            measured(errors, TWO_LEVELS, SAME_SIZE), draws=4000, generator=np.random.default_rng(1)
+        ).draws[:, -1, 1]
+        for errors in (trunks, alone(trunks))
+    )
+
+    assert abs(shared.mean() - 0.5) < 0.01
+    assert separate.mean() - shared.mean() > 0.005
+    assert shared.std() < separate.std(), "the other level tells most of this run's noise"
+
+
+def test_shared_noise_blurs_the_height_of_a_curve_and_not_its_fall(trunks: Floats) -> None:
+    shared, separate = (
+        believe(
+            measured(errors, TWO_LEVELS, SAME_SIZE), draws=4000, generator=np.random.default_rng(1)
+        ).draws[:, 0]
+        for errors in (trunks, alone(trunks))
+    )
+
+    assert shared.sum(axis=1).std() > 1.1 * separate.sum(axis=1).std()
+    assert np.ptp(shared, axis=1).std() < 0.8 * np.ptp(separate, axis=1).std()
