@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from budgets.planning.planned_trial import Trial
+from budgets.planning.tuning import Scores
 from budgets.quantity import format_flops
 from runners.scheduling.backend import Ended
 from runners.trials.meter import FlopCount, read_meter, write_meter
@@ -19,7 +20,7 @@ from study.run import execution, site
 from tests.root import ROOT
 from tests.study.one_slot import OneSlot
 from tests.study.run.test_adaptive import MadeUpTraining
-from tests.study.tiny_study import TinyStudy, read_json
+from tests.study.tiny_study import TRUNK, TinyStudy, read_json
 
 pytestmark = pytest.mark.slow
 
@@ -214,3 +215,26 @@ def booked_of(tiny: TinyStudy, ids: set[str]) -> dict[str, int]:
     """Return the training FLOPs that some trials spent and wasted."""
     accounts = [account for trial, account in tiny.book().trials.items() if trial in ids]
     return {kind: sum(getattr(each, f"{kind}_flops") for each in accounts) for kind in ("spent", "wasted")}
+
+
+def test_rates_tuned_per_level_train_and_pay_each_level_without_a_trunk(
+    tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Scores, "at_chance", lambda *_: "")  # these trials are too short to beat it
+    tuning = "tuning: {share: 20%, fields: {lr_peak: [1e-3, 2e-3]}, levels: [2 GFLOP, 3 GFLOP], check: 1%}\n"
+    tiny.declare(levels="2 GFLOP, 3 GFLOP, 4 GFLOP", training=f"{TRUNK}  cooldown: 25%\n", more=tuning)
+
+    tiny.run()
+
+    results, tried = tiny.table(), tiny.table("tuning")
+    both = pd.concat([results, tried])
+    assert set(tried["level_flops"]) == {2e9, 3e9, 4e9}
+    assert (both["status"] == "finished").all()
+    assert (both["paid_flops"] == both["train_flops"]).all()
+    assert both["trunk"].ne("").all()
+    assert results["trunk"].nunique() == 3, "each level has its own rate"
+    spent = {trial: account.spent_flops for trial, account in tiny.book().trials.items()}
+    assert spent == dict(zip(both["trial"], both["train_flops"].astype(int), strict=True))
+    counted = {name: read_meter(tiny.folder / "trials" / name) for name in spent}
+    assert {name: count and count.train_flops for name, count in counted.items()} == spent
+    assert f"{format_flops(sum(spent.values()))} of training" in tiny.says("plan")
