@@ -1,4 +1,4 @@
-"""Plans: every cell is a trial or left out; reproducible, costed exactly, warned of where they show little."""
+"""Plans: every cell is a trial or left out; reproducible, costed exactly, and warned about where weak."""
 
 import dataclasses
 
