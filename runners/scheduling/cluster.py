@@ -3,7 +3,6 @@
 import time
 from contextlib import suppress
 
-from budgets.quantity import format_seconds
 from runners.scheduling.backend import Backend, Ended
 from runners.scheduling.instructions import State
 from runners.scheduling.nodes import Amounts, no_room_text, nodes_text
@@ -18,17 +17,21 @@ class LiveCluster:
 
     Trials may wait ``patience_s`` seconds for a node with room for them; None if no node can join. A node
     must pass the storage check, if there is one, before it runs anything. ``slots`` is the number of trials
-    like the next one that fit on the nodes at once, as of the last look.
+    like the next one that fit on the nodes at once, as of the last look. The error for a trial that fits on
+    no node calls it ``what``, and ends with ``advice``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - independent options
         self,
         backend: Backend,
         schedule: Schedule,
         *,
         patience_s: float | None,
         storage_check: StorageCheck | None = None,
+        what: str = "trial",
+        advice: str = "",
     ) -> None:
+        self._what, self._advice = what, advice
         self._backend, self._schedule, self._patience_s = backend, schedule, patience_s
         self._storage_check = storage_check
         self._nodes: dict[str, Amounts] = {}
@@ -69,10 +72,8 @@ class LiveCluster:
             patience_s = max(patience_s, ANSWER_S)
         if now - self._homeless_since >= patience_s:
             resources, count = too_wide[0]
-            raise ValueError(
-                f"{no_room_text(dict(resources), count, self._nodes.values())}{self._not_used()}. "
-                f"See resources: in the declaration{self._way_out()}"
-            )
+            no_room = no_room_text(dict(resources), count, self._nodes.values(), self._what)
+            raise ValueError(f"{no_room}{self._not_used()}. {self._advice}")
 
     def leave(self, nodes: set[str]) -> bool:
         """Start nothing on these nodes any more; return whether that is new."""
@@ -106,11 +107,6 @@ class LiveCluster:
             nodes = {node: has for node, has in nodes.items() if node in seen_by}
         self._nodes = nodes
         self._schedule.see_nodes(nodes)
-
-    def _way_out(self) -> str:
-        if self._patience_s is None:
-            return ", or name a larger cluster with --address"
-        return f"; wait: (now {format_seconds(self._patience_s)}) sets how long trials wait for nodes to join"
 
     def _not_used(self) -> str:
         return f"; {self._blind} not used because they have not seen the storage" if self._blind else ""

@@ -138,10 +138,10 @@ def has_room(has: Mapping[str, float], needs: Amounts) -> bool:
     return all(has.get(name, 0.0) >= amount - _ROUNDING for name, amount in needs.items())
 
 
-def no_room_text(resources: Amounts, count: int, nodes: Iterable[Amounts]) -> str:
-    """Describe that a trial, which takes ``resources`` on each of ``count`` nodes, fits on no nodes."""
+def no_room_text(resources: Amounts, count: int, nodes: Iterable[Amounts], what: str = "trial") -> str:
+    """Describe that a trial, or ``what``, with ``resources`` on each of ``count`` nodes, fits on no nodes."""
     no_node = "no node has" if count == 1 else f"there are no {count} nodes that have"
-    return f"{no_node} room for a trial of {_amounts_text(resources)}; nodes have: {nodes_text(nodes)}"
+    return f"{no_node} room for a {what} of {_amounts_text(resources)}; nodes have: {nodes_text(nodes)}"
 
 
 def nodes_text(nodes: Iterable[Amounts]) -> str:

@@ -1,30 +1,32 @@
-"""Workers for commands on pools: processes of this machine, or actors on a Ray cluster."""
+"""Workers for commands on pools: processes of this machine, or jobs on a Ray cluster."""
 
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from budgets.quantity import plural
 from runners.host.workers import Processes, Workers, usable_cores
-from runners.scheduling.nodes import Amounts
+from runners.scheduling.nodes import Amounts, cores_per_gpu
+from runners.scheduling.pool_jobs import ClusterWorkers
 from runners.scheduling.ray_backend.address import cluster_address
 from runners.scheduling.storage_check import Seen, StorageCheck
 from runners.store.location import Location
 
 if TYPE_CHECKING:
     from runners.scheduling.ray_backend.core import RayBackend
-    from runners.scheduling.ray_backend.ray_workers import RayWorkers
 
 
 _ADVICE = ": all nodes of the cluster must share it. Use a folder that they share, or leave out --address"
+_A_CORE = {"cpus": 1.0}
+_FOR_FILES = ("runners.data.build.build_pool",)
+_FOR_MODELS = ("runners.evaluate.clip_score",)
 
 
 class PoolSite:
     """Context manager; the connection to a cluster is opened at its first use and closed at exit.
 
-    Workers on a cluster keep their cores until the next ones are requested. A ``backend`` that is given
-    stays connected.
+    A ``backend`` that is given stays connected.
     """
 
     def __init__(
@@ -34,7 +36,7 @@ class PoolSite:
         self._count: int | None = options.workers
         self._say = say
         self._backend, self._own = backend, backend is None
-        self._at_work: RayWorkers | None = None
+        self._at_work: ClusterWorkers | None = None
 
     @property
     def on_cluster(self) -> bool:
@@ -51,24 +53,28 @@ class PoolSite:
         """
         if self._address is None:
             return Processes(count=self._count or usable_cores())
-        return self._on_cluster(_a_core_each, read, written, self._count)
+        return self._on_cluster(_A_CORE, read, written, self._count)
 
     def one(self, *read: str | Path) -> Workers:
         """Return a single worker, for work that can't be divided: this process, or one on the cluster."""
-        return Processes() if self._address is None else self._on_cluster(_a_core_each, read, None, 1)
+        return Processes() if self._address is None else self._on_cluster(_A_CORE, read, None, 1)
 
     def models(self, device: str | None, *read: str | Path, written: str | Path) -> Workers:
         """Return workers for a model: one per GPU, or without GPUs one per node.
 
-        Without a device they use GPUs where there are any; the other arguments are those of `workers`.
+        On a cluster each has as many cores as the node with the fewest has for one. Without a device they
+        use GPUs where there are any; the other arguments are those of `workers`.
 
         Raises:
             ValueError: As `workers`.
         """
         on_gpus = device is None or device.startswith("cuda")
         if self._address is not None:
-            on_gpus = on_gpus and any(has.get("gpus") for has in self._opened().nodes().values())
-            return self._on_cluster(_a_gpu_each if on_gpus else _all_cores, read, written, self._count)
+            nodes = self._opened(_FOR_MODELS).nodes().values()
+            share = cores_per_gpu(nodes) if on_gpus else None
+            cores = min((int(has["cpus"]) for has in nodes if has.get("cpus", 0) >= 1), default=1)
+            resources = {"cpus": cores} if share is None else {"gpus": 1, "cpus": share}
+            return self._on_cluster(resources, read, written, self._count)
         from runners.scheduling.local_backend import gpu_names  # noqa: PLC0415 - torch takes seconds
 
         names = tuple(gpu_names()) if on_gpus and device in {None, "cuda"} else ()
@@ -82,14 +88,12 @@ class PoolSite:
 
     def _on_cluster(
         self,
-        parts: Callable[[Amounts], list[Amounts]],
+        resources: Amounts,
         read: tuple[str | Path, ...],
         written: str | Path | None,
         limit: int | None,
     ) -> Workers:
-        from runners.scheduling.ray_backend.ray_workers import RayWorkers  # noqa: PLC0415 - Ray's import takes seconds
-
-        backend = self._opened()
+        backend = self._opened(_FOR_FILES)
         seen = tuple(path.absolute() for each in read if (path := Location(each).local) is not None)
         there = None if written is None else Location(written)
         if there is not None and there.local is not None:
@@ -98,16 +102,17 @@ class PoolSite:
         place = Seen(written=there, read=seen, advice=_ADVICE)
         storage = StorageCheck(backend, place, lambda _node, why: self._say(f"{why}: it is not used"))
         storage.require()
-        if self._at_work is not None:
-            self._at_work.end()
-        self._at_work = RayWorkers(backend, storage, parts, limit)
+        self._at_work = ClusterWorkers(backend, storage, resources, limit=limit, say=self._say)
         return self._at_work
 
-    def _opened(self) -> "RayBackend":
+    def _opened(self, modules: Sequence[str]) -> "RayBackend":
         if self._backend is None:
-            from runners.scheduling.ray_backend.core import RayBackend  # noqa: PLC0415 - as above
+            from runners.scheduling.ray_backend.core import RayBackend  # noqa: PLC0415 - Ray's import takes seconds
 
-            self._backend = RayBackend(self._address, modules=())
+            # Else torch's threads spin between batches; read when it is loaded.
+            self._backend = RayBackend(
+                self._address, modules=modules, environment={"OMP_WAIT_POLICY": "passive"}
+            )
             self._say(f"{self._backend.name}: {plural(len(self._backend.nodes()), 'node')}")
         return self._backend
 
@@ -119,17 +124,3 @@ class PoolSite:
             self._at_work.end()
         if self._backend is not None and self._own:
             self._backend.__exit__(*error)
-
-
-def _a_core_each(has: Amounts) -> list[Amounts]:
-    return [{"cpus": 1}] * int(has.get("cpus", 0))
-
-
-def _a_gpu_each(has: Amounts) -> list[Amounts]:
-    gpus = int(has.get("gpus", 0))
-    return [{"gpus": 1, "cpus": int(has.get("cpus", 0)) // gpus}] * gpus if gpus else []
-
-
-def _all_cores(has: Amounts) -> list[Amounts]:
-    cores = int(has.get("cpus", 0))
-    return [{"cpus": cores}] if cores else []

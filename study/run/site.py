@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from functools import cached_property
 from typing import ParamSpec, Self, TypeVar
 
+from budgets.quantity import format_seconds
 from runners.host.faults import NOTICES, Notice, patiently
 from runners.scheduling.backend import Backend, ClusterLostError
 from runners.scheduling.cluster import LiveCluster
@@ -103,8 +104,18 @@ class Site:
         # A bucket must be the same for all processes of this machine, too.
         if grows or self._study.storage.place.local is None:
             self._node_check.require()
+        advice = "See resources: in the declaration, or name a larger cluster with --address"
+        if grows:
+            advice = (
+                f"See resources: in the declaration; wait: (now {format_seconds(resources.wait_s)}) sets how "
+                "long trials wait for nodes to join"
+            )
         cluster = LiveCluster(
-            backend, schedule, patience_s=resources.wait_s if grows else None, storage_check=check
+            backend,
+            schedule,
+            patience_s=resources.wait_s if grows else None,
+            storage_check=check,
+            advice=advice,
         )
         cluster.look()
         description = f"{backend.name}: {cluster.describe()}"

@@ -11,12 +11,13 @@ import pickle
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 import ray
@@ -63,7 +64,7 @@ T = TypeVar("T")
 
 
 class RayBackend:
-    """A connection to Ray, whose workers import ``modules`` before a job starts.
+    """A connection to Ray, whose workers have an ``environment`` and import ``modules`` before a job starts.
 
     Without an address it starts a cluster on this machine that ends with the study and listens only on
     loopback. ``lost`` is True if the cluster has died.
@@ -74,7 +75,13 @@ class RayBackend:
 
     binds = True
 
-    def __init__(self, address: str | None = None, *, modules: Sequence[str] = TRIAL_MODULES) -> None:
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        modules: Sequence[str] = TRIAL_MODULES,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.address, self.modules = address, tuple(modules)
         local: dict[str, Any] = {}
         if address is None or on_loopback(require_cluster(address)):
@@ -94,6 +101,7 @@ class RayBackend:
             "OMP_NUM_THREADS": "1",
             # Earlier versions of Ray hide all GPUs from a task that takes none, such as the check of a node.
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+            **environment,
         }
         # On this machine workers inherit these: Ray prestarts no worker with a runtime environment.
         self.lost = False

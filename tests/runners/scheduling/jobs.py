@@ -79,12 +79,13 @@ def without(folder: Path, run: Callable[[], object]) -> object:
         away.rename(folder)
 
 
-def process_of(folder: Path, item: int) -> int:
-    """Return the process that works on an item, once two of them do."""
-    (folder / str(os.getpid())).touch()
+def node_of(folder: Path, item: int) -> str:
+    """Return Ray's process of the node that works on an item, once two nodes do."""
+    node = os.environ["RAY_RAYLET_PID"]
+    (folder / node).touch()
     while len(list(folder.iterdir())) < 2:
         time.sleep(0.01)
-    return os.getpid() + 0 * item
+    return node + "" * item
 
 
 def die_of(_item: int) -> None:

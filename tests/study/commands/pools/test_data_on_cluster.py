@@ -107,9 +107,9 @@ def found(cluster: Cluster, user: Path, here: Here) -> dict[str, Any]:
     address = with_two_nodes(cluster).address
     with PoolSite(Namespace(address=address, workers=None), lambda _line: None) as site:
         workers = site.workers(folder)
-        shared = dict(workers.map(partial(jobs.process_of, folder), range(4)))
+        shared = dict(workers.map(partial(jobs.node_of, folder), range(4)))
         return {
-            "processes": len(set(shared.values())),
+            "nodes": len(set(shared.values())),
             "items": sorted(shared),
             "unseen": reason(lambda: site.workers(folder / "nowhere")),
             "dies": reason(lambda: list(workers.map(jobs.die_of, range(1), "item {}".format))),
@@ -127,7 +127,7 @@ def reason(do: Callable[[], object]) -> str:
 
 
 def test_nodes_share_the_items(found: dict[str, Any]) -> None:
-    assert found["processes"] == 2
+    assert found["nodes"] == 2
     assert found["items"] == [0, 1, 2, 3]
 
 
