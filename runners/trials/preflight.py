@@ -14,11 +14,10 @@ import sysconfig
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Literal
 
@@ -31,12 +30,6 @@ from runners.models.model import resolve_precision
 from runners.store.files import locked
 from runners.training.backward import joint_loss
 from runners.training.ranks import gather, rank, rank_count, run_ranks, sum_over_ranks
-from runners.trials.checkpoint import load_checkpoint, save_checkpoint
-from runners.trials.measure_speed import measure_kind, some_steps, throughput_of
-from runners.trials.throughput import Throughput
-from runners.trials.trial import take_part
-from runners.trials.trial_job import TrialJob
-from runners.trials.trial_setup import set_up
 
 PACKAGES = ("torch", "open_clip_torch", "timm", "numpy")
 """Packages whose versions decide a trial's result."""
@@ -45,8 +38,6 @@ _STORAGE_BYTES = 2**24
 _OPEN_FILES = 4096  # at least, where loader workers hand over batches
 _PAIRS_EACH, _WIDTH = 16, 32  # of each rank, in the loss that ranks compute together
 _EXACT = 1e-5  # relative difference of that loss and its gradients
-_WARM_STEPS, _STEPS = 2, 4
-_CHECKPOINT_PAIRS = 16  # the size of a checkpoint does not depend on the batch
 
 SLOW_BYTES_PER_S = 2**24
 """Rate of a storage below which checkpoints hold trials up."""
@@ -71,16 +62,6 @@ class PreflightCheck:
     def of(cls, what: str, problem: str, *, found: str, verdict: NodeVerdict = "failed") -> "PreflightCheck":
         """Return a check of this node; with a problem, which is the advice on it, it has the verdict."""
         return cls(what=what, verdict=verdict if problem else "ok", found=found, advice=problem)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KindFound:
-    """Measurements of a few steps of a kind of trial, and of a checkpoint if one was written."""
-
-    speed: Throughput
-    checkpoint_bytes: int = 0
-    write_s: float = 0.0  # to the storage
-    read_s: float = 0.0  # to check its hash and restore its state
 
 
 def package_versions() -> dict[str, str]:
@@ -226,52 +207,13 @@ def check_ranks(count: int, *, gpus: bool) -> PreflightCheck:
 
     With ``gpus`` they use a GPU each and NCCL, else gloo.
     """
-    return _judged(run_ranks(partial(_joint_loss, gpus=gpus), count=count, gpus=gpus), count, gpus=gpus)
+    return run_ranks(partial(check_group, gpus=gpus), count=count, gpus=gpus)
 
 
-def check_kind(job: TrialJob) -> KindFound:
-    """Train a few steps of a trial at its real batch, and write and read a checkpoint on its storage."""
-    speed = measure_kind(job, seconds=0.0, warm_steps=_WARM_STEPS, fewest_steps=_STEPS)
-    storage = next(path for path in (job.folder, *job.folder.parents) if path.exists())
-    with TemporaryDirectory(dir=storage, prefix=".preflight-") as name:
-        folder = Path(name)
-        pairs = min(_CHECKPOINT_PAIRS, job.trial.batch_size)
-        small = replace(job.trial, batch_size=pairs, recipe=replace(job.trial.recipe, accumulation=1))
-        setup = set_up(some_steps(replace(job, trial=small, ranks=1), 1, folder))
-        setup.train()
-        began = time.monotonic()
-        save_checkpoint(folder, setup.learner, step=1)
-        wrote = time.monotonic()
-        load_checkpoint(folder, setup.learner)
-        return KindFound(
-            speed=speed,
-            checkpoint_bytes=sum(path.stat().st_size for path in folder.iterdir()),
-            write_s=wrote - began,
-            read_s=time.monotonic() - wrote,
-        )
-
-
-def check_kind_over_nodes(
-    job: TrialJob, count: int, *, gpus: bool
-) -> tuple[PreflightCheck, KindFound] | None:
-    """Check the ranks of a trial over several nodes, then train a few steps.
-
-    Called by each of the trial's ranks, with a folder for the check that all nodes share; rank 0 returns what
-    was found, the others None.
-    """
-    computed, outcome = _joint_loss(gpus=gpus), None
-    for steps in (_WARM_STEPS, _STEPS):
-        # All in one process, whose peak of memory is thus that of the unmasked step as well.
-        first = steps == _WARM_STEPS
-        outcome = take_part(some_steps(job, steps, job.folder / str(steps), unmasked=first))
-    if outcome is None:
-        return None
-    return _judged(computed, count, gpus=gpus), KindFound(speed=throughput_of(job.trial, outcome))
-
-
-def _judged(computed: tuple[float, float, Tensor], count: int, *, gpus: bool) -> PreflightCheck:
-    """Compare what the ranks computed with one rank's."""
-    backend, (summed, loss, gradient) = "NCCL" if gpus else "gloo", computed
+def check_group(*, gpus: bool) -> PreflightCheck:
+    """Check, in each rank, what `check_ranks` does of the ranks that it belongs to."""
+    backend, count = "NCCL" if gpus else "gloo", rank_count()
+    summed, loss, gradient = _joint_loss(gpus=gpus)
     expected_loss, expected_gradient = _whole_loss(count * _PAIRS_EACH)
     error = max(
         abs(loss - expected_loss) / expected_loss,

@@ -3,11 +3,9 @@
 The result is ``throughput.json`` in the study's folder. ``plan`` uses it for prices, ``run`` to order trials.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
-from tempfile import TemporaryDirectory
 
 import torch
 
@@ -19,17 +17,14 @@ from budgets.planning.planned_trial import Trial
 from budgets.planning.resources import estimated_memory
 from budgets.quantity import plural
 from runners.host.workers import usable_cores
-from runners.scheduling.backend import Job
 from runners.scheduling.local_backend import LocalBackend
-from runners.trials.measure_speed import measure_kind
 from runners.trials.throughput import Calibration, Throughput
-from runners.trials.trial_job import TrialJob
 from study.run.prepare_data import ensure_pools
-from study.run.study_preflight import run_tasks
+from study.run.try_kinds import try_kinds
 from study.show.terminal import table_lines
 from study.state.environment import environment
 from study.state.plan_study import plan_study
-from study.state.study import Study, trial_job
+from study.state.study import Study
 
 _START_S = 2.0  # start of a process: load the data, build the model, first steps
 
@@ -46,63 +41,51 @@ def calibrate_study(study: Study, *, device_name: str | None, seconds: float) ->
     require_runnable(study.declaration)
     plan = plan_study(_at_width(study, 1))
     gpus = max(trial.resources.gpus for trial in plan.trials)
-    if any(trial.resources.ranks_per_node * trial.resources.nodes > 1 for trial in plan.trials):
-        raise ValueError("calibrate supports trials of one rank; this study's resources: declare more")
+    if any(trial.resources.nodes > 1 for trial in plan.trials):
+        raise ValueError("calibrate tries trials on this machine; this study's resources: declare more nodes")
     named, machine = _device_names(study, gpus, device_name)
     ensure_pools(study, lambda _line: None)
-    jobs = _job_of_each_kind(study, plan)
+    kinds = _trial_of_each_kind(plan)
     # Trials that share a processor slow each other, so as many run at once as in a study.
-    at_once = 1 if gpus else max(1, min(usable_cores() // max(job.cpus for job in jobs), len(jobs)))
+    most_cpus = max(trial.resources.cpus for trial in kinds.values())
+    at_once = 1 if gpus else max(1, min(usable_cores() // most_cpus, len(kinds)))
     widest = torch.cuda.device_count() if study.declaration.resources.auto else 0
     for width in (2**power for power in range(1, widest.bit_length())):
         with suppress(ValueError):  # no trial fits this width
-            jobs += _job_of_each_kind(study, plan_study(_at_width(study, width)))
-    yield f"{plural(len(jobs), 'kind')} of trials on {machine}, {at_once} at once, in about {seconds:g} s"
-    seconds_each = max(0.5, seconds * at_once / len(jobs) - _START_S)
-    measured, failed = dict[tuple[object, ...], Throughput](), list[str]()
-    for job, speed in calibrate(jobs, side_by_side=at_once, seconds=seconds_each):
-        if isinstance(speed, Throughput):
-            measured[_kind_and_width(job.trial)] = speed
-        else:  # the reason why there is none
-            failed.append(f"{' '.join(job.trial.cell.combination)}: {speed}")
-    done = [job.trial for job in jobs if _kind_and_width(job.trial) in measured]
-    if not done:
+            kinds |= _trial_of_each_kind(plan_study(_at_width(study, width)))
+    yield f"{plural(len(kinds), 'kind')} of trials on {machine}, {at_once} at once, in about {seconds:g} s"
+    seconds_each = max(0.5, seconds * at_once / len(kinds) - _START_S)
+    speeds, failed = dict[str, Throughput](), list[str]()
+    with LocalBackend(modules=("runners.trials.try_kind",)) as backend:
+        here = {name: (trial, tuple(backend.nodes())) for name, trial in kinds.items()}
+        for job, tried in try_kinds(study, here, backend, seconds=seconds_each, at_once=at_once):
+            if isinstance(tried, str):
+                failed.append(f"{job.trial}: {tried}")
+            else:
+                speeds[job.trial] = tried.speed
+    if not speeds:
         raise ValueError(f"not measured: {'; '.join(failed)}")
-    kinds = tuple(measured[_kind_and_width(trial)] for trial in done)
-    calibration = Calibration(machine=machine, device=named, side_by_side=at_once, kinds=kinds)
+    measured = [(trial, speeds[name]) for name, trial in kinds.items() if name in speeds]
+    calibration = Calibration(
+        machine=machine, device=named, side_by_side=at_once, kinds=tuple(speed for _, speed in measured)
+    )
     study.folder.mkdir(parents=True, exist_ok=True)
     calibration.write(study.calibration)
-    rows = [_measured_row(trial, speed) for trial, speed in zip(done, kinds, strict=True)]
+    rows = [_measured_row(trial, speed) for trial, speed in measured]
     yield from table_lines(rows, words=("architecture", "strategy", "precision"))
     yield f"written to {study.calibration}; plan and run use it from now on"
     if failed:
         raise ValueError(f"not measured: {'; '.join(failed)}")
 
 
-def calibrate(
-    jobs: Sequence[TrialJob], *, side_by_side: int, seconds: float
-) -> Iterator[tuple[TrialJob, object]]:
-    """Yield a measurement of each job, or the reason why there is none, in order of completion.
-
-    Jobs are a trial of each kind, whose folders and evaluation sets are not used. They run ``side_by_side``
-    as in a run of the study, each for about some seconds of timed steps, at least ten.
-    """
-    with TemporaryDirectory() as folder, LocalBackend(modules=("runners.trials.measure_speed",)) as backend:
-        # A process that is killed leaves its files, in the folder.
-        calls = [partial(measure_kind, job, seconds, below=folder) for job in jobs]
-        node = tuple(backend.nodes())
-        tasks = [Job(trial=f"{place}", nodes=node, run=run, resources={}) for place, run in enumerate(calls)]
-        for task, speed in run_tasks(backend, tasks, at_once=side_by_side):
-            yield jobs[int(task.trial)], speed
-
-
-def _kind_and_width(trial: Trial) -> tuple[object, ...]:
-    return (*trial.cell.combination, trial.resources.devices)
-
-
-def _job_of_each_kind(study: Study, plan: Plan) -> list[TrialJob]:
-    kinds = {trial.cell.combination: trial for trial in reversed(plan.trials)}
-    return [trial_job(study, trial) for trial in reversed(kinds.values())]
+def _trial_of_each_kind(plan: Plan) -> dict[str, Trial]:
+    """Return the first trial of each combination, by words; they have one number of devices in a plan."""
+    kinds: dict[str, Trial] = {}
+    for trial in plan.trials:
+        devices = trial.resources.devices
+        on_several = f" on {devices} devices" if devices > 1 else ""
+        kinds.setdefault(" ".join(trial.cell.combination) + on_several, trial)
+    return kinds
 
 
 def _at_width(study: Study, gpus: int) -> Study:

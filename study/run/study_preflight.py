@@ -1,14 +1,10 @@
 """Preflight of a study: tries every node and every kind of trial before anything is spent."""
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from math import inf
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from budgets.declaration.declaration import require_runnable
 from budgets.declaration.rules import CPUS_PER_GPU
@@ -21,22 +17,20 @@ from runners.scheduling.nodes import Amounts, cores_per_gpu, has_room, no_room_t
 from runners.scheduling.storage_check import StorageCheck
 from runners.trials.preflight import (
     SLOW_BYTES_PER_S,
-    KindFound,
     PreflightCheck,
-    check_kind,
-    check_kind_over_nodes,
     check_node,
     check_ranks,
     holding_lock,
     package_versions,
 )
 from runners.trials.throughput import Calibration, Throughput, read_calibration, slow_loading
+from runners.trials.try_kind import TriedKind
 from study.run.prepare_data import ensure_pools, share_data
+from study.run.try_kinds import run_jobs, try_kinds
 from study.state.plan_study import plan_study
-from study.state.study import Study, needs, trial_job
+from study.state.study import Study, needs
 from study.state.subset_copies import amplification_lines
 
-_WAIT_S = 1.0
 _MOST_OF_ESTIMATE = 1.2  # of memory: beyond it, a choice of devices by the estimate may not fit
 _NODE_ANSWERS_S = 180.0  # its first process imports torch, perhaps over a network
 _ID_SIGNS = 12  # of a node's id: Ray's are long, and "this machine" is one
@@ -94,7 +88,7 @@ def _check_nodes(
         return
     loader_bytes = resources.ranks_per_node * study.declaration.resources.loader_memory
     ranks = partial(check_ranks, resources.ranks_per_node, gpus=bool(resources.gpus))
-    tasks = [
+    jobs = [
         Job(trial=f"ranks {node}", nodes=(node,), run=ranks, resources=needs(study, widest))
         for node, has in nodes.items()
         if resources.ranks_per_node > 1 and has_room(has, needs(study, widest))
@@ -109,8 +103,8 @@ def _check_nodes(
             compiled=any(trial.recipe.compile for trial in plan.trials),
             lock=lock,
         )
-        tasks = [Job(trial=f"node {node}", nodes=(node,), run=check, resources={}) for node in nodes] + tasks
-        for task, answer in run_tasks(backend, tasks, answer_s=_NODE_ANSWERS_S):
+        jobs = [Job(trial=f"node {node}", nodes=(node,), run=check, resources={}) for node in nodes] + jobs
+        for job, answer in run_jobs(backend, jobs, answer_s=_NODE_ANSWERS_S):
             if isinstance(answer, PreflightCheck):
                 yield answer
             elif isinstance(answer, tuple):
@@ -118,12 +112,12 @@ def _check_nodes(
                 yield from checks
                 yield _clock_check(checks[0].node, clock, began, time.time())
             else:
-                yield _failed_check(task, answer)
+                yield _failed_check(job, answer)
 
 
-def _failed_check(task: Job, reason: object, advice: str = "") -> PreflightCheck:
-    where = ", ".join(node[:_ID_SIGNS] for node in task.nodes)
-    return PreflightCheck(node=where, what=task.trial, verdict="failed", found=str(reason), advice=advice)
+def _failed_check(job: Job, reason: object, advice: str = "") -> PreflightCheck:
+    where = ", ".join(node[:_ID_SIGNS] for node in job.nodes)
+    return PreflightCheck(node=where, what=job.trial, verdict="failed", found=str(reason), advice=advice)
 
 
 def _clock_check(node: str, clock: float, began: float, ended: float) -> PreflightCheck:
@@ -147,51 +141,26 @@ def _check_kinds(
     except OSError as error:
         yield PreflightCheck(node="driver", what="pools", verdict="failed", found=str(error))
         return
-    tasks, measured = list[Job](), list[Throughput]()
-    with TemporaryDirectory(dir=study.folder, prefix=".preflight-") as folder:
-        for number, (name, trial) in enumerate(kinds.items()):
-            count, needed = trial.resources.nodes, needs(study, trial)
-            room = [node for node, has in nodes.items() if has_room(has, needed)]
-            if count > len(room):
-                few, advice = no_room_text(needed, count, nodes.values()), "see resources: in the declaration"
-                yield PreflightCheck(node="all", what=name, verdict="failed", found=few, advice=advice)
-            else:
-                first = number % len(room) if count == 1 else 0
-                on = tuple(room[first : first + count])
-                tasks.append(_training_task(study, name, trial, on, Path(folder).resolve()))
-        for task, value in run_tasks(backend, tasks):
-            for answer in value if isinstance(value, tuple) else (value,):
-                if isinstance(answer, KindFound):
-                    measured.append(answer.speed)
-                    yield _speed_check(task.trial, kinds[task.trial], answer)
-                elif isinstance(answer, PreflightCheck):
-                    yield replace(answer, what=f"ranks of {task.trial}")
-                else:
-                    alone = f"python -m study run {study.word} --backend local --only '{task.trial}'"
-                    yield _failed_check(task, answer, f"for all of its output: {alone}")
+    placed, measured = dict[str, tuple[Trial, Sequence[str]]](), list[Throughput]()
+    for number, (name, trial) in enumerate(kinds.items()):
+        count, needed = trial.resources.nodes, needs(study, trial)
+        room = [node for node, has in nodes.items() if has_room(has, needed)]
+        if count > len(room):
+            few, advice = no_room_text(needed, count, nodes.values()), "see resources: in the declaration"
+            yield PreflightCheck(node="all", what=name, verdict="failed", found=few, advice=advice)
+        else:
+            first = number % len(room) if count == 1 else 0
+            placed[name] = trial, room[first : first + count]
+    for job, tried in try_kinds(study, placed, backend, folder=study.folder):
+        if isinstance(tried, str):
+            alone = f"python -m study run {study.word} --backend local --only '{job.trial}'"
+            yield _failed_check(job, tried, f"for all of its output: {alone}")
+            continue
+        if tried.ranks is not None:
+            yield replace(tried.ranks, what=f"ranks of {job.trial}")
+        measured.append(tried.speed)
+        yield _speed_check(job.trial, kinds[job.trial], tried)
     _keep_speeds(study, measured)
-
-
-def _training_task(study: Study, name: str, trial: Trial, nodes: tuple[str, ...], folder: Path) -> Job:
-    """Return the task of a kind: it trains; over several nodes, its ranks first compute together.
-
-    Its files are in a folder of their own below ``folder``: the trial itself may be running.
-    """
-    resources, scratch = trial.resources, folder / f"{folder.name}-{trial.trial_id}"
-    scratch.mkdir()
-    count = resources.ranks_per_node * resources.nodes
-    over_nodes = partial(check_kind_over_nodes, count=count, gpus=bool(resources.gpus))
-    return Job(
-        trial=name,
-        nodes=nodes,
-        run=study.storage.call(
-            check_kind if resources.nodes == 1 else over_nodes,
-            replace(trial_job(study, trial), folder=scratch),
-            checks=True,
-        ),
-        resources=needs(study, trial),
-        ranks=resources.ranks_per_node,
-    )
 
 
 def _trial_of_each_kind(plan: Plan) -> dict[str, Trial]:
@@ -210,7 +179,7 @@ def _trial_of_each_kind(plan: Plan) -> dict[str, Trial]:
     return named
 
 
-def _speed_check(name: str, trial: Trial, measured: KindFound) -> PreflightCheck:
+def _speed_check(name: str, trial: Trial, measured: TriedKind) -> PreflightCheck:
     speed, estimate = measured.speed, estimated_memory(trial)
     # On a processor the process's whole resident set was measured, most of which the estimate does not
     # include.
@@ -246,34 +215,3 @@ def _keep_speeds(study: Study, measured: list[Throughput]) -> None:
             new.setdefault((*speed.combination, speed.gpus), speed)
     if new:
         replace(known, kinds=(*known.kinds, *new.values())).write(study.calibration)
-
-
-def run_tasks(
-    backend: Backend, tasks: Iterable[Job], *, at_once: int = 1, answer_s: float = inf
-) -> Iterator[tuple[Job, object]]:
-    """Run jobs, some at once on each node; yield each with its value, or the reason why it has none.
-
-    If no running job ends for ``answer_s`` seconds, the remaining ones are given up.
-    """
-    waiting, running = list(tasks), dict[str, Job]()
-
-    def start() -> None:
-        busy = Counter(node for task in running.values() for node in task.nodes)
-        for task in list(waiting):
-            if all(busy[node] < at_once for node in task.nodes):
-                waiting.remove(task)
-                running[task.trial] = task
-                backend.start(task)
-            busy.update(task.nodes)  # what comes later waits for its turn on these nodes
-
-    start()
-    heard = time.monotonic()
-    while running and time.monotonic() - heard < answer_s:
-        for ended in backend.wait(_WAIT_S):
-            heard = time.monotonic()
-            task = running.pop(ended.trial)
-            start()
-            yield task, ended.value if ended.how == "finished" else ended.reason
-    for task in running.values():
-        ports = "a firewall between the nodes must let the ports of `ray start` through, see docs/cluster.md"
-        yield task, f"no answer in {answer_s:.0f} s: {ports}"

@@ -10,11 +10,11 @@ import pytest
 from budgets.declaration.recipe import Recipe
 from budgets.declaration.rules import TrialResources
 from runners.training.ranks import rank
-from runners.trials import measure_speed
-from runners.trials.measure_speed import loading_speed, measure_kind
+from runners.trials import try_kind as trying
 from runners.trials.throughput import Calibration, Throughput, read_calibration, slow_loading
 from runners.trials.trial_files import Outcome
 from runners.trials.trial_job import TrialJob
+from runners.trials.try_kind import loading_speed, try_kind
 from tests.runners.tiny import tiny_job, tiny_trial
 
 pytestmark = pytest.mark.slow
@@ -65,11 +65,12 @@ def test_the_unmasked_tail_counts_for_memory_but_not_for_speed(
         row = {"precision": "fp32", "steps": trial.steps}
         return Outcome(row=row, timing=timing | {"waited_s": 0.0, "train_s": 1.0})
 
-    monkeypatch.setattr(measure_speed, "take_part", run)
-    found = measure_kind(job, 0.0, warm_steps=2, fewest_steps=4)
+    monkeypatch.setattr(trying, "take_part", run)
+    found = try_kind(job)
 
     assert runs == [(2, True), (4, False), (4, False)]
-    assert (found.samples_per_s, found.memory_bytes) == (20.0, 9)
+    assert found is not None
+    assert (found.speed.samples_per_s, found.speed.memory_bytes) == (20.0, 9)
 
 
 _starts: list[int] = []
@@ -90,8 +91,9 @@ def test_what_ranks_do_once_is_not_part_of_their_speed(
     pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = replace(tiny_job(tiny_trial(), pool, tmp_path), ranks=2)
-    monkeypatch.setattr(measure_speed, "take_part", _slow_to_begin)
+    monkeypatch.setattr(trying, "take_part", _slow_to_begin)
 
-    found = measure_kind(job, 1.0)
+    found = try_kind(job, 1.0)
 
-    assert found.samples_per_s == pytest.approx(job.trial.batch_size / 0.01)
+    assert found is not None
+    assert found.speed.samples_per_s == pytest.approx(job.trial.batch_size / 0.01)

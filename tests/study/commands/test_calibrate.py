@@ -5,6 +5,7 @@ import re
 import signal
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,14 +14,16 @@ import pytest
 from budgets.declaration.recipe import Recipe
 from budgets.planning.resources import estimated_memory
 from runners.host.faults import ProcessEnded
+from runners.scheduling.local_backend import LocalBackend
 from runners.store.files import write_json
 from runners.trials.throughput import Throughput, read_calibration
 from runners.trials.trial_job import TrialJob
+from runners.trials.try_kind import TriedKind
 from study.declare.load import load_declaration
-from study.run import calibration
-from study.run.calibration import calibrate, require_named
+from study.run import calibration, try_kinds
+from study.run.calibration import require_named
 from study.state.plan_study import device_throughput, measured_throughput, plan_study
-from tests.runners.tiny import tiny_job, tiny_trial
+from tests.runners.tiny import tiny_trial
 from tests.study.tiny_study import TinyStudy
 from tests.waiting import wait_for
 
@@ -72,7 +75,7 @@ def test_a_kind_that_cannot_be_measured_is_named_and_the_others_are_kept(
     tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.declare(strategies="clip, flip-50")
-    monkeypatch.setattr(calibration, "measure_kind", fail_for_flip)
+    monkeypatch.setattr(try_kinds, "try_kind", fail_for_flip)
 
     error = tiny.says("calibrate --seconds 1", code=2).splitlines()[-1]
     assert error.endswith(" mini-ViT-XXS-8 flip-50: RuntimeError: the device is full")
@@ -89,10 +92,10 @@ def test_the_estimate_of_memory_is_that_of_the_unmasked_tail() -> None:
     assert estimate("flip-50", 0.0) < estimate("flip-50", 0.01) == estimate("clip", 0.0)
 
 
-def fail_for_flip(job: TrialJob, _seconds: float, *, below: str) -> Throughput:  # noqa: ARG001 - as the real one
+def fail_for_flip(job: TrialJob, seconds: float) -> TriedKind:  # noqa: ARG001 - as the real one
     if job.trial.cell.strategy != "clip":
         raise RuntimeError("the device is full")
-    return FOUND
+    return TriedKind(speed=FOUND)
 
 
 @pytest.mark.parametrize(
@@ -139,45 +142,54 @@ def test_the_declared_device_must_fit_the_gpus_name() -> None:
         require_named("a100-sxm-40gb", "NVIDIA H100 PCIe")
 
 
-def _measured(job: TrialJob, _seconds: float, *, below: str) -> str:  # noqa: ARG001 - as the real one
-    if job.ranks > 1:
+def _fail_or_die(job: TrialJob, seconds: float) -> TriedKind:  # noqa: ARG001 - as the real one
+    if job.trial.cell.strategy == "siglip":
         raise ProcessEnded("failed", "rank 1 of 2: CUDA out of memory")
-    if job.cpus > 1:
+    if job.trial.cell.strategy == "flip-50":
         os.kill(os.getpid(), signal.SIGKILL)
-    return "measured"
+    return TriedKind(speed=FOUND)
 
 
 def test_a_kind_that_fails_or_is_killed_leaves_the_others_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibration, "measure_kind", _measured)
-    sound = tiny_job(tiny_trial(), tmp_path, tmp_path)
-    jobs = [replace(sound, ranks=2), replace(sound, cpus=2), sound]
+    tiny.declare(strategies="siglip, flip-50, clip")
+    monkeypatch.setattr(try_kinds, "try_kind", _fail_or_die)
 
-    found = list(calibrate(jobs, side_by_side=1, seconds=1.0))
-
-    assert found == [
-        (jobs[0], "rank 1 of 2: CUDA out of memory"),
-        (jobs[1], "the trial's process died by SIGKILL"),
-        (jobs[2], "measured"),
+    assert list(tried(tiny)) == [
+        ("mini-ViT-XXS-8 siglip", "rank 1 of 2: CUDA out of memory"),
+        ("mini-ViT-XXS-8 flip-50", "the trial's process died by SIGKILL"),
+        ("mini-ViT-XXS-8 clip", TriedKind(speed=FOUND)),
     ]
 
 
-def _measured_soon(job: TrialJob, _seconds: float, *, below: str) -> str:
-    if job.cpus > 1:
-        (Path(below) / "files").mkdir()
+def tried(tiny: TinyStudy, *, at_once: int = 1) -> Iterator[tuple[str, TriedKind | str]]:
+    """Try each kind of a study's trials on this machine; yield its words and what was found."""
+    kinds = {" ".join(trial.cell.combination): (trial, ("this machine",)) for trial in tiny.plan.trials}
+    with LocalBackend(modules=("runners.trials.try_kind",)) as backend:
+        for job, found in try_kinds.try_kinds(tiny.study, kinds, backend, seconds=1.0, at_once=at_once):
+            yield job.trial, found
+
+
+def _try_soon(job: TrialJob, seconds: float) -> TriedKind:  # noqa: ARG001 - as the real one
+    if job.trial.cell.strategy == "flip-50":
+        (job.folder.parent / "files").mkdir()
         time.sleep(60)
-    wait_for((Path(below) / "files").exists, seconds=60)
-    return "measured"
+    wait_for((job.folder.parent / "files").exists, seconds=60)
+    return TriedKind(speed=FOUND)
 
 
-def test_an_interrupted_calibration_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "measure_kind", _measured_soon)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    sound = tiny_job(tiny_trial(), tmp_path, tmp_path)
+def test_an_interrupted_calibration_leaves_no_files(
+    tiny: TinyStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.declare(strategies="clip, flip-50")
+    monkeypatch.setattr(try_kinds, "try_kind", _try_soon)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
 
-    found = calibrate([sound, replace(sound, cpus=2)], side_by_side=2, seconds=1.0)
-    assert next(found)[1] == "measured"
-    found.close()  # type: ignore[attr-defined]  # a generator
+    kinds = tried(tiny, at_once=2)
+    assert next(kinds) == ("mini-ViT-XXS-8 clip", TriedKind(speed=FOUND))
+    kinds.close()  # type: ignore[attr-defined]  # a generator
 
-    assert list(tmp_path.iterdir()) == []
+    assert list(temporary.iterdir()) == []

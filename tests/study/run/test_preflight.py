@@ -15,7 +15,8 @@ from runners.scheduling.local_backend import LocalBackend
 from runners.store.location import Location
 from runners.trials.throughput import Calibration, Throughput, read_calibration
 from study.cli import main
-from study.run.study_preflight import preflight, run_tasks
+from study.run.study_preflight import preflight
+from study.run.try_kinds import run_jobs
 from tests.runners.store.bucket import Bucket
 from tests.study.ray_head import Head
 from tests.study.tiny_study import TinyStudy
@@ -189,7 +190,7 @@ def test_a_node_that_does_not_answer_fails_its_check() -> None:
     task = Job(trial="node a", nodes=("this machine",), run=partial(time.sleep, 300), resources={})
 
     with LocalBackend(modules=()) as backend:
-        ((found, reason),) = run_tasks(backend, [task], answer_s=1)
+        ((found, reason),) = run_jobs(backend, [task], answer_s=1)
 
     assert found is task
     assert re.match(r"no answer in 1 s: .*firewall .*`ray start`", str(reason))
