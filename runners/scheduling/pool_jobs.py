@@ -1,8 +1,8 @@
 """Workers on a cluster: batches of a task's items, as jobs of the backend and the schedule that run trials.
 
-A job works on its batch for about a minute, so that a model is loaded once for many items, and hands back the
-items that it has not begun. After the death of a process each item of its batch is a job of its own: an item
-that kills its processes is then known by its name.
+A job works on its batch for a minute, or less at first so that progress is seen soon; a model is thus loaded
+once for many items. Items that it has not begun by then are handed back. After the death of a process each
+item of its batch is a job of its own: an item that kills its processes is then known by its name.
 """
 
 import os
@@ -24,7 +24,7 @@ from runners.scheduling.nodes import Amounts, has_room, no_room_text
 from runners.scheduling.schedule import Schedule
 from runners.scheduling.storage_check import StorageCheck
 
-_BATCH_S = 60.0
+_FIRST_S, _BATCH_S = 10.0, 60.0
 _SHARE = 2  # a batch is one in so many of the items that are left to a worker; so the last ones are small
 _RETRIES = 2
 _PATIENCE_S = 600.0  # without any node that has room, after a start
@@ -55,6 +55,7 @@ class ClusterWorkers:
         self._names = map("parts {}".format, count())
         self._folder = os.getcwd()  # noqa: PTH109 - as the nodes change to it
         self._running: set[str] = set()
+        self._began = 0.0
 
     def map(
         self, task: Callable[[int], T], items: Sequence[int], name: Name = part_name
@@ -63,6 +64,7 @@ class ClusterWorkers:
         nodes = self._backend.nodes().values()
         if items and not any(has_room(has, self._resources) for has in nodes):
             raise ValueError(no_room_text(self._resources, 1, nodes, what="worker"))
+        self._began = time.monotonic()
         batches = _Batches(items, self._resources, self._names)
         cluster = LiveCluster(
             self._backend,
@@ -112,7 +114,8 @@ class ClusterWorkers:
         self, job: str, nodes: tuple[str, ...], task: Callable[[int], object], batch: list[int]
     ) -> None:
         threads = max(1, int(self._resources.get("cpus", 1)))
-        run = partial(_work, task, batch, self._folder, threads)
+        seconds = min(_BATCH_S, _FIRST_S + (time.monotonic() - self._began) / 2)
+        run = partial(_work, task, batch, seconds, self._folder, threads)
         self._backend.start(Job(trial=job, run=run, nodes=nodes, resources=self._resources))
         self._running.add(job)
 
@@ -186,15 +189,15 @@ class _Batches:
 
 
 def _work(
-    task: Callable[[int], T], items: Sequence[int], folder: str, threads: int
+    task: Callable[[int], T], items: Sequence[int], seconds: float, folder: str, threads: int
 ) -> tuple[list[tuple[int, T]], Exception | None]:
-    """Return the results of the items that a job has worked on, in their order, and the error of the next."""
+    """Return the results of the items that a job begins in some seconds, and the error of the next one."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     if "torch" in sys.modules:  # loaded ahead, when it read the variable
         sys.modules["torch"].set_num_threads(threads)
     with suppress(OSError):  # relative paths are those of the driver, if they exist here
         os.chdir(folder)
-    until = time.monotonic() + _BATCH_S
+    until = time.monotonic() + seconds
     results: list[tuple[int, T]] = []
     for item in items:
         if results and time.monotonic() >= until:

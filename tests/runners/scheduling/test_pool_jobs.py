@@ -81,20 +81,12 @@ def test_no_more_workers_than_the_limit_work_at_once(nodes: TwoNodes, tmp_path: 
 def test_items_that_a_job_has_no_time_for_are_handed_back(
     nodes: TwoNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_jobs, "_work", partial(with_no_time))
+    monkeypatch.setattr(pool_jobs, "_BATCH_S", 0.0)
 
     found = list(workers(nodes, tmp_path).map(process_of, range(8)))
 
     assert sorted(item for item, _ in found) == list(range(8))
     assert len(nodes.jobs) == 8, "each has worked on one item of its batch"
-
-
-_work = pool_jobs._work  # noqa: SLF001 - as the jobs run it
-
-
-def with_no_time(*call: object) -> object:
-    pool_jobs._BATCH_S = 0.0  # noqa: SLF001 - of the job's own process
-    return _work(*call)  # type: ignore[arg-type]
 
 
 def die_at_three(folder: Path, item: int) -> int:
