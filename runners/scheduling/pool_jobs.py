@@ -1,6 +1,6 @@
 """Workers on a cluster: batches of a task's items, as jobs of the backend and the schedule that run trials.
 
-A job works on its batch for a minute, or less at first so that progress is seen soon; a model is thus loaded
+A job works on its batch for two minutes, or less at first so that progress is seen soon; a model is loaded
 once for many items. Items that it has not begun by then are handed back. After the death of a process each
 item of its batch is a job of its own: an item that kills its processes is then known by its name.
 """
@@ -24,7 +24,7 @@ from runners.scheduling.nodes import Amounts, has_room, no_room_text
 from runners.scheduling.schedule import Schedule
 from runners.scheduling.storage_check import StorageCheck
 
-_FIRST_S, _BATCH_S = 10.0, 60.0
+_FIRST_S, _BATCH_S = 10.0, 120.0  # a model of 600 MB is loaded in 2 s, a GPU is ready after as many
 _SHARE = 2  # a batch is one in so many of the items that are left to a worker; so the last ones are small
 _RETRIES = 2
 _PATIENCE_S = 600.0  # without any node that has room, after a start

@@ -1,6 +1,5 @@
 """Workers for commands on pools: processes of this machine, or jobs on a Ray cluster."""
 
-from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -26,15 +25,17 @@ _FOR_MODELS = ("runners.evaluate.clip_score",)
 class PoolSite:
     """Context manager; the connection to a cluster is opened at its first use and closed at exit.
 
-    A ``backend`` that is given stays connected.
+    ``address`` and ``workers`` are the options of these names. A ``backend`` that is given stays connected.
     """
 
     def __init__(
-        self, options: Namespace, say: Callable[[str], None], backend: "RayBackend | None" = None
+        self,
+        address: str | None,
+        workers: int | None,
+        say: Callable[[str], None],
+        backend: "RayBackend | None" = None,
     ) -> None:
-        self._address = cluster_address(options.address)
-        self._count: int | None = options.workers
-        self._say = say
+        self._address, self._count, self._say = cluster_address(address), workers, say
         self._backend, self._own = backend, backend is None
         self._at_work: ClusterWorkers | None = None
 

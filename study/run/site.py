@@ -1,7 +1,6 @@
 """The environment of a run: the backend, the storage and requests to stop; for tuning and grid alike."""
 
 import signal
-from argparse import Namespace
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from functools import cached_property
@@ -82,12 +81,11 @@ class Site:
     def for_pools(self) -> PoolSite:
         """Return the site of workers for pools: this cluster's, or processes of this machine."""
         if self._local or cluster_address(self._address) is None:
-            return PoolSite(Namespace(address="local", workers=None), self._progress.detail)
+            return PoolSite("local", None, self._progress.detail)
         from runners.scheduling.ray_backend.core import RayBackend  # noqa: PLC0415 - as above
 
         assert isinstance(self.backend, RayBackend)
-        options = Namespace(address=self._address, workers=None)
-        return PoolSite(options, self._progress.detail, self.backend)
+        return PoolSite(self._address, None, self._progress.detail, self.backend)
 
     def look_around(self, schedule: Schedule, backend: Backend) -> LiveCluster:
         """Return the cluster behind a backend (this site's, or the one for tuning); schedule its nodes.

@@ -23,7 +23,7 @@ def run(options: Namespace) -> int:
     from study.run.pool_site import PoolSite
 
     sets, good = found_sets(options.folder), True
-    with PoolSite(options, show) as site:
+    with PoolSite(options.address, options.workers, show) as site:
         for line, usable in check_sets(sets, site.workers(options.folder)):
             show(line)
             good = good and usable

@@ -89,7 +89,7 @@ def run(options: Namespace) -> int:
         if kind == "embedded":
             _build_embedded(shared.path, source.removeprefix("embedded:"), options.seed)
         else:
-            with PoolSite(options, show) as site:
+            with PoolSite(options.address, options.workers, show) as site:
                 _build(shared, source, kind, options, site)
         pool = Pool.open(shared.path)
         show_all(unreadable_lines(pool))

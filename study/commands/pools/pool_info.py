@@ -28,7 +28,7 @@ def run(options: Namespace) -> int:
     if options.sheet and options.sheet.suffix.lower() != ".png":
         raise ValueError(f"--sheet {options.sheet} is drawn as a PNG: name a file that ends in .png")
     folders = [options.pool, *([options.sheet.parent] if options.sheet else [])]
-    with continuing(options.sheet or options.pool), PoolSite(options, show) as site:
+    with continuing(options.sheet or options.pool), PoolSite(options.address, options.workers, show) as site:
         task = partial(summarise, options.pool, options.sheet)
         for _, lines in site.one(*folders).map(task, range(1), lambda _item: options.pool):
             show_all(lines)

@@ -37,7 +37,10 @@ def run(options: Namespace) -> int:
             f"{declared.name} declares no copies: materialise_from and training.resized_images are off"
         )
     plan = plan_study(study)
-    with Progress(declared.metric, PlainConsole()) as progress, PoolSite(options, progress.say) as site:
+    with (
+        Progress(declared.metric, PlainConsole()) as progress,
+        PoolSite(options.address, options.workers, progress.say) as site,
+    ):
         ensure_pools(study, progress.say)
         study.folder.mkdir(parents=True, exist_ok=True)
         if not materialise(study, plan, site, progress):

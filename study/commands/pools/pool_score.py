@@ -78,7 +78,7 @@ def run(options: Namespace) -> int:
     _check(options)
     with continuing(options.pool), only_writer(options.pool, show), open_shared(options.pool) as shared:
         before = Pool.open(shared.path)
-        with PoolSite(options, show) as site, WorkProgress() as report:
+        with PoolSite(options.address, options.workers, show) as site, WorkProgress() as report:
             pool = _scored(before, options, shared, site, report)
             shared.publish()
             shared.delete(SCORING)

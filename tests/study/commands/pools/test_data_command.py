@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -134,7 +133,7 @@ def test_a_mistake_ends_with_one_line_and_code_2(user: Path, run: Run, words: st
 def test_a_worker_for_each_core_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda _process: {5, 6, 7})  # of a job on a larger machine
-    site = PoolSite(Namespace(address=None, workers=None), print)
+    site = PoolSite(None, None, print)
     workers = site.workers()
     assert isinstance(workers, Processes)
     assert workers.count == site.threads(Processes()) == 3

@@ -1,6 +1,5 @@
 """``python -m study data … --address`` on a simulated cluster of two nodes gives what this machine gives."""
 
-from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,7 +104,7 @@ def found(cluster: Cluster, user: Path, here: Here) -> dict[str, Any]:
     folder = user / "meet"
     folder.mkdir()
     address = with_two_nodes(cluster).address
-    with PoolSite(Namespace(address=address, workers=None), lambda _line: None) as site:
+    with PoolSite(address, None, lambda _line: None) as site:
         workers = site.workers(folder)
         shared = dict(workers.map(partial(jobs.node_of, folder), range(4)))
         return {
