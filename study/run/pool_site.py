@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _ADVICE = ": all nodes of the cluster must share it. Use a folder that they share, or leave out --address"
 _A_CORE = {"cpus": 1.0}
-_FOR_FILES = ("runners.data.build.build_pool",)
+_FOR_FILES = ("runners.data.build.build_pool", "runners.data.pool.byte_pairs")
 _FOR_MODELS = ("runners.evaluate.clip_score",)
 
 
