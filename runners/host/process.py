@@ -1,11 +1,12 @@
 """Calls in fresh processes that free their memory at the end and start within tens of milliseconds.
 
 A process is forked from a server that has torch and open_clip loaded but has computed nothing, so no memory,
-threads or GPU state pass from one trial to the next. The GPUs' arithmetic is set for a process as a whole.
+threads or GPU state pass from one trial to the next; its own children are forked from itself. No other
+process is forked, because it may have used Ray: a child that destroys a client of Ray's, as multiprocessing
+does from Python 3.13 on, dies by SIGSEGV. The GPUs' arithmetic is set for a process as a whole.
 """
 
 import ctypes
-import gc
 import multiprocessing
 import os
 import pickle
@@ -14,6 +15,7 @@ import threading
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkContext, ForkServerContext
 from typing import Literal
 
 from runners.host.faults import Fault, fault_of, lost_its_peers, shielded, unshield, words_of
@@ -24,10 +26,9 @@ _PR_SET_PDEATHSIG = 1
 TRIAL_MODULES = ("runners.trials.trial",)
 """Modules that take seconds to import and that every trial needs."""
 
-_CONTEXT = multiprocessing.get_context("forkserver")
+_SERVER = multiprocessing.get_context("forkserver")
 _FORK = multiprocessing.get_context("fork")
-# A forked process never collects what it inherited: clients of a Ray that was used can't be destroyed in it.
-os.register_at_fork(after_in_child=gc.freeze)
+_fresh = False  # True in a process that was forked from the server
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,26 +60,19 @@ def first_cause(ends: Iterable[Exit]) -> Exit | None:
 class FreshProcess:
     """A call in a process of its own, which ends when the starting process dies.
 
-    The call is pickled, and its return value must be picklable. With ``fork`` this process, which must have
-    computed nothing, is forked instead of the server: a process that was forked itself would have to start a
-    server of its own. The environment is by default that of this process. A thread ends a call that hangs or
-    does not leave when asked to; ranks, which are ``watched`` together, have theirs.
+    The call is pickled, and its return value must be picklable. The environment is by default that of this
+    process. A thread ends a call that hangs or does not leave when asked to; ranks, which are ``watched``
+    together, have theirs.
     """
 
     def __init__(
-        self,
-        run: bytes,
-        environment: Mapping[str, str] | None = None,
-        *,
-        fork: bool = False,
-        watched: bool = False,
+        self, run: bytes, environment: Mapping[str, str] | None = None, *, watched: bool = False
     ) -> None:
-        self.connection, sender = _CONTEXT.Pipe(duplex=False)
-        self.record: SharedPosition = _CONTEXT.RawValue(SharedPosition)
+        context = child_context()
+        self.connection, sender = context.Pipe(duplex=False)
+        self.record: SharedPosition = context.RawValue(SharedPosition)
         environment = dict(os.environ if environment is None else environment)
-        self._process = (_FORK if fork else _CONTEXT).Process(
-            target=_call, args=(run, sender, environment, self.record)
-        )
+        self._process = context.Process(target=_call, args=(run, sender, environment, self.record))
         self.asked, self._not_begun = False, ""
         self._ended_by: Exit | None = None  # what the watchdog says
         try:
@@ -148,9 +142,17 @@ def kill_all(processes: Collection[FreshProcess]) -> None:
         process.wait()
 
 
+def child_context() -> ForkContext | ForkServerContext:
+    """Return how this process starts a child: by a fork of itself if it was started here, else of the server.
+
+    A process that was forked itself would have to start a server of its own, which takes seconds.
+    """
+    return _FORK if _fresh else _SERVER
+
+
 def load_ahead(*modules: str) -> None:
     """Set the modules that the fork server of this process imports; call it before the server is started."""
-    _CONTEXT.set_forkserver_preload(["runners.host.fork_server", *modules])
+    _SERVER.set_forkserver_preload(["runners.host.fork_server", *modules])
 
 
 def _call(run: bytes, sender: Connection, environment: Mapping[str, str], record: SharedPosition) -> None:
@@ -168,15 +170,12 @@ def _call(run: bytes, sender: Connection, environment: Mapping[str, str], record
 
 
 def begin_child(environment: Mapping[str, str]) -> None:
-    """Give a forked process the environment of its parent, and kill it when the parent ends or is killed."""
+    """Give a fresh process the environment of its parent, and kill it when the parent ends or is killed."""
+    global _fresh  # noqa: PLW0603 - a fact about the process
+    _fresh = True
     # The fork server's environment is that of its start, not that of the caller.
     os.environ.clear()
     os.environ.update(environment)
-    end_with_parent()
-
-
-def end_with_parent() -> None:
-    """Kill this process, which multiprocessing started, when its parent ends or is killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "it was started by another process"
 

@@ -5,12 +5,15 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import timm
 import torch
+from numpy.typing import NDArray
 from open_clip.tokenizer import HFTokenizer
 from open_clip.transformer import PatchDropout, VisionTransformer, text_global_pool
 from timm.layers.patch_dropout import PatchDropout as TimmPatchDropout
@@ -140,7 +143,12 @@ def model_tokenizer(architecture: Architecture, words: Sequence[str]) -> Tokeniz
             f"{architecture.name}: text_cfg.hf_tokenizer_name {name} cannot be loaded: {reason}. Install "
             "transformers and download it, or remove the setting to split texts into the pool's words"
         ) from error
-    return lambda texts: theirs(list(texts)).numpy()
+    return partial(_by_hugging_face, theirs)
+
+
+def _by_hugging_face(encode: HFTokenizer, texts: Sequence[str]) -> NDArray[np.int64]:
+    ids: NDArray[np.int64] = encode(list(texts)).numpy()
+    return ids
 
 
 @contextmanager

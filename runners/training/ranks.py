@@ -128,15 +128,13 @@ def run_ranks(  # noqa: PLR0913 - the group's nodes
     """Run a call in ``count`` processes of this node that form a process group, perhaps with other nodes'.
 
     Ranks on several nodes meet at the address, ``tcp://HOST:PORT`` on the first; ``node`` is this one's place
-    among them. With ``gpus`` each rank uses its own GPU and NCCL, else gloo on the CPU. The call is picklable
-    and learns its index from `rank`. Returns the value of this node's first rank.
+    among them. With ``gpus`` each rank uses its own GPU and NCCL, else gloo on the CPU; a trial's process,
+    which is forked, must have used none before. The call is picklable and learns its index from `rank`.
+    Returns the value of this node's first rank.
 
     Raises:
         ProcessEnded: A rank did not finish; all other ranks have been ended.
     """
-    # Ranks that are forked from this process need not import torch again. A process that has used a GPU can't
-    # be forked to use one; no trial's process does that before its ranks start.
-    fork = not torch.cuda.is_initialized()
     load_ahead(*TRIAL_MODULES)
     position.takes_its_time()
     notice = Notice()
@@ -145,7 +143,7 @@ def run_ranks(  # noqa: PLR0913 - the group's nodes
         parts = [
             partial(_take_part, partial(join, node * count + place, place), run) for place in range(count)
         ]
-        processes = [FreshProcess(pickle.dumps(part), fork=fork, watched=True) for part in parts]
+        processes = [FreshProcess(pickle.dumps(part), watched=True) for part in parts]
         elsewhere = {"elsewhere": OtherNodes(address, node, nodes)} if nodes > 1 else {}
         Watchdog(processes, first=node * count, **elsewhere)
         # A request to leave is for rank 0, on the first node; the others end when it is gone.

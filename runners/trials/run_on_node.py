@@ -122,7 +122,7 @@ def run_on_copies(copies: Copies, job: TrialJob, run: Callable[[TrialJob], T]) -
             copy = TrialCopy(copies.of_trial(job.folder), local.folder)
             copy.take_over()
             _bring_milestone(copies, job, local)
-            process = FreshProcess(pickle.dumps(partial(run, local)), fork=True)
+            process = FreshProcess(pickle.dumps(partial(run, local)))
             with copy.following():
                 while not process.ended(_LOOK_S):
                     if notice.by:

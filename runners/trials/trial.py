@@ -327,9 +327,9 @@ def _train(setup: RankTraining, sets: EvaluationData, watch: Watch, midway: Midw
     """Train to the end; return the steps done, and the reason if the trial has diverged."""
 
     def after_step(done: int) -> None:
-        sets.check()  # a set that can't be decoded would end the trial only after all its training
         midway.after_step(done)  # first, so that a checkpoint of this step has its row
         watch.after_step(done, evaluated_s=midway.took_s)
+        sets.check()  # a set that can't be decoded would end the trial only after all its training
 
     try:
         setup.train(before_step=watch.before_step, after_step=after_step)

@@ -15,6 +15,7 @@ from open_clip import CLIP
 from budgets.planning.planned_trial import evaluated_steps
 from runners.data.evaluation.set_reader import SetReader
 from runners.evaluate.evaluate import NotFiniteError, evaluate
+from runners.host.faults import ProcessEnded, shield
 from runners.host.process import FreshProcess
 from runners.host.watchdog import position
 from runners.models.load_model import Encoder
@@ -80,7 +81,7 @@ class EvaluationData:
             _fill(todo)
         else:
             call = pickle.dumps(partial(_fill, todo, beside=True))
-            self._processes = [FreshProcess(call, fork=True) for _ in range(several)]
+            self._processes = [FreshProcess(call) for _ in range(several)]
         try:
             yield
         finally:
@@ -89,16 +90,24 @@ class EvaluationData:
                 process.wait()
 
     def check(self) -> None:
-        """Raise the ValueError of a set that can't be read, so that it does not cost a whole training."""
+        """Raise the error of a set that can't be decoded, so that it does not cost a whole training.
+
+        Raises:
+            ValueError: The set is damaged.
+            ProcessEnded: A process that decodes was killed, or the storage is unreachable.
+        """
         for process in [process for process in self._processes if process.ended(0)]:
             self._processes.remove(process)
             end = process.wait()
             if end.how == "failed":
                 raise ValueError(end.reason.removeprefix("ValueError: "))
+            if end.how != "finished":
+                raise ProcessEnded(end.how, f"decoding of evaluation sets ended early: {end.reason}")
 
 
 def _fill(todo: Sequence[tuple[SetReader, str]], *, beside: bool = False) -> None:
     if beside:
+        shield()  # a signal to the whole run is for the trial, which ends this process when it leaves
         os.nice(_LOWEST_PRIORITY)
     for reader, split in todo:
         reader.fill(split, wait=not beside)

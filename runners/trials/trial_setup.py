@@ -12,7 +12,7 @@ from budgets.cost.architecture import Architecture
 from budgets.cost.strategy_files import strategy_of
 from budgets.planning.planned_trial import Trial
 from runners.data.pool.pool import Pool
-from runners.data.pool.tokenizer import mixed_words
+from runners.data.pool.tokenizer import Tokenize, mixed_words
 from runners.data.reading.training_data import Source, Tokens, TrainingData
 from runners.data.reading.training_set import StreamedSet, open_data
 from runners.host.faults import ProcessEnded
@@ -137,6 +137,10 @@ def _opened(job: TrialJob, path: Path, pairs: str) -> Pool:
     return decided_by_first(open_pool).at(path)
 
 
+def _tensor_of(to_ids: Tokenize, texts: Sequence[str]) -> Tensor:
+    return torch.from_numpy(to_ids(texts))
+
+
 def load_subset(job: TrialJob) -> tuple[TrainingData, Tokens]:
     """Open a trial's pairs and build its tokenizer; ValueError for an unreadable pool or too much damage."""
     trial, architecture = job.trial, architecture_of(job.trial)
@@ -154,9 +158,7 @@ def load_subset(job: TrialJob) -> tuple[TrainingData, Tokens]:
         for pool, component in zip(pools, trial.components, strict=True)
     ]
 
-    def tokenize(texts: Sequence[str]) -> Tensor:
-        return torch.from_numpy(to_ids(texts))
-
+    tokenize = partial(_tensor_of, to_ids)
     data = StreamedSet(
         sources=sources,
         image_size=architecture.costs.image_size,

@@ -56,6 +56,10 @@ class Subset:
         self._starts = np.cumsum([0, *counts])
         self._kept_block = lru_cache(maxsize=_BLOCKS_KEPT)(self._rows_inside)
 
+    def __reduce__(self) -> tuple[type["Subset"], tuple[object, ...]]:
+        """Pickle it without the blocks that it keeps."""
+        return Subset, (self._counts, self._bits)
+
     def __len__(self) -> int:
         """Return the number of rows."""
         return int(self._starts[-1])

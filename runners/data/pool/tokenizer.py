@@ -2,7 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,9 +38,7 @@ def tokenizer(vocab_size: int, context_length: int, words: Sequence[str]) -> Tok
         ValueError: The vocabulary or the context has no room for a word.
     """
     if vocab_size == BPE_VOCABULARY:
-        from runners.data.pool.byte_pairs import ENCODER  # noqa: PLC0415 - takes 2 s
-
-        return lambda texts: ENCODER(list(texts), context_length).numpy()
+        return partial(_byte_pairs, context_length=context_length)
     unknown, end = vocab_size - 2, vocab_size - 1
     if min(unknown - 1, context_length - 1) < 1:
         raise ValueError(
@@ -47,15 +46,24 @@ def tokenizer(vocab_size: int, context_length: int, words: Sequence[str]) -> Tok
             "at least 4 and 2 are needed"
         )
     ids = {word: number for number, word in enumerate(words[: unknown - 1], start=1)}
+    return partial(_words, ids, unknown=unknown, end=end, context_length=context_length)
 
-    def encode(texts: Sequence[str]) -> NDArray[np.int64]:
-        tokens = np.zeros((len(texts), context_length), np.int64)
-        for row, text in zip(tokens, texts, strict=True):
-            found = [ids.get(word, unknown) for word in split_words(text)[: context_length - 1]]
-            row[: len(found) + 1] = [*found, end]
-        return tokens
 
-    return encode
+def _byte_pairs(texts: Sequence[str], *, context_length: int) -> NDArray[np.int64]:
+    from runners.data.pool.byte_pairs import ENCODER  # noqa: PLC0415 - takes 2 s
+
+    ids: NDArray[np.int64] = ENCODER(list(texts), context_length).numpy()
+    return ids
+
+
+def _words(
+    ids: Mapping[str, int], texts: Sequence[str], *, unknown: int, end: int, context_length: int
+) -> NDArray[np.int64]:
+    tokens = np.zeros((len(texts), context_length), np.int64)
+    for row, text in zip(tokens, texts, strict=True):
+        known = [ids.get(word, unknown) for word in split_words(text)[: context_length - 1]]
+        row[: len(known) + 1] = [*known, end]
+    return tokens
 
 
 def vocabulary_of(captions: Iterable[str]) -> list[str]:

@@ -1,9 +1,10 @@
 """A trial's pairs, opened by their size: few are decoded in advance, many are streamed in bounded memory."""
 
+import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import Any
 
@@ -39,7 +40,7 @@ from runners.data.reading.training_data import (
     rank_slice,
 )
 from runners.host.faults import shielded
-from runners.host.process import end_with_parent
+from runners.host.process import begin_child, child_context
 from runners.store.cache import local_cache
 
 IN_MEMORY_BYTES = 8 * 2**30
@@ -54,10 +55,6 @@ _BLOCKS_KEPT = 3 * WINDOW  # of a source: of a window, of the next one, and of w
 _BATCHES_AHEAD = 4
 _TOKENS, _IDS = "of the caption", "of the pair"  # beside columns, whose names have no spaces
 _PAIRS_AT_ONCE = 256  # that a worker hands over: cheap beside decoding them, while a batch may be huge
-
-# Forked workers share the rank's index and tokenizer without copying them; they never touch the GPU. Named,
-# because Python 3.14 has another default.
-_WORKERS_START = "fork"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,8 +81,9 @@ class StreamedSet(TrainingData):
             sampler=range(first_step * parts, steps * parts),
             num_workers=self.workers,
             prefetch_factor=per_worker if self.workers else None,
-            multiprocessing_context=_WORKERS_START if self.workers else None,
-            worker_init_fn=_end_with_rank,
+            # Forked from a trial, workers share its index and tokenizer; they never touch the GPU.
+            multiprocessing_context=child_context() if self.workers else None,
+            worker_init_fn=partial(_begin_worker, dict(os.environ)),
         )
         with shielded():  # a signal to the whole run must not take the workers away before the checkpoint
             arrived = iter(loader)
@@ -103,10 +101,10 @@ class StreamedSet(TrainingData):
             yield Batch(images=images, tokens=batch.pop(_TOKENS), ids=batch.pop(_IDS), columns=batch)
 
 
-def _end_with_rank(_worker: int) -> None:
-    # torch's workers look after the rank every five seconds; until then its end is not seen from outside,
-    # because they hold its pipes open.
-    end_with_parent()
+def _begin_worker(environment: Mapping[str, str], _worker: int) -> None:
+    # It ends with its rank. torch's workers look after that every five seconds; until then its end is not
+    # seen from outside, because they hold its pipes open.
+    begin_child(environment)
 
 
 def loading_ahead(size: int, image_size: int, workers: int, memory: int = LOADER_BYTES) -> tuple[int, int]:
@@ -128,6 +126,10 @@ class RowsByBlock:
         self._source, self._columns = source, tuple(dict.fromkeys([*READ_COLUMNS, *columns]))
         self._kept = lru_cache(maxsize=_BLOCKS_KEPT)(self._block)
 
+    def __reduce__(self) -> tuple[type["RowsByBlock"], tuple[object, ...]]:
+        """Pickle it without the rows that it keeps."""
+        return RowsByBlock, (self._source, self._columns)
+
     def __call__(self, places: NDArray[np.int64]) -> pd.DataFrame:
         """Return `READ_COLUMNS` and the others of the index for some places, in their order."""
         blocks, which = np.unique(places // BLOCK, return_inverse=True)
@@ -145,6 +147,7 @@ class _Parts(Dataset[Any]):
 
     def __init__(self, data: StreamedSet, seed: int, batch_size: int, mine: slice, pairs: int) -> None:
         self._data, self._seed, self._batch_size, self._mine = data, seed, batch_size, mine
+        self._pairs = pairs
         self._starts = range(mine.start, mine.stop, pairs)
         self._rows = [RowsByBlock(source, data.columns) for source in data.sources]
         self._before = np.cumsum([0, *(len(source.rows) for source in data.sources)])
@@ -153,6 +156,9 @@ class _Parts(Dataset[Any]):
         self._part = max(0.0, mine.start / batch_size - beyond), min(1.0, mine.stop / batch_size + beyond)
         self._batch = lru_cache(maxsize=2)(self._arranged)
         self._queued: deque[tuple[int, int, int]] = deque(maxlen=_WINDOWS_REMEMBERED * len(data.sources))
+
+    def __reduce__(self) -> tuple[type["_Parts"], tuple[object, ...]]:
+        return _Parts, (self._data, self._seed, self._batch_size, self._mine, self._pairs)
 
     def __getitem__(self, number: int) -> tuple[Tensor, dict[str, Tensor], list[tuple[int, Damage]]]:
         data = self._data

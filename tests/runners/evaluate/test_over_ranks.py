@@ -25,10 +25,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def job(pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrialJob:
+def job(pool: Path, tmp_path: Path) -> TrialJob:
     """Return a trial with a probe on a set of 100 images, and with 70 images that have captions."""
-    for module in (set_reader, evaluate):  # which forked ranks keep
-        monkeypatch.setattr(module, "BATCH", 16)
     job = tiny_job(tiny_trial(), pool, tmp_path / "trial")
     images = whole_set(job.evaluation["held-out"], 32).images
     probed, captioned = tmp_path / "probed", tmp_path / "captioned"
@@ -44,9 +42,17 @@ def job(pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrialJob
     return replace(job, evaluation={"probed": probed, "captioned": captioned}, probes={"probed"})
 
 
+def _patched() -> pytest.MonkeyPatch:
+    """Let this rank evaluate in batches of 16."""
+    patch = pytest.MonkeyPatch()
+    for module in (set_reader, evaluate):
+        patch.setattr(module, "BATCH", 16)
+    return patch
+
+
 def _measured(job: TrialJob) -> tuple[list[dict[str, float]], list[tuple[int, int]]]:
     """Return each rank's metrics, and the images that it encoded and the searches that it made for probes."""
-    patch, images, searches = pytest.MonkeyPatch(), [0], [0]
+    patch, images, searches = _patched(), [0], [0]
     encode, search = Encoder.images, probe._search  # noqa: SLF001 - only it shows who fits a probe
 
     def counted(self: Encoder, batch: NDArray[Any]) -> Tensor:
@@ -87,7 +93,7 @@ def test_values_that_were_dealt_come_together_in_order() -> None:
 
 
 def _broken(job: TrialJob) -> list[int]:
-    encode, patch = Encoder.images, pytest.MonkeyPatch()
+    encode, patch = Encoder.images, _patched()
     patch.setattr(Encoder, "images", lambda self, batch: encode(self, batch) * (torch.nan if rank() else 1))
     with pytest.raises(evaluate.NotFiniteError):
         evaluate_trial(job, set_up(job), EvaluationData(job))

@@ -8,15 +8,16 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
 
 from budgets.cost.strategy import Batch, Strategy
-from runners.host import watchdog
 from runners.host.faults import ProcessEnded
 from runners.host.process import FreshProcess
 from runners.host.watchdog import Phase, Standing, hanging, position
@@ -26,9 +27,12 @@ from runners.training.ranks import rank, run_ranks
 from runners.trials.trial import run_trial, take_part
 from runners.trials.trial_files import Outcome, kept_steps
 from runners.trials.trial_job import TrialJob
+from tests.fresh import in_fresh_process
 from tests.runners.scheduling import jobs
 from tests.runners.tiny import RESULT_FILES, tiny_job, tiny_trial
 from tests.waiting import wait_for
+
+T = TypeVar("T")
 
 
 def standing(rank: int, phase: Phase, step: int, *, late: bool = True, **known: object) -> Standing:
@@ -78,8 +82,8 @@ def job(pool: Path, tmp_path: Path) -> TrialJob:
     return tiny_job(tiny_trial(), pool, tmp_path / "trial", ranks=2, checkpoint_steps=5)
 
 
-def stop_in_step(monkeypatch: pytest.MonkeyPatch, folder: Path, *, node: bool = False) -> None:
-    """Let rank 1 stop in step 18, perhaps with its node; ranks are forked from this process."""
+def stopping_in_step(folder: Path, run: Callable[[], T], *, node: bool = False) -> T:
+    """Run ranks, of which rank 1 stops in step 18, perhaps with its node; these are forked from here."""
     views = Strategy.views
 
     def stop(self: Strategy, batch: Batch, generator: torch.Generator) -> object:
@@ -90,17 +94,16 @@ def stop_in_step(monkeypatch: pytest.MonkeyPatch, folder: Path, *, node: bool = 
             os.kill(os.getpid(), signal.SIGSTOP)
         return views(self, batch, generator)
 
-    monkeypatch.setattr(Clip, "views", stop)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Clip, "views", stop)
+        return run()
 
 
-def test_a_trial_one_of_whose_ranks_stops_crashes_and_continues_to_the_same_row(
-    job: TrialJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trial_one_of_whose_ranks_stops_crashes_and_continues_to_the_same_row(job: TrialJob) -> None:
     quiet = run_trial(replace(job, folder=job.folder.with_name("quiet")))
-    with monkeypatch.context() as patched:
-        stop_in_step(patched, job.folder)
-        with pytest.raises(ProcessEnded) as raised:
-            run_trial(replace(job, hang_s=5.0))
+    run = partial(run_trial, replace(job, hang_s=5.0))
+    with pytest.raises(ProcessEnded) as raised:
+        in_fresh_process(partial(stopping_in_step, job.folder, run))
 
     reason = str(raised.value)
     assert raised.value.fault == "crashed"
@@ -115,11 +118,8 @@ def test_a_trial_one_of_whose_ranks_stops_crashes_and_continues_to_the_same_row(
     assert {path.name for path in job.folder.iterdir()} == RESULT_FILES | {"stopped"}
 
 
-def test_a_trial_that_can_not_leave_ends_after_the_grace_with_its_checkpoint(
-    job: TrialJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(watchdog, "GRACE_S", 2.0)
-    stop_in_step(monkeypatch, job.folder)
+def _run_and_tell(job: TrialJob) -> Outcome:
+    """Run a trial, and ask it to leave once one of its ranks has stopped."""
 
     def tell() -> None:
         while not (job.folder / "stopped").exists():
@@ -127,31 +127,34 @@ def test_a_trial_that_can_not_leave_ends_after_the_grace_with_its_checkpoint(
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=tell).start()
+    return run_trial(job)
+
+
+def test_a_trial_that_can_not_leave_ends_after_the_grace_with_its_checkpoint(job: TrialJob) -> None:
+    run = partial(stopping_in_step, job.folder, partial(_run_and_tell, job))
     with pytest.raises(
         ProcessEnded, match=r"asked to leave, and ended after \d s in which it did not"
     ) as raised:
-        run_trial(job)
+        in_fresh_process(run, {"runners.host.watchdog.GRACE_S": 2.0})
     assert raised.value.fault == "left"
     assert kept_steps(job.folder) == 15
 
 
 def _node(job: TrialJob, address: str, node: int) -> Outcome | None:
     os.environ.update(dict.fromkeys(ranks.INTERFACES, "lo"))
-    return run_ranks(partial(take_part, job), count=1, gpus=False, node=node, nodes=2, address=address)
+    vars(ranks).update(_SILENT_S=6.0, _TELL_S=0.5)
+    part = partial(take_part, job)
+    run = partial(run_ranks, part, count=1, gpus=False, node=node, nodes=2, address=address)
+    return stopping_in_step(job.folder, run, node=True)
 
 
-def test_a_node_that_no_longer_answers_is_named_by_the_others(
-    job: TrialJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_node_that_no_longer_answers_is_named_by_the_others(job: TrialJob) -> None:
     job = replace(job, ranks=1, hang_s=8.0)
     job.folder.mkdir()
-    monkeypatch.setattr(ranks, "_SILENT_S", 6.0)
-    monkeypatch.setattr(ranks, "_TELL_S", 0.5)
-    stop_in_step(monkeypatch, job.folder, node=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    nodes = [FreshProcess(pickle.dumps(partial(_node, job, address, node)), fork=True) for node in (0, 1)]
+    nodes = [FreshProcess(pickle.dumps(partial(_node, job, address, node))) for node in (0, 1)]
 
     end = nodes[0].wait()
     nodes[1].kill()

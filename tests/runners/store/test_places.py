@@ -4,6 +4,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from runners.store.cache import CACHE_SIZE, Cache
 from runners.store.copies import pool_at, set_at
 from runners.store.location import Location
 from runners.store.place import PREFETCH_REQUESTS, PREFETCH_SIZE
+from tests.fresh import in_fresh_process
 from tests.runners.data.images import read_images
 from tests.runners.data.reading.test_training_set import lengths
 from tests.runners.store.bucket import Bucket
@@ -81,6 +83,12 @@ def away(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pool:
     return Pool.open(index)
 
 
+def seen_by_workers(pool: Pool, **how: int) -> list[Tensor]:
+    """Return what `seen` does in a process that forks two workers, with the small sizes of `away`."""
+    small = {f"{place.__name__}.PIECE": PIECE, f"{order.__name__}.BLOCK": 16, f"{order.__name__}.WINDOW": 4}
+    return in_fresh_process(partial(seen, pool, workers=2, **how), small)
+
+
 def seen(pool: Pool, *, workers: int = 0, rank: int = 0, ranks: int = 1, first: int = 0) -> list[Tensor]:
     data = StreamedSet(
         sources=[Source(pool=pool, rows=ALL[::2])],
@@ -128,7 +136,8 @@ def test_order_ranks_and_resume_are_those_of_a_folder(
     away: Pool, folder: Pool, workers: int, ranks: int, first: int
 ) -> None:
     for rank in range(ranks):
-        found = seen(away, workers=workers, rank=rank, ranks=ranks, first=first)
+        see = seen_by_workers if workers else seen
+        found = see(away, rank=rank, ranks=ranks, first=first)
         expected = seen(folder, rank=rank, ranks=ranks, first=first)
         assert len(found) == (8 - first) * BATCH // ranks
         assert all(map(torch.equal, found, expected))
@@ -284,7 +293,7 @@ def test_a_small_cache_keeps_its_size_and_gives_the_same_samples(
 ) -> None:
     monkeypatch.setenv(CACHE_SIZE, size)
     pool = Pool.open(away.path)
-    assert all(map(torch.equal, seen(pool, workers=2), seen(folder)))
+    assert all(map(torch.equal, seen_by_workers(pool), seen(folder)))
     taken = sum(path.stat().st_size for path in Path(os.environ[CACHE]).rglob("*") if path.is_file())
     assert taken <= {"0": 0, "1 MB": 1_250_000}[size]
 

@@ -3,6 +3,7 @@
 import warnings
 import weakref
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -19,6 +20,7 @@ from runners.training import over_pairs as over_pairs_module
 from runners.training.backward import joint_loss
 from runners.training.over_pairs import over_pairs
 from runners.training.ranks import gather, rank, rank_count, run_ranks, sum_over_ranks
+from tests.fresh import in_fresh_process
 
 PAIRS, WIDTH = 64, 16
 
@@ -83,8 +85,11 @@ def test_loss_and_gradients_in_chunks_and_over_two_ranks_are_those_of_the_whole_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = every_loss()
-    monkeypatch.setattr(over_pairs_module, "CHUNK_ENTRIES", 5 * PAIRS)  # five rows at once
-    chunked, ranks = every_loss(), run_ranks(every_loss, count=2, gpus=False)
+    five_rows = 5 * PAIRS
+    monkeypatch.setattr(over_pairs_module, "CHUNK_ENTRIES", five_rows)
+    run = partial(run_ranks, every_loss, count=2, gpus=False)
+    chunked = every_loss()
+    ranks = in_fresh_process(run, {f"{over_pairs_module.__name__}.CHUNK_ENTRIES": five_rows})
 
     for found in (chunked, ranks):
         for name, values in found.items():

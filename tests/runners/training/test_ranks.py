@@ -35,8 +35,10 @@ from runners.training.learner import batch_norm_of_all_ranks
 from runners.training.ranks import decided_by_first, gather, rank, rank_count, run_ranks
 from runners.trials import checkpoint
 from runners.trials.trial import Watch, run_trial
+from runners.trials.trial_files import Outcome
 from runners.trials.trial_job import TrialJob
 from runners.trials.trial_setup import load_subset, set_up
+from tests.fresh import in_fresh_process
 from tests.runners.data.pool.test_damage import flip_byte
 from tests.runners.tiny import stop_at, tiny_job, tiny_trial
 
@@ -184,23 +186,6 @@ def _chosen(folder: Path) -> list[float]:
     return gather(torch.tensor([float(step), float(name.split("-")[1])])).tolist()
 
 
-@pytest.mark.parametrize("used", [False, True])
-def test_ranks_on_gpus_are_forked_unless_their_parent_has_used_one(
-    monkeypatch: pytest.MonkeyPatch, *, used: bool
-) -> None:
-    forked: list[bool] = []
-
-    def start(_run: bytes, *, fork: bool, **_watched: bool) -> None:
-        forked.append(fork)
-        raise OSError("no GPU here")
-
-    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: used)
-    monkeypatch.setattr(ranks_module, "FreshProcess", start)
-    with pytest.raises(OSError, match="no GPU here"):
-        run_ranks(_joined, count=2, gpus=True)
-    assert forked == [not used]
-
-
 def test_first_rank_chooses_the_checkpoint_of_all(tmp_path: Path) -> None:
     content = b"state"
     digest = hashlib.sha256(content).hexdigest()[:16]
@@ -245,6 +230,7 @@ def test_the_first_rank_alone_looks_at_the_shards(jobs: Jobs, tmp_path: Path) ->
 def test_damage_is_that_of_all_ranks_and_of_all_starts(
     pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    streaming = {"runners.data.reading.training_set.IN_MEMORY_BYTES": 0}
     monkeypatch.setattr(training_set, "IN_MEMORY_BYTES", 0)
     damaged = Pool.open(shutil.copytree(pool, tmp_path / "damaged"))
     for row in damaged.subset(size=100, quality="all")[np.arange(0, 100, 14)]:
@@ -255,23 +241,23 @@ def test_damage_is_that_of_all_ranks_and_of_all_starts(
         job = replace(job, damage_tolerance=0.08)
         if name == "resumed":
             stop_at(monkeypatch, partial(run_trial, job), 4)
-        outcome = run_trial(job)
+        outcome = in_fresh_process(partial(run_trial, job), streaming)
         lines = sorted((job.folder / "damage.jsonl").read_text().splitlines())
         damage.append((outcome.timing["damaged_pairs"], lines))
 
     assert damage[0] == damage[1] == damage[2]
     assert damage[0][0] == len(damage[0][1]) > 4
     with pytest.raises(ProcessEnded, match=r"of 100 pairs .* 5\.00 %"):  # of both ranks together
-        run_trial(replace(job, folder=tmp_path / "strict", damage_tolerance=0.05))
+        in_fresh_process(
+            partial(run_trial, replace(job, folder=tmp_path / "strict", damage_tolerance=0.05)), streaming
+        )
 
 
-def test_ranks_asked_to_leave_resume_together(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = jobs("clip", Recipe(precision="fp32"), 2)
-    job = replace(job, trial=replace(job.trial, samples_seen=2400))
-    quiet, left = run_trial(job), replace(job, folder=job.folder.with_name("left"))
+def _run_and_tell(job: TrialJob) -> Outcome:
+    """Run a trial, and ask it to leave once it has begun; it waits for that after step 75."""
 
     def tell() -> None:
-        while not list(left.folder.glob("progress.json")):
+        while not list(job.folder.glob("progress.json")):
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -282,13 +268,18 @@ def test_ranks_asked_to_leave_resume_together(jobs: Jobs, monkeypatch: pytest.Mo
         while done == 75 and not self._notice.by:  # a trial that ended before it was told would end the tests
             time.sleep(0.01)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(Watch, "after_step", stay)
-        telling = threading.Thread(target=tell)
-        telling.start()
-        with pytest.raises(ProcessEnded, match="rank 0 of 2: Left: SIGTERM") as raised:
-            run_trial(left)
-    telling.join()
+    pytest.MonkeyPatch().setattr(Watch, "after_step", stay)
+    threading.Thread(target=tell).start()
+    return run_trial(job)
+
+
+def test_ranks_asked_to_leave_resume_together(jobs: Jobs) -> None:
+    job = jobs("clip", Recipe(precision="fp32"), 2)
+    job = replace(job, trial=replace(job.trial, samples_seen=2400))
+    quiet, left = run_trial(job), replace(job, folder=job.folder.with_name("left"))
+
+    with pytest.raises(ProcessEnded, match="rank 0 of 2: Left: SIGTERM") as raised:
+        in_fresh_process(partial(_run_and_tell, left))
 
     assert raised.value.fault == "left"
     assert list(left.folder.glob("checkpoint-*.pt"))
@@ -311,7 +302,7 @@ def _listens_late() -> str:
 
 
 def test_a_rank_that_is_asked_to_leave_before_it_listens_is_asked_again() -> None:
-    assert run_ranks(_listens_late, count=2, gpus=False) == "SIGTERM"
+    assert in_fresh_process(partial(run_ranks, _listens_late, count=2, gpus=False)) == "SIGTERM"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Evaluation sets of a trial are decoded beside training, on the processor before it, once on a node."""
 
+import os
+import signal
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -8,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from budgets.machine_cache import CACHE
+from runners.host.faults import ProcessEnded
+from runners.trials import trial_evaluation
 from runners.trials.meter import FlopCount, read_meter
 from runners.trials.trial import run_trial
 from runners.trials.trial_evaluation import EvaluationData
@@ -30,6 +34,13 @@ def damage(job: TrialJob) -> None:
     content = bytearray(shard.read_bytes())
     content[content.index(b"IDAT") + 40] ^= 1
     shard.write_bytes(content)
+
+
+def check_forever(sets: EvaluationData) -> None:
+    """Look at the processes that decode as a training does, which ends later than they do."""
+    while True:
+        sets.check()
+        time.sleep(0.01)
 
 
 def test_sets_are_decoded_beside_training_on_a_gpu(job: TrialJob) -> None:
@@ -56,14 +67,23 @@ def test_no_process_decodes_on_after_a_trial_that_left(job: TrialJob) -> None:
 def test_an_image_that_cannot_be_decoded_ends_a_training_on_a_gpu_early(job: TrialJob) -> None:
     damage(job)
     sets = EvaluationData(job)
-
-    def train() -> None:
-        while True:
-            sets.check()
-            time.sleep(0.01)
-
     with pytest.raises(ValueError, match=r"^cannot decode image 000000000 of .*held-out"), sets.decoding():
-        train()
+        check_forever(sets)
+
+
+def test_the_signal_that_ends_a_process_which_decodes_is_told(
+    job: TrialJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_evaluation, "_fill", _die)
+    sets = EvaluationData(job)
+    died = r"^decoding of evaluation sets ended early: the trial's process died by SIGSEGV$"
+    with pytest.raises(ProcessEnded, match=died) as raised, sets.decoding():
+        check_forever(sets)
+    assert raised.value.fault == "crashed"
+
+
+def _die(_sets: object, *, beside: bool) -> None:
+    os.kill(os.getpid(), signal.SIGSEGV if beside else signal.SIGKILL)
 
 
 def test_an_undecodable_image_ends_a_trial_on_the_processor_before_its_first_step(job: TrialJob) -> None:
