@@ -11,6 +11,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from hashlib import sha256
 from io import BufferedReader
 from pathlib import Path
@@ -171,6 +172,18 @@ def _try_lock(file: IO[str], *, wait: bool) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """Return the paths in a folder whose names match a pattern; none if there is no such folder.
+
+    An OSError if it can't be read: `Path.glob` would find nothing there, from Python 3.13 on.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return [folder / entry.name for entry in entries if fnmatchcase(entry.name, pattern)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def is_hidden(name: str) -> bool:

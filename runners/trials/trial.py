@@ -32,7 +32,7 @@ from runners.results import (
     trial_curve,
     write_table,
 )
-from runners.store.files import new_file, write_json
+from runners.store.files import matching, new_file, write_json
 from runners.training.ranks import decided_by_first, rank, run_ranks
 from runners.training.train import Diverged
 from runners.trials.checkpoint import CheckpointWriter, Notes, save_hashed, save_milestone
@@ -102,7 +102,7 @@ def _run_first(job: TrialJob) -> Outcome:
     with notice.listening():
         job.folder.mkdir(exist_ok=True)
         with owned(job.folder / ".lock", notice):
-            for torn in job.folder.glob(".*.partial-*"):
+            for torn in matching(job.folder, ".*.partial-*"):
                 torn.unlink()
             finished = _earlier_result(job)
             if finished is not None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from budgets.names import one_line
 from runners.host.faults import Left, Notice
-from runners.store.files import locked, open_file, read_json, read_sealed, write_sealed
+from runners.store.files import locked, matching, open_file, read_json, read_sealed, write_sealed
 from runners.trials.meter import METER
 
 FAILURE = "failed.json"
@@ -106,7 +106,7 @@ def require_own_weights(weights: Path) -> None:
 def drop_scaffolding(folder: Path) -> None:
     """Remove the files that a trial needs only until it has a result."""
     patterns = "checkpoint-*", ".*.partial-*", "stacks-*.txt"
-    for path in (folder / PROGRESS, *(path for pattern in patterns for path in folder.glob(pattern))):
+    for path in (folder / PROGRESS, *(path for pattern in patterns for path in matching(folder, pattern))):
         path.unlink(missing_ok=True)
 
 
@@ -160,12 +160,12 @@ def _parts(state: Path) -> re.Match[str]:
 
 def checkpoints(folder: Path) -> list[Path]:
     """List a trial's checkpoints, newest first; a file whose name lacks step or digest is left aside."""
-    return sorted((path for path in folder.glob("*.pt") if is_checkpoint(path.name)), reverse=True)
+    return sorted((path for path in matching(folder, "*.pt") if is_checkpoint(path.name)), reverse=True)
 
 
 def kept_steps(folder: Path) -> int:
     """Return the steps kept in the newest checkpoint, on this node or away; 0 if there is none."""
-    kept = (path for path in folder.glob("checkpoint-*") if is_checkpoint(path.name))
+    kept = (path for path in matching(folder, "checkpoint-*") if is_checkpoint(path.name))
     return max(map(step_of, kept), default=0)
 
 
@@ -174,7 +174,7 @@ def milestone(folder: Path) -> Path | None:
 
     For the driver of a study in a bucket, it is an empty file that represents the milestone.
     """
-    return min((path for path in folder.glob("milestone-*") if is_milestone(path.name)), default=None)
+    return min((path for path in matching(folder, "milestone-*") if is_milestone(path.name)), default=None)
 
 
 def drop_milestone(folder: Path) -> None:

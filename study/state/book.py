@@ -19,6 +19,7 @@ from budgets.planning.plan import Charge, Plan
 from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops
 from runners.results import SPENT_COLUMNS, read_table, to_frame, write_table
+from runners.store.files import matching
 from runners.trials.meter import read_meter
 from runners.trials.trial_files import Outcome, kept_steps, read_outcome
 from study.state.study import Study
@@ -229,7 +230,7 @@ def account(folder: Path, trial: Priced | None, outcome: Outcome | None, before:
 
 def trial_folders(study: Study) -> Iterator[Path]:
     """Yield the folders of all trials that were ever started."""
-    return (path for path in (study.folder / "trials").glob("[!.]*") if path.is_dir())
+    return (path for path in matching(study.folder / "trials", "[!.]*") if path.is_dir())
 
 
 def _kept(study: Study) -> Book:

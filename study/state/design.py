@@ -27,7 +27,7 @@ from budgets.planning.plan import AGAIN, Plan
 from budgets.planning.planned_trial import Trial
 from budgets.quantity import format_flops, format_share, plural
 from runners.results import RESULT_COLUMNS, plan_row, to_frame
-from runners.store.files import read_sealed, write_sealed
+from runners.store.files import matching, read_sealed, write_sealed
 from study.state.events import trials_of_event
 from study.state.study import Study
 
@@ -89,7 +89,7 @@ def not_chosen(declaration: Declaration, folder: Path, plan: pd.DataFrame) -> pd
     """Return a mask of the plan's trials that an adaptive design has not chosen so far; shape (trials,)."""
     if not declaration.design.adaptive:
         return pd.Series(data=False, index=plan.index)
-    begun = (path.name for path in (folder / "trials").glob("*"))
+    begun = (path.name for path in matching(folder / "trials", "*"))
     chosen = {*trials_of_event(folder, CHOSEN), *trials_of_event(folder, AGAIN), *begun}
     return ~plan["trial"].isin(chosen)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial, continued_from, shorter_trials
 from budgets.quantity import format_flops, plural
+from runners.store.files import matching
 from runners.trials.trial_files import kept_steps, milestone, read_failure, read_outcome, read_progress
 from study.state.book import read_book
 from study.state.study import Study
@@ -35,7 +36,7 @@ def with_kept_trunks(study: Study, plan: Plan) -> Plan:
     between = {
         shorter.trial_id for what in finished for shorter in shorter_trials(trials[what], trials)
     } - paid.keys()
-    begun = {folder.name for folder in (study.folder / "trials").glob("*")} | paid.keys()
+    begun = {folder.name for folder in matching(study.folder / "trials", "*")} | paid.keys()
     linked, alone = [], []
     for trial in plan.trials:
         link, flops = trial, paid.get(trial.trial_id)

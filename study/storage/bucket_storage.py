@@ -16,7 +16,7 @@ from threading import Lock
 from runners.data.pool.pool import tree_name
 from runners.host.faults import patiently
 from runners.store.copies import fetch_tree, share_tree, tree_at, trial_copies
-from runners.store.files import locked, new_file, read_bytes
+from runners.store.files import locked, matching, new_file, read_bytes
 from runners.store.location import Location
 from runners.trials.meter import METER
 from runners.trials.run_on_node import (
@@ -151,7 +151,7 @@ class BucketStorage(FolderStorage):
         folder, place = self._trial(trial_id)
         left = {each for each in (FAILURE, METER) if not (folder / each).exists()}
         found = objects_of(place)
-        if not any(folder.glob("checkpoint-*")):
+        if not matching(folder, "checkpoint-*"):
             left |= {"owner", PROGRESS, *filter(is_checkpoint, found)}
         if milestone(folder) is None:
             left.update(filter(is_milestone, found))
@@ -247,7 +247,7 @@ def _bring_trial(place: Location, folder: Path, files: Collection[str]) -> None:
         if ended or not _bring_by_name(place, folder, file):
             (folder / file).unlink(missing_ok=True)
     kept = {stand_in(name) for name in files if is_checkpoint(name) or is_milestone(name)}
-    for path in (*folder.glob("checkpoint-*"), *folder.glob("milestone-*")):
+    for path in (*matching(folder, "checkpoint-*"), *matching(folder, "milestone-*")):
         if path.name not in kept and path.name not in files:
             path.unlink(missing_ok=True)
     for name in kept:

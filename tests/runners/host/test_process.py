@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 
+from tests.fresh import in_fresh_process
 from tests.root import ROOT
 
 pytestmark = pytest.mark.slow
@@ -73,3 +75,14 @@ def test_a_fork_server_ignores_ctrl_c_while_it_imports(tmp_path: Path) -> None:
     (tmp_path / "interrupts.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     ended = run_script(tmp_path, INTERRUPTED)
     assert (ended.stdout, ended.stderr) == ("finished\n", "")
+
+
+def _parents() -> tuple[int, int]:
+    return os.getpid(), in_fresh_process(os.getppid)
+
+
+def test_the_children_of_a_fresh_process_are_forked_from_it_and_those_of_any_other_from_the_server() -> None:
+    process, parent = in_fresh_process(_parents)
+
+    assert parent == process
+    assert in_fresh_process(os.getppid) == forkserver._forkserver._forkserver_pid != os.getpid()  # type: ignore[attr-defined]  # noqa: SLF001 - has no public name

@@ -1,5 +1,6 @@
 """The machine's cache: one limit for all that it keeps, nothing goes that is in use, and locks."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from budgets.machine_cache import CACHE
 from runners.store import cache
 from runners.store.cache import CACHE_SIZE, Cache, local_cache
-from runners.store.files import locked
+from runners.store.files import locked, matching
 
 
 def fill(size: int, path: Path) -> None:
@@ -120,3 +121,19 @@ def test_waiting_for_a_lock_ends_at_its_timeout(tmp_path: Path) -> None:
     assert let_go.is_set()
     assert time.monotonic() - began < 300
     holder.join()
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_and_a_missing_one_is_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "checkpoint-1").touch()
+    (tmp_path / ".checkpoint-2").touch()
+    assert matching(tmp_path, "checkpoint-*") == [tmp_path / "checkpoint-1"]
+    assert matching(tmp_path / "missing", "*") == matching(tmp_path / "checkpoint-1", "*") == []
+
+    def stale(path: Path) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle", str(path))
+
+    monkeypatch.setattr(os, "scandir", stale)
+    with pytest.raises(OSError, match="Stale file handle"):
+        matching(tmp_path, "*")
