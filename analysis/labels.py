@@ -111,7 +111,7 @@ def axis_text(axis: str, value: object) -> str:
 
 def configuration_text(cell: Mapping[str, Any], *, without: str = "") -> str:
     """Return a configuration as text: architecture, strategy, pairs and quality, in that order."""
-    return held_text({axis: cell[axis] for axis in _ORDER if axis != without})
+    return fixed_factors_text({axis: cell[axis] for axis in _ORDER if axis != without})
 
 
 def cell_text(cell: Mapping[str, Any]) -> str:
@@ -154,7 +154,7 @@ def sort_key(axis: str, value: object) -> tuple[float, str]:
     return float(text) if re.fullmatch(r"\d+(\.\d*)?", text) else 0.0, text
 
 
-def held_text(held: Mapping[str, Any]) -> str:
+def fixed_factors_text(held: Mapping[str, Any]) -> str:
     """Return the fixed parts of a comparison in words, without its regime and budget."""
     return ", ".join(
         POOL if held[name] == POOL else axis_text(name, held[name]) for name in _ORDER if name in held

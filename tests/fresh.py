@@ -21,7 +21,7 @@ def in_fresh_process(call: Callable[[], T], values: Mapping[str, object] | None 
     """
     end = FreshProcess(pickle.dumps(partial(_with_values, values or {}, call))).wait()
     if end.how != "finished":
-        raise ProcessEnded(end.how, end.reason, lost_peers=end.lost_peers)
+        raise ProcessEnded(end.how, end.reason, lost_connection=end.lost_connection)
     value: T = pickle.loads(end.pickled)  # noqa: S301 - written by our own process
     return value
 

@@ -19,7 +19,7 @@ from analysis.belief.cell_draws import CellDraws
 from analysis.belief.verdict import Verdict, judge
 from analysis.cells.pareto import costs, undominated
 from analysis.cells.table import CELL, CONFIGURATION, records
-from analysis.labels import POOL, axis_text, held_text, sort_key
+from analysis.labels import POOL, axis_text, fixed_factors_text, sort_key
 from budgets.quantity import plural
 
 Lacking = dict[Any, tuple[int, int]]
@@ -111,8 +111,8 @@ def contrasts(draws: CellDraws, plan: pd.DataFrame | None = None) -> pd.DataFram
             lacks = _lacking_text(planned.get(_key(held), {}), axis)
             verdict = decide(here, axis, held)
             row = {
-                "axis": axis, "regime": held["regime"], "budget": held["budget"], "held": held_text(held),
-                "values": " · ".join(names), "best": names[verdict.leader],
+                "axis": axis, "regime": held["regime"], "budget": held["budget"],
+                "held": fixed_factors_text(held), "values": " · ".join(names), "best": names[verdict.leader],
             } | verdict.columns(names)  # fmt: skip
             apart = verdict.apart and f"not ranked: {verdict.apart}"
             rows.append(row | {"lacking": "; ".join(filter(None, (lacks, apart)))})

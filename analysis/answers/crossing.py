@@ -27,7 +27,7 @@ from analysis.belief.verdict import CLEAR, draws_text
 from analysis.cells.intervals import interval
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import CONFIGURATION
-from analysis.labels import POOL, axis_text, budget_text, held_text, quality_fraction, with_regime
+from analysis.labels import POOL, axis_text, budget_text, fixed_factors_text, quality_fraction, with_regime
 from budgets.quantity import format_share, plural
 
 CrossingVerdict = Literal["overtakes", "is overtaken", "none within the data", "undecided"]
@@ -284,7 +284,7 @@ def _rows(draws: CellDraws, one: _Side, two: _Side, axis: str, *, last: bool) ->
 def _held_text(curve: Curve, axis: str, *, named: bool) -> str:
     """Return the fixed parts of a curve in words: its budget too if that is fixed, its regime if named."""
     regime = str(curve.identity["regime"])
-    said = held_text({name: value for name, value in curve.identity.items() if name != axis})
+    said = fixed_factors_text({name: value for name, value in curve.identity.items() if name != axis})
     if "budget" in curve.identity:
         said += f" at {budget_text(regime, curve.identity['budget'])}"
     return with_regime(said, regime, named=named)

@@ -327,7 +327,7 @@ class JointLaw:
             log_q += by_own @ own[:, :walks]
             if space.trunks:
                 log_q *= 1 + np.multiply.outer(axes.trunk, part.around[SURFACE] + part.common[SURFACE])
-            self._go_on(log_q, number, axes, samples, curves)
+            self._extrapolate(log_q, number, axes, samples, curves)
             error = part.link.error(log_q, own[:, walks, None])
             if points is not None:
                 miss = own[np.arange(len(own))[:, None], walks + 1 + np.maximum(points, 0)]
@@ -335,7 +335,7 @@ class JointLaw:
             drawn.append(error)
         return np.concatenate(drawn, axis=-1).transpose(2, 0, 1)
 
-    def _go_on(self, log_q: Floats, number: int, axes: Axes, samples: Floats, curves: Indices) -> None:
+    def _extrapolate(self, log_q: Floats, number: int, axes: Axes, samples: Floats, curves: Indices) -> None:
         """Add to ln q, shape (curves, points, draws), what drift and wander do beyond their knots.
 
         Nothing was measured there: the steps have the prior's deviations, and are the same in each reading.

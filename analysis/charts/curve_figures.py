@@ -34,7 +34,7 @@ from analysis.labels import (
     budget_text,
     capital,
     epochs_text,
-    held_text,
+    fixed_factors_text,
     listed,
     metric_text,
     quality_fraction,
@@ -159,7 +159,9 @@ def _verdicts(contrasts: pd.DataFrame, axis: str, panel: _Panel) -> list[dict[st
         return []
     # In one epoch cells are compared at each number of pairs.
     sizes = set[float]() if "subset_size" in {axis, *panel.held} else set(panel.cells["subset_size"])
-    texts = {held_text({**panel.held, "subset_size": size}) for size in sizes} or {held_text(panel.held)}
+    texts = {fixed_factors_text({**panel.held, "subset_size": size}) for size in sizes} or {
+        fixed_factors_text(panel.held)
+    }
     mine = contrasts[(contrasts["axis"] == axis) & (contrasts["regime"] == panel.held["regime"])]
     return [
         row
@@ -242,7 +244,7 @@ def _figure(  # noqa: PLR0913 (what is drawn, and its words)
                 order[series] = quality_fraction(value)
             elif axis in ("budget", "subset_size"):
                 order[series] = float(value)
-        said = held_text(panel.held)
+        said = fixed_factors_text(panel.held)
         if "budget" in panel.held:
             said += f" at {budget_text(regime, panel.held['budget'])}"
         fixed[said] = None

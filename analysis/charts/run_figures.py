@@ -21,7 +21,7 @@ from analysis.charts.figure_data import (
 )
 from analysis.design.course import decisions, each_answer
 from analysis.error_unit import LOSS, is_loss
-from analysis.labels import budget_text, capital, held_text, level_text, metric_text
+from analysis.labels import budget_text, capital, fixed_factors_text, level_text, metric_text
 from budgets.quantity import format_flops, format_share, plural
 
 _BINS = 40
@@ -53,8 +53,8 @@ def training_loss(
     return _lines(
         rows, name="training-loss", title="Training loss", y_label="training loss (nats)",
         trials=first, text=LOSS.text,
-        caption=f"Training loss, the lowest seed of each cell ({held_text(held)}), as means over at most "
-        f"{_BINS} bins of log compute.",
+        caption=f"Training loss, the lowest seed of each cell ({fixed_factors_text(held)}), as means "
+        f"over at most {_BINS} bins of log compute.",
     )  # fmt: skip
 
 
@@ -78,8 +78,8 @@ def midway_errors(
         rows, name="midway", title=f"{unit.title} during training", y_label=unit.heading_of(unit.word),
         trials=first, text=lambda shown: unit.text(shown / unit.factor),
         caption=f"{capital(metric_text(trials.metric))} during training, the lowest seed of each cell "
-        f"({held_text(held)}); before the end the learning rate is still high, so only the ends of lines are "
-        "results.",
+        f"({fixed_factors_text(held)}); before the end the learning rate is still high, so only "
+        "the ends of lines are results.",
     )  # fmt: skip
 
 
@@ -142,7 +142,7 @@ def plan_grid(plan: pd.DataFrame, left_out: pd.DataFrame, results: pd.DataFrame)
     cells = cells.assign(
         level=[level_text(row) for row in records(cells)],
         order=cells["level_flops"].fillna(cells["samples_seen"]),
-        row=[held_text({part: row[part] for part in parts}) for row in records(cells)],
+        row=[fixed_factors_text({part: row[part] for part in parts}) for row in records(cells)],
     )
     cells = cells.sort_values(["regime", "order"], kind="stable")
     levels = {str(name): float(place) for place, name in enumerate(dict.fromkeys(cells["level"]))}

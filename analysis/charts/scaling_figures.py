@@ -19,7 +19,7 @@ from analysis.charts.figure_data import (
     error_label,
     mark_frame,
 )
-from analysis.labels import capital, held_text, interval_text, metric_text, regime_text
+from analysis.labels import capital, fixed_factors_text, interval_text, metric_text, regime_text
 from analysis.laws.best_size import Growth, Profile, slices
 from budgets.quantity import format_flops, format_number, plural
 
@@ -53,8 +53,8 @@ def isoflop(draws: CellDraws, profiles: Sequence[Profile], *, metric: str) -> Fi
         frame=mark_frame([mark for one in group for mark in _profile(draws, one)]),
         finding=f"{capital(said[-1])}." if said else "No budget has a minimum that the draws agree on.",
         caption=f"{capital(metric_text(metric))} against model size ({fixed['family']} family, "
-        f"{held_text(fixed)}, up to {format_number(epochs, '.2g')} epochs); a curve with its minimum where "
-        "at least 90 % of the draws have one between the sizes near the lowest.",
+        f"{fixed_factors_text(fixed)}, up to {format_number(epochs, '.2g')} epochs); a curve with "
+        "its minimum where at least 90 % of the draws have one between the sizes near the lowest.",
         by="budget",
         order={_budget(one): float(one.identity["budget"]) for one in group},
     )

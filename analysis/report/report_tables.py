@@ -20,7 +20,7 @@ from analysis.labels import (
     budget_text,
     capital,
     count_text,
-    held_text,
+    fixed_factors_text,
     interval_text,
     level_text,
     metric_text,
@@ -250,7 +250,7 @@ def _laws(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
         found.profiles, [
             TextColumn("Budget", lambda one: budget_text("fixed-compute", one.identity["budget"])),
             TextColumn("Family", lambda one: one.identity["family"]),
-            TextColumn("Fixed", lambda one: held_text(one.identity)),
+            TextColumn("Fixed", lambda one: fixed_factors_text(one.identity)),
             TextColumn("Sizes", lambda one: f"{one.used} of {len(one.positions)}"),
             TextColumn("Epochs", lambda one: " → ".join(map(number(".3g"), one.epochs))),
             TextColumn("Best size", lambda one: x_text("compute", one.size)),

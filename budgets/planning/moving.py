@@ -19,7 +19,7 @@ from budgets.planning.winner import (
     Optimum,
     RateLine,
     Score,
-    Tried,
+    SweepPoint,
     all_scored,
     find_optimum,
     find_winner,
@@ -30,11 +30,11 @@ from budgets.planning.winner import (
 from budgets.quantity import format_flops
 
 Values = dict[TuningPoint, dict[str, float] | None]
-Rungs = Mapping[Combination, Sequence[GridCell]]
+CellsByCost = Mapping[Combination, Sequence[GridCell]]
 """The cells that each pair could be tuned on, one of each cost, rising; pairs in declared order."""
 
 
-def tuned_rungs(grid: Grid, levels: tuple[int, ...]) -> Rungs:
+def tuned_rungs(grid: Grid, levels: tuple[int, ...]) -> CellsByCost:
     """Return the cells of each pair that the tuning decides; of equally cheap ones, that with most pairs."""
     rungs: dict[Combination, dict[tuple[int, int], GridCell]] = {}
     for candidate in grid.candidates(levels):
@@ -48,7 +48,7 @@ def tuned_rungs(grid: Grid, levels: tuple[int, ...]) -> Rungs:
     return {pair: [at[cost] for cost in sorted(at)] for pair, at in rungs.items()}
 
 
-def tuned_cells(grid: Grid, rungs: Rungs) -> dict[TuningPoint, GridCell]:
+def tuned_cells(grid: Grid, rungs: CellsByCost) -> dict[TuningPoint, GridCell]:
     """Return the cell of each place that is tuned, combinations in declared order.
 
     Raises:
@@ -69,7 +69,7 @@ def tuned_cells(grid: Grid, rungs: Rungs) -> dict[TuningPoint, GridCell]:
     return {(*pair, None): on[0] for pair, on in rungs.items() if pair[0] in tuning.sizes or pair in apart}
 
 
-def families(grid: Grid, rungs: Rungs) -> dict[Combination, list[Combination]]:
+def families(grid: Grid, rungs: CellsByCost) -> dict[Combination, list[Combination]]:
     """Return the pairs that ``tuning.sizes`` decides, by family and strategy."""
     assert grid.declaration.tuning is not None, "called only if something is tuned"
     sizes, groups = {*grid.declaration.tuning.sizes}, dict[Combination, list[Combination]]()
@@ -78,7 +78,7 @@ def families(grid: Grid, rungs: Rungs) -> dict[Combination, list[Combination]]:
     return {key: pairs for key, pairs in groups.items() if sizes & {name for name, _ in pairs}}
 
 
-def trained_with(grid: Grid, on: GridCell, values: Mapping[str, float]) -> Tried | str:
+def trained_with(grid: Grid, on: GridCell, values: Mapping[str, float]) -> SweepPoint | str:
     """Return a cell's trials with tuned values, one per tuned seed; the reason if it can't be trained."""
     tuning = grid.declaration.tuning
     assert tuning is not None, "called only if something is tuned"
@@ -86,10 +86,12 @@ def trained_with(grid: Grid, on: GridCell, values: Mapping[str, float]) -> Tried
     candidate = changed.candidate(on.cell, on.declared_samples, tuning.seeds)
     if (reason := reason_against(candidate, changed)) is not None:
         return reason
-    return Tried(values=dict(values), trials=tuple(changed.trial(candidate, seed) for seed in tuning.seeds))
+    return SweepPoint(
+        values=dict(values), trials=tuple(changed.trial(candidate, seed) for seed in tuning.seeds)
+    )
 
 
-def _optimum_rate(points: Sequence[Tried], scores: Mapping[str, Score]) -> Optimum:
+def _optimum_rate(points: Sequence[SweepPoint], scores: Mapping[str, Score]) -> Optimum:
     """Return the best learning rate of those tried."""
     rising = sorted(points, key=lambda point: point.values["lr_peak"])
     return find_optimum(
@@ -102,10 +104,10 @@ def _optimum_rate(points: Sequence[Tried], scores: Mapping[str, Score]) -> Optim
 def carry_rates(  # noqa: PLR0913 - the plan and the results that a line follows from
     grid: Grid,
     levels: tuple[int, ...],
-    rungs: Rungs,
+    rungs: CellsByCost,
     tuned: Values,
     *,
-    best: Mapping[TuningPoint, Sequence[Tried]],
+    best: Mapping[TuningPoint, Sequence[SweepPoint]],
     scores: Mapping[str, Score],
 ) -> tuple[tuple[Carried, ...], dict[TuningPoint, tuple[str, ...]], Values]:
     """Carry values on along levels or sizes, from the places that have a winner.
@@ -162,8 +164,8 @@ def carry_rates(  # noqa: PLR0913 - the plan and the results that a line follows
 
 
 def choose_neighbours(
-    grid: Grid, rungs: Rungs, tuned: Values, room: int, *, cells: Mapping[TuningPoint, GridCell]
-) -> tuple[list[list[Tried]], list[str]]:
+    grid: Grid, rungs: CellsByCost, tuned: Values, room: int, *, cells: Mapping[TuningPoint, GridCell]
+) -> tuple[list[list[SweepPoint]], list[str]]:
     """Return each combination's tuned rate with its neighbours, at the larger level where most of them fit.
 
     The level is above those of a pair's ``cells``, which were tuned on, and the trials cost at most ``room``
@@ -176,8 +178,8 @@ def choose_neighbours(
     tuned_at = {place[:2]: on.cell.level_flops or 0 for place, on in cells.items()}  # the last is the highest
     lowest = min(tuned_at.values(), default=0)
     levels = {on.cell.level_flops or 0 for ladder in rungs.values() for on in ladder}
-    checked_points: list[list[Tried]] = []
-    every: list[list[Tried]] = []  # of the level with most combinations; of several, of the lowest
+    checked_points: list[list[SweepPoint]] = []
+    every: list[list[SweepPoint]] = []  # of the level with most combinations; of several, of the lowest
     # From the top down: a lower level is taken only if more combinations fit there.
     for level in sorted((level for level in levels if level > lowest), reverse=True):
         at = {pair: on for pair, on in _at_level(rungs, level).items() if level > tuned_at.get(pair, lowest)}
@@ -204,7 +206,7 @@ def choose_neighbours(
     return checked_points, sentences
 
 
-def _around(grid: Grid, on: GridCell, tuned: Values) -> list[Tried]:
+def _around(grid: Grid, on: GridCell, tuned: Values) -> list[SweepPoint]:
     """Return a cell's trials with its rate and its neighbours, a step of the values tried apart."""
     assert grid.declaration.tuning is not None, "called only if something is tuned"
     assert on.setup.lr_peak is not None, "a cell without a learning rate is left out"
@@ -214,7 +216,7 @@ def _around(grid: Grid, on: GridCell, tuned: Values) -> list[Tried]:
     points = []
     for factor in (lowest / next_one, 1.0, next_one / lowest):
         point = trained_with(grid, on, {**values, "lr_peak": float(f"{on.setup.lr_peak * factor:.4g}")})
-        assert isinstance(point, Tried), "a rate makes no cell infeasible"
+        assert isinstance(point, SweepPoint), "a rate makes no cell infeasible"
         points.append(point)
     return points
 
@@ -223,7 +225,7 @@ def _named(combinations: Iterable[Combination]) -> str:
     return ", ".join(f"{architecture} with {strategy}" for architecture, strategy in combinations)
 
 
-def judge_rate(points: Sequence[Tried], scores: Mapping[str, Score]) -> Check | None:
+def judge_rate(points: Sequence[SweepPoint], scores: Mapping[str, Score]) -> Check | None:
     """Judge a tuned rate, the second of three points, against its neighbours.
 
     Returns:
@@ -248,11 +250,11 @@ def share_of_study(grid: Grid, train_flops: int) -> str:
     return f"{math.ceil(1000 * train_flops / grid.declaration.budget.study_flops) / 10:g}%"
 
 
-def combination_of(points: Sequence[Tried]) -> Combination:
+def combination_of(points: Sequence[SweepPoint]) -> Combination:
     """Return the architecture and strategy for which some values were tried."""
     return points[0].trials[0].cell.combination
 
 
-def _at_level(rungs: Rungs, level: int) -> dict[Combination, GridCell]:
+def _at_level(rungs: CellsByCost, level: int) -> dict[Combination, GridCell]:
     """Return each pair's cell at a level, if it has one."""
     return {pair: cell for pair, on in rungs.items() for cell in on if cell.cell.level_flops == level}

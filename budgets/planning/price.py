@@ -209,7 +209,7 @@ def price_plan(plan: Plan, cluster: Cluster, *, own_speeds: Speeds = UNMEASURED)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ahead:
+class PendingTrial:
     """What is left of a trial: its start-up, and its work as planned, before other trials were measured."""
 
     kind: Combination
@@ -217,9 +217,9 @@ class Ahead:
     work_s: Range
 
     @staticmethod
-    def of(trial: Trial, cluster: Cluster | None, own_speeds: Speeds = UNMEASURED) -> "Ahead":
+    def of(trial: Trial, cluster: Cluster | None, own_speeds: Speeds = UNMEASURED) -> "PendingTrial":
         """Return all of a trial."""
-        return Ahead(
+        return PendingTrial(
             kind=trial.cell.combination, start_s=start_s(trial.resources.gpus, trial.recipe),
             work_s=work_s(trial, cluster, own_speeds),
         )  # fmt: skip
@@ -229,7 +229,9 @@ Speed = tuple[Combination, float]
 """A kind, and a measured speed as a multiple of the planned one."""
 
 
-def forecast(ahead: Iterable[Ahead], measured: Iterable[Speed] = (), *, slots: int = 1) -> Range | None:
+def forecast(
+    ahead: Iterable[PendingTrial], measured: Iterable[Speed] = (), *, slots: int = 1
+) -> Range | None:
     """Forecast the seconds until the last trial ends, if ``slots`` run at once; None if none is left.
 
     The work of a kind that was measured goes from its highest to its lowest speed, widened by a factor of
@@ -242,7 +244,7 @@ def forecast(ahead: Iterable[Ahead], measured: Iterable[Speed] = (), *, slots: i
             speeds[kind].append(speed)
     every = [speed for of_kind in speeds.values() for speed in of_kind]
 
-    def left(trial: Ahead) -> Range:
+    def left(trial: PendingTrial) -> Range:
         own, middle = speeds.get(trial.kind, []), trial.work_s.middle
         if not every:
             return trial.work_s.plus(trial.start_s)

@@ -20,7 +20,7 @@ from budgets.declaration.declaration import Declaration
 from budgets.declaration.marked_file import DeclaredKeyError
 from budgets.planning.grid import Grid, GridCell, TuningPoint
 from budgets.planning.moving import (
-    Rungs,
+    CellsByCost,
     carry_rates,
     choose_neighbours,
     judge_rate,
@@ -33,7 +33,7 @@ from budgets.planning.planned_trial import Combination
 from budgets.planning.tuning_plan import Carried, TuningPlan, Winner, cost_by_pair, values_words
 from budgets.planning.winner import (
     Score,
-    Tried,
+    SweepPoint,
     all_scored,
     best_first,
     find_winner,
@@ -59,7 +59,7 @@ class Scores:
     of: Mapping[str, Score]
     choices: int = 0
 
-    def at_chance(self, points: Sequence[Tried]) -> str:
+    def at_chance(self, points: Sequence[SweepPoint]) -> str:
         """Return in words that no result of some combinations beats chance; empty if one does.
 
         A model that learned nothing may guess all images of a class alike, so a guess has the noise of
@@ -112,7 +112,7 @@ def plan_tuning(
         best = {place: tried[place] for place, winner in won.items() if winner}
         lines, serves, tuned = carry_rates(grid, levels, course.rungs, tuned, best=best, scores=scores.of)
     after, decided = grid.tuned(tuned), {place[:2] for place in tuned}
-    checked: list[list[Tried]] = []
+    checked: list[list[SweepPoint]] = []
     left_out: list[str] = []
     if tuning.check:
         near_rungs = tuned_rungs(after, levels)
@@ -145,7 +145,7 @@ class _Course:
     results must not decide which place gets what is left of the share.
     """
 
-    def __init__(self, grid: Grid, rungs: Rungs, scores: Scores, reserve: int) -> None:
+    def __init__(self, grid: Grid, rungs: CellsByCost, scores: Scores, reserve: int) -> None:
         assert grid.declaration.tuning is not None, "called only if something is tuned"
         self.rungs, self.cells = rungs, tuned_cells(grid, rungs)
         self._grid, self._tuning, self._scores, self._reserve = grid, grid.declaration.tuning, scores, reserve
@@ -153,7 +153,7 @@ class _Course:
         self._left = reserve - sum(map(tried_flops, self.tried.values()))
         if self._left < 0:
             raise DeclaredKeyError("tuning.share", _too_dear(grid, reserve, self.tried))
-        self.passed: list[Tried] = []
+        self.passed: list[SweepPoint] = []
         self.at_chance: list[str] = []
         self.won: dict[TuningPoint, Winner | None] = {}
         self._stuck: dict[TuningPoint, str] = {}
@@ -222,7 +222,7 @@ class _Course:
         for place, said in self._stuck.items():
             yield f"{said}; {others}undecided, the grid uses lr_peak {grid.setup(*place).lr_peak:g}"
 
-    def _all_values(self, on: GridCell, fields: Fields) -> list[Tried]:
+    def _all_values(self, on: GridCell, fields: Fields) -> list[SweepPoint]:
         """Return each combination of values with its trials, in the fields' order."""
         tried = []
         for combination in product(*fields.values()):
@@ -235,7 +235,7 @@ class _Course:
             tried.append(point)
         return tried
 
-    def _dearer(self, place: TuningPoint) -> tuple[GridCell, list[Tried]] | None:
+    def _dearer(self, place: TuningPoint) -> tuple[GridCell, list[SweepPoint]] | None:
         """Return the pair's next dearer cell with the values to try on it; None without one."""
         ladder = self.rungs[place[:2]]
         for dearer in ladder[ladder.index(self.cells[place]) + 1 :]:
@@ -244,13 +244,13 @@ class _Course:
         return None
 
 
-def _level(points: Sequence[Tried]) -> str:
+def _level(points: Sequence[SweepPoint]) -> str:
     """Return the level of a cell in words, or what a trial on it costs if it has none."""
     trial = points[0].trials[0]
     return format_flops(trial.cell.level_flops or trial.train_flops)
 
 
-def _too_dear(grid: Grid, reserve: int, first: Mapping[TuningPoint, Sequence[Tried]]) -> str:
+def _too_dear(grid: Grid, reserve: int, first: Mapping[TuningPoint, Sequence[SweepPoint]]) -> str:
     trials = [trial for points in first.values() for point in points for trial in point.trials]
     cost = sum(trial.train_flops for trial in trials)
     pairs = plural(len({place[:2] for place in first}), "pair")

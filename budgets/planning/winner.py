@@ -33,24 +33,24 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tried:
+class SweepPoint:
     """A combination of values, by field, and its trials, one per seed."""
 
     values: dict[str, float]
     trials: tuple[Trial, ...]
 
 
-def all_scored(points: Sequence[Tried], scores: Mapping[str, Score]) -> bool:
+def all_scored(points: Sequence[SweepPoint], scores: Mapping[str, Score]) -> bool:
     """Return whether every trial of the combinations has a score."""
     return all(trial.trial_id in scores for point in points for trial in point.trials)
 
 
-def tried_flops(points: Sequence[Tried]) -> int:
+def tried_flops(points: Sequence[SweepPoint]) -> int:
     """Return the training FLOPs of combinations."""
     return sum(trial.train_flops for point in points for trial in point.trials)
 
 
-def best_first(points: Sequence[Tried], scores: Mapping[str, Score]) -> list[Tried]:
+def best_first(points: Sequence[SweepPoint], scores: Mapping[str, Score]) -> list[SweepPoint]:
     """Sort combinations by mean score, best first; among equals, nearest the middle of the list first."""
     middle = (len(points) - 1) / 2
     ranked = sorted(
@@ -60,7 +60,7 @@ def best_first(points: Sequence[Tried], scores: Mapping[str, Score]) -> list[Tri
 
 
 def find_winner(
-    cell: Cell, points: Sequence[Tried], scores: Mapping[str, Score], *, widened: tuple[str, ...]
+    cell: Cell, points: Sequence[SweepPoint], scores: Mapping[str, Score], *, widened: tuple[str, ...]
 ) -> Winner | None:
     """Return the winner of at least two combinations on a cell; None if training diverged at each.
 
@@ -112,14 +112,14 @@ def step_beyond(name: str, values: Sequence[float], best: float) -> float | None
     return None if outside or step in values else step
 
 
-def mean_score(point: Tried, scores: Mapping[str, Score]) -> float:
+def mean_score(point: SweepPoint, scores: Mapping[str, Score]) -> float:
     """Return the mean of a combination's scores; -inf if one of its trials diverged."""
     values = [scores[trial.trial_id].value for trial in point.trials]
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if len(known) == len(values) else -math.inf
 
 
-def mean_noise(point: Tried, scores: Mapping[str, Score]) -> float:
+def mean_noise(point: SweepPoint, scores: Mapping[str, Score]) -> float:
     """Return the standard error of a combination's mean, at least the counting noise of the images."""
     results = [scores[trial.trial_id] for trial in point.trials]
     values = [result.value for result in results if result.value is not None]

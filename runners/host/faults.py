@@ -87,16 +87,16 @@ class AskedToStop(BaseException):
 class ProcessEnded(Exception):  # noqa: N818 - may be an outcome on request
     """A process of the trial ended early, and the trial's other processes with it.
 
-    ``lost_peers`` is True if communication with other ranks broke.
+    ``lost_connection`` is True if communication with other ranks broke.
     """
 
-    def __init__(self, fault: Fault, reason: str, *, lost_peers: bool = False) -> None:
+    def __init__(self, fault: Fault, reason: str, *, lost_connection: bool = False) -> None:
         super().__init__(reason)
-        self.fault, self.lost_peers = fault, lost_peers
+        self.fault, self.lost_connection = fault, lost_connection
 
     def __reduce__(self) -> tuple[Callable[..., "ProcessEnded"], tuple[Fault, str]]:
         """Pickle the other attributes, too; by default an exception is pickled with its message alone."""
-        return partial(ProcessEnded, lost_peers=self.lost_peers), (self.fault, str(self))
+        return partial(ProcessEnded, lost_connection=self.lost_connection), (self.fault, str(self))
 
 
 def fault_of(error: BaseException) -> Fault:
@@ -112,7 +112,7 @@ def fault_of(error: BaseException) -> Fault:
         return "full"
     if getattr(error, "errno", None) == errno.EFBIG:
         return "failed"  # the limit on the size of a file (`ulimit -f`) would be the same
-    if isinstance(error, OSError | MemoryError) or lost_its_peers(error):
+    if isinstance(error, OSError | MemoryError) or lost_connection_of(error):
         return "crashed"
     if not isinstance(error, RuntimeError):
         return "failed"
@@ -121,10 +121,10 @@ def fault_of(error: BaseException) -> Fault:
     return "crashed" if passing else "failed"
 
 
-def lost_its_peers(error: BaseException) -> bool:
+def lost_connection_of(error: BaseException) -> bool:
     """Return whether communication with other ranks broke; the cause may be the end of another rank."""
     if isinstance(error, ProcessEnded):
-        return error.lost_peers
+        return error.lost_connection
     if not isinstance(error, RuntimeError):
         return False
     # Compared by name, because this module is also used where torch is not loaded.
@@ -132,7 +132,7 @@ def lost_its_peers(error: BaseException) -> bool:
     return of_torch or any(words in str(error) for words in _BY_GLOO)
 
 
-def words_of(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """Format an error as one line, with advice where there is any."""
     name, lines = type(error).__name__, without_secrets(str(error)).splitlines()
     if _is_gpu_full(error):

@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkContext, ForkServerContext
 from typing import Literal
 
-from runners.host.faults import Fault, fault_of, lost_its_peers, shielded, unshield, words_of
+from runners.host.faults import Fault, fault_of, format_error, lost_connection_of, shielded, unshield
 from runners.host.watchdog import SharedPosition, Watchdog, position
 
 _PR_SET_PDEATHSIG = 1
@@ -38,7 +38,9 @@ class Exit:
     how: Literal["finished"] | Fault
     pickled: bytes = b""  # the value if finished; forwarding it needs none of its imports
     reason: str = ""  # one line if not finished
-    lost_peers: bool = False  # communication between ranks broke, possibly because another rank had ended
+    lost_connection: bool = (
+        False  # communication between ranks broke, possibly because another rank had ended
+    )
 
 
 LET_GO_S = 2.0
@@ -54,7 +56,7 @@ def first_cause(ends: Iterable[Exit]) -> Exit | None:
     # asked to, and kept its state. After a crash the trial is tried again; after a failure it is not.
     order = ("left", "crashed", "full", "failed")
     faults = [end for end in ends if end.how != "finished"]
-    return min(faults, key=lambda end: (end.lost_peers, order.index(end.how)), default=None)
+    return min(faults, key=lambda end: (end.lost_connection, order.index(end.how)), default=None)
 
 
 class FreshProcess:
@@ -79,7 +81,7 @@ class FreshProcess:
             with shielded():  # the fork server, which the first start brings up, has to outlive its processes
                 self._process.start()
         except (EOFError, OSError) as error:  # the fork server was killed; the next start finds a new one
-            self._not_begun = f"no process could be started for the trial ({words_of(error)})"
+            self._not_begun = f"no process could be started for the trial ({format_error(error)})"
         sender.close()
         if not (watched or self._not_begun):
             Watchdog([self])
@@ -89,9 +91,9 @@ class FreshProcess:
         """The process's id; 0 if it could not be started."""
         return self._process.pid or 0
 
-    def end(self, how: Fault, reason: str, *, lost_peers: bool) -> None:
+    def end(self, how: Fault, reason: str, *, lost_connection: bool) -> None:
         """End the process at once, for a reason."""
-        self._ended_by = Exit(how=how, reason=reason, lost_peers=lost_peers)
+        self._ended_by = Exit(how=how, reason=reason, lost_connection=lost_connection)
         self.kill()
 
     def ended(self, timeout_s: float) -> bool:
@@ -118,7 +120,7 @@ class FreshProcess:
             why = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
             # NCCL's watchdog aborts a process that waits for a rank which has ended: that end is the cause.
             aborted = code == -signal.SIGABRT
-            return Exit(how="crashed", reason=f"the trial's process died {why}", lost_peers=aborted)
+            return Exit(how="crashed", reason=f"the trial's process died {why}", lost_connection=aborted)
         assert isinstance(ended, Exit)
         return ended
 
@@ -165,7 +167,9 @@ def _call(run: bytes, sender: Connection, environment: Mapping[str, str], record
     try:
         ended = Exit(how="finished", pickled=pickle.dumps(pickle.loads(run)()))  # noqa: S301 - our own data
     except Exception as error:  # noqa: BLE001 - any error of a trial is its result
-        ended = Exit(how=fault_of(error), reason=words_of(error), lost_peers=lost_its_peers(error))
+        ended = Exit(
+            how=fault_of(error), reason=format_error(error), lost_connection=lost_connection_of(error)
+        )
     sender.send(ended)
 
 

@@ -130,7 +130,7 @@ class _Position:
             self._record.meets = 0
             self._record.changes += 1
 
-    def takes_its_time(self) -> None:
+    def no_exit_deadline(self) -> None:
         """Let the process, which waits for a trial's own or uploads for it, leave when that is done."""
         self._record.leave_s = float("inf")
 
@@ -140,7 +140,7 @@ position = _Position()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Standing:
+class RankStatus:
     """Where a rank stands, and for how long."""
 
     rank: int
@@ -161,7 +161,7 @@ class Standing:
         return 0 < self.limit_s < self.age_s
 
 
-def hanging(ranks: Sequence[Standing]) -> list[Standing]:
+def hanging(ranks: Sequence[RankStatus]) -> list[RankStatus]:
     """Return the ranks for which all others wait, if they have stayed too long.
 
     Those that have come the least far keep the others waiting; of these, one that is stopped, or else one
@@ -176,7 +176,7 @@ def hanging(ranks: Sequence[Standing]) -> list[Standing]:
     return silent or apart or last
 
 
-def reason_of(late: Sequence[Standing], ranks: Sequence[Standing], stacks: Sequence[Path]) -> str:
+def reason_of(late: Sequence[RankStatus], ranks: Sequence[RankStatus], stacks: Sequence[Path]) -> str:
     """Say in one line which rank hangs, where, and where the others stood."""
     first = late[0]
     silent = f", {first.silent}" if first.silent else ""
@@ -199,7 +199,7 @@ class Watchdog:
         self,
         processes: "Sequence[FreshProcess]",
         first: int = 0,
-        elsewhere: Callable[[list[Standing], float], list[Standing]] = lambda _ranks, _passed_s: [],
+        elsewhere: Callable[[list[RankStatus], float], list[RankStatus]] = lambda _ranks, _passed_s: [],
     ) -> None:
         self._processes, self._first, self._elsewhere = processes, first, elsewhere
         self._changes = [0] * len(processes)
@@ -218,7 +218,7 @@ class Watchdog:
             now = time.monotonic()
             passed_s, looked = min(now - looked, 2 * _LOOK_S), now
 
-    def _look(self, passed_s: float) -> Iterator[Standing]:
+    def _look(self, passed_s: float) -> Iterator[RankStatus]:
         for number, process in enumerate(self._processes):
             record, state = process.record, _state_of(process.pid)
             if state in {"", "Z", "X"}:  # it has ended
@@ -232,7 +232,7 @@ class Watchdog:
             if process.asked:
                 writes = record.phase == Phase.BETWEEN and not stopped
                 self._asked_s[number] += passed_s / (_WRITES if writes else 1)
-            yield Standing(
+            yield RankStatus(
                 rank=self._first + number,
                 host=socket.gethostname(),
                 phase=Phase(record.phase),
@@ -248,7 +248,7 @@ class Watchdog:
         asked_s = self._asked_s[number]
         return asked_s if asked_s > (self._processes[number].record.leave_s or GRACE_S) else 0.0
 
-    def _dump(self, ranks: Sequence[Standing]) -> list[Path]:
+    def _dump(self, ranks: Sequence[RankStatus]) -> list[Path]:
         """Write the stacks of the ranks that can still answer; return the files."""
         written = []
         processes = {each.rank: self._processes[each.rank - self._first] for each in ranks}
@@ -270,7 +270,7 @@ class Watchdog:
         for number, process in enumerate(self._processes):
             waits = bool(late) and self._first + number not in late
             why = f"waits for rank {late[0]}, which {reason}" if waits else reason
-            process.end(how, why, lost_peers=waits)
+            process.end(how, why, lost_connection=waits)
 
 
 def _state_of(pid: int) -> str:

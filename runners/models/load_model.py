@@ -23,7 +23,7 @@ from budgets.names import unknown
 from runners.data.evaluation.evaluation_set import Decode
 from runners.data.pool.pictures import open_image
 from runners.data.pool.tokenizer import BPE_CONTEXT, BPE_VOCABULARY, tokenizer
-from runners.host.faults import words_of
+from runners.host.faults import format_error
 from runners.models.export import (
     CONFIG,
     PIXELS,
@@ -168,7 +168,7 @@ def weight_names(weights: Path) -> set[str]:
             names = list(content.get("state_dict", content).keys())
     except Exception as error:  # readers of damaged files raise many types of errors
         # Of other bytes torch says only what it looked up; of objects, to load them without its safeguard.
-        reason = "" if isinstance(error, LookupError) else f" ({words_of(error).partition('. ')[0]})"
+        reason = "" if isinstance(error, LookupError) else f" ({format_error(error).partition('. ')[0]})"
         raise ValueError(f"{weights} is not a checkpoint of weights, or is damaged{reason}") from error
     return {str(name).removeprefix("module.") for name in names}
 

@@ -12,7 +12,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from budgets.names import without_secrets
-from runners.host.faults import words_of
+from runners.host.faults import format_error
 from runners.store.files import is_hidden, new_file
 
 
@@ -36,7 +36,9 @@ def open_files(address: str, local: Path | None) -> OpenedFiles:
             f"storage {without_secrets(address)} needs a package that is not installed: {error}"
         ) from error
     except Exception as error:  # such as a server that must answer before anything is read
-        raise ValueError(f"storage {without_secrets(address)} can't be opened: {words_of(error)}") from error
+        raise ValueError(
+            f"storage {without_secrets(address)} can't be opened: {format_error(error)}"
+        ) from error
     return OpenedFiles(os.getpid(), files, root, nullcontext() if files.async_impl else _turn(files))
 
 

@@ -17,7 +17,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
-from runners.host.faults import words_of
+from runners.host.faults import format_error
 
 _LOOK_S = 0.05
 
@@ -121,7 +121,7 @@ def read_json(path: Path, advice: str) -> dict[str, Any]:
     try:
         content = json.loads(read_bytes(path))
     except (ValueError, RecursionError) as error:
-        why = words_of(error)
+        why = format_error(error)
     else:
         if isinstance(content, dict):
             return content

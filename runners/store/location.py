@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
 from budgets.names import without_secrets
-from runners.host.faults import patiently, words_of
+from runners.host.faults import format_error, patiently
 from runners.store.files import is_hidden, new_file
 
 if TYPE_CHECKING:
@@ -292,8 +292,8 @@ class Location:
                 raise
             except Exception as error:  # each protocol's package has errors of its own
                 if "Credentials" in type(error).__name__:  # botocore's and Google's
-                    raise OSError(f"storage {self}: {_NO_CREDENTIALS} ({words_of(error)})") from error
-                raise OSError(f"storage {self} is unreachable: {words_of(error)}") from error
+                    raise OSError(f"storage {self}: {_NO_CREDENTIALS} ({format_error(error)})") from error
+                raise OSError(f"storage {self} is unreachable: {format_error(error)}") from error
 
 
 def until_reached(do: Callable[[], T]) -> T:

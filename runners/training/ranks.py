@@ -32,7 +32,7 @@ from runners.host.process import (
     kill_all,
     load_ahead,
 )
-from runners.host.watchdog import Standing, Watchdog, position
+from runners.host.watchdog import RankStatus, Watchdog, position
 
 GROUP_TIMEOUT_S = 4 * 3600.0
 """Longest time in seconds that a rank waits for the others in one operation.
@@ -136,7 +136,7 @@ def run_ranks(  # noqa: PLR0913 - the group's nodes
         ProcessEnded: A rank did not finish; all other ranks have been ended.
     """
     load_ahead(*TRIAL_MODULES)
-    position.takes_its_time()
+    position.no_exit_deadline()
     notice = Notice()
     with TemporaryDirectory() as folder, notice.listening():
         join = partial(join_group, address or f"file://{folder}/store", count=count * nodes, gpus=gpus)
@@ -152,7 +152,7 @@ def run_ranks(  # noqa: PLR0913 - the group's nodes
     if cause is not None and cause.how != "finished":
         (place,) = (place for place, end in ends.items() if end is cause)
         reason = f"rank {node * count + place} of {count * nodes}: {cause.reason}"
-        raise ProcessEnded(cause.how, reason, lost_peers=cause.lost_peers)
+        raise ProcessEnded(cause.how, reason, lost_connection=cause.lost_connection)
     result: T = pickle.loads(ends[0].pickled)  # noqa: S301 - written by our own process
     return result
 
@@ -190,12 +190,12 @@ class OtherNodes:
         self._address, self._node, self._nodes = address, node, nodes
         self._told: dict[int, bytes] = {}
         self._unheard_s: dict[int, float] = {}
-        self._own: list[Standing] = []
+        self._own: list[RankStatus] = []
         threading.Thread(target=self._exchange, daemon=True).start()
 
-    def __call__(self, ranks: list[Standing], passed_s: float) -> list[Standing]:
+    def __call__(self, ranks: list[RankStatus], passed_s: float) -> list[RankStatus]:
         """Tell where this node's ranks stand, and return where the others do, as far as is known."""
-        self._own, found = ranks, list[Standing]()
+        self._own, found = ranks, list[RankStatus]()
         for node, told in list(self._told.items()):
             unheard_s = self._unheard_s[node] = self._unheard_s[node] + passed_s
             silent = "its node is silent" if unheard_s > _SILENT_S else ""

@@ -115,7 +115,7 @@ def run_on_copies(copies: Copies, job: TrialJob, run: Callable[[TrialJob], T]) -
         OSError: The storage is unreachable, or another process has taken the trial over.
     """
     notice = Notice()
-    position.takes_its_time()
+    position.no_exit_deadline()
     with notice.listening():
         local = copies.on_this_node(job)
         with owned(_lock_of(local.folder), notice):
@@ -157,7 +157,7 @@ def take_part_on_copies(copies: Copies, job: TrialJob, run: Callable[[TrialJob],
                 with copy.following(taken=partial(os._exit, 1)):
                     result = run(local)
             finally:
-                position.takes_its_time()
+                position.no_exit_deadline()
                 notice.patiently(copy.push_last)
             _drop_copies(local)
         return result

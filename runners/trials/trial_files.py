@@ -183,7 +183,7 @@ def drop_milestone(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def stand_in(state: str) -> str:
+def placeholder(state: str) -> str:
     """Return the name of the empty file that represents a checkpoint or milestone away from the driver."""
     return f"{state.removesuffix('.pt')}{_AWAY}"
 

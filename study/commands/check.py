@@ -27,7 +27,7 @@ def run(options: Namespace) -> int:
     import json
     from dataclasses import asdict
 
-    from study.run.site import open_backend
+    from study.run.run_context import open_backend
     from study.run.study_preflight import preflight
 
     local, study, failed = without_ray(options), declared_study(options), 0

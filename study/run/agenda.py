@@ -8,7 +8,7 @@ from pathlib import Path
 from budgets.names import unknown
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial, shorter_trials
-from budgets.planning.price import Ahead, forecast
+from budgets.planning.price import PendingTrial, forecast
 from budgets.planning.tuning_plan import values_words
 from budgets.quantity import format_flops, format_seconds_range, format_share, plural
 from runners.results import cell_row
@@ -160,7 +160,7 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
     to_run = [*(() if tuning is None else tuning.to_run), *check, *todo.to_run]
     flops = sum(trial.paid_flops for trial in to_run)
     speeds = measured_throughput(study, plan)
-    time = forecast([Ahead.of(trial, plan.cluster, speeds) for trial in to_run])
+    time = forecast([PendingTrial.of(trial, plan.cluster, speeds) for trial in to_run])
     about = "" if time is None else f", about {format_seconds_range(time.low, time.high)} on one slot"
     yield f"{format_flops(flops)} to run{about}"
     book = read_book(study, {trial.trial_id: trial for trial in plan.all_trials})

@@ -22,7 +22,7 @@ from runners.trials.trial_files import (
     write_failure,
 )
 from study.run.agenda import Agenda, paid_again
-from study.run.site import Site
+from study.run.run_context import RunContext
 from study.show.progress import Progress
 from study.state.book import account, read_book
 from study.state.events import add_event
@@ -62,7 +62,7 @@ class Books(ABC):
     """
 
     def __init__(
-        self, study: Study, plan: Plan, trials: Sequence[Trial], progress: Progress, site: Site
+        self, study: Study, plan: Plan, trials: Sequence[Trial], progress: Progress, site: RunContext
     ) -> None:
         self.study, self.plan, self.progress, self.site = study, plan, progress, site
         self.trials = {trial.trial_id: trial for trial in trials}

@@ -34,7 +34,7 @@ from runners.scheduling.schedule import Schedule
 from runners.trials.run_on_node import run_trial, take_part
 from runners.trials.trial_files import Outcome, kept_steps, milestone
 from study.run.books import Books, RunSummary
-from study.run.site import Site
+from study.run.run_context import RunContext
 from study.show.progress import Progress
 from study.state.plan_study import device_name, measured_throughput, plan_study
 from study.state.study import Study, needs, trial_job
@@ -57,7 +57,7 @@ class Execution(Books):
     name: ClassVar[str]
 
     def __init__(
-        self, study: Study, plan: Plan, trials: Sequence[Trial], progress: Progress, site: Site
+        self, study: Study, plan: Plan, trials: Sequence[Trial], progress: Progress, site: RunContext
     ) -> None:
         super().__init__(study, plan, trials, progress, site)
         self._stopped = ""

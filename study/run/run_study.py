@@ -16,8 +16,8 @@ from study.run.agenda import agenda, agenda_lines, require_room, with_again
 from study.run.books import RunSummary
 from study.run.pipeline import Run, next_of_design
 from study.run.prepare_data import ensure_pools, materialise, share_data
+from study.run.run_context import RunContext
 from study.run.run_tuning import tune_study, write_tuning
-from study.run.site import Site
 from study.show.progress import Guarded, Progress
 from study.state.book import trial_folders
 from study.state.events import add_event
@@ -65,7 +65,7 @@ def run_study(  # noqa: PLR0913 - the options of a command
         until_the_end.enter_context(progress)
         until_the_end.enter_context(study.storage.claim(progress.say))
         site = until_the_end.enter_context(
-            Site(study, progress, address=address, local=local, pay_again=pay_again, notice=notice)
+            RunContext(study, progress, address=address, local=local, pay_again=pay_again, notice=notice)
         )
         if not local and cluster_address(address) is not None:
             _ = site.backend  # a wrong address is refused before a pool is built
@@ -76,7 +76,7 @@ def run_study(  # noqa: PLR0913 - the options of a command
             materialise(study, plan, workers, progress)
         share_data(study, plan.all_trials, progress.say)
         (study.folder / "trials").mkdir(exist_ok=True)
-        _outlast_workers(study)
+        _wait_for_orphans(study)
         plan, attempts, lines = with_again(study, plan, again)
         for attempt in attempts:  # from here on each run has them in its plan
             add_event(study, AGAIN, trial=attempt.trial_id)
@@ -123,7 +123,7 @@ def _tunes(plan: Plan, only: Sequence[str]) -> bool:
     return plan.tuning is not None and plan.tuning.unfinished and not only
 
 
-def _outlast_workers(study: Study) -> None:
+def _wait_for_orphans(study: Study) -> None:
     """Wait until the workers of a killed driver have exited, so that their FLOPs can be booked."""
     deadline = time.monotonic() + _DYING_S
     for folder in trial_folders(study):

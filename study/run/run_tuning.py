@@ -17,14 +17,16 @@ from runners.trials.trial_files import Outcome
 from study.run.agenda import Agenda, agenda
 from study.run.books import RunSummary
 from study.run.execution import Execution
-from study.run.site import Site
+from study.run.run_context import RunContext
 from study.show.progress import Progress
 from study.state.plan_study import plan_study, planned_frame
 from study.state.study import Study
 from study.state.tuning_table import tried_table, tuning_facts, with_values
 
 
-def tune_study(study: Study, plan: Plan, progress: Progress, site: Site, *, retry_failed: bool) -> RunSummary:
+def tune_study(
+    study: Study, plan: Plan, progress: Progress, site: RunContext, *, retry_failed: bool
+) -> RunSummary:
     """Run the trials of tuning and check that have no result yet.
 
     Returns:
@@ -99,7 +101,7 @@ class Round(Execution):
 
     name = "tuning"
 
-    def __init__(self, study: Study, plan: Plan, progress: Progress, site: Site) -> None:
+    def __init__(self, study: Study, plan: Plan, progress: Progress, site: RunContext) -> None:
         assert plan.tuning is not None, "created only for plans with a tuning"
         super().__init__(study, plan, plan.tuning.ready, progress, site)
         self._tuning = plan.tuning

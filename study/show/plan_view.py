@@ -11,7 +11,7 @@ from budgets.declaration.sections import Cluster
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Cell, Trial
 from budgets.planning.price import (
-    Ahead,
+    PendingTrial,
     Price,
     Range,
     Speeds,
@@ -244,7 +244,7 @@ def _totals(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str]:
         yield f"{declaration.name}: {total}; study budget {format_flops(plan.study_flops)}, {left}"
     evaluation = f"evaluation, outside the budget: {format_flops(plan.evaluation_flops)}"
     if declaration.cluster is None:
-        time = forecast([Ahead.of(trial, None, own) for trial in plan.all_trials])
+        time = forecast([PendingTrial.of(trial, None, own) for trial in plan.all_trials])
         assert time is not None, "a plan has trials"
         slot = format_seconds_range(time.low, time.high)
         measured = sum(is_measured(trial, None, own) for trial in plan.all_trials)

@@ -20,7 +20,7 @@ from rich.text import Text
 from budgets.names import printable
 from budgets.planning.plan import Plan
 from budgets.planning.planned_trial import Trial
-from budgets.planning.price import Ahead, Speed, forecast, start_s
+from budgets.planning.price import PendingTrial, Speed, forecast, start_s
 from budgets.planning.tuning_plan import values_words
 from budgets.quantity import format_count, format_flops, format_number, format_seconds_range, format_share
 from runners.trials.trial_files import Outcome
@@ -55,7 +55,7 @@ class Progress:
         self._left_out: dict[str, str] = {}
         self._speeds: list[Speed] = []
         self._row = partial(planned_row, cluster=None)
-        self._later: list[Ahead] = []  # what waits for the tuning
+        self._later: list[PendingTrial] = []  # what waits for the tuning
 
     def begin(
         self, folder: Path, plan: Plan, *, spent_flops: int, chosen: Sequence[Trial] | None = None
@@ -87,7 +87,7 @@ class Progress:
         """Show these trials in the live view: one row per level, or one row named ``phase`` if given."""
         self._folder, self._phase, self._running = folder, phase, ()
         self._row = partial(planned_row, cluster=plan.cluster)
-        self._later = [Ahead.of(trial, plan.cluster) for trial in plan.after_tuning] if phase else []
+        self._later = [PendingTrial.of(trial, plan.cluster) for trial in plan.after_tuning] if phase else []
         self._trials, self._rows, self._states = {}, {}, {}
         self._planned, self._spent = planned_flops, spent_flops
         self.add_trials(trials)

@@ -137,7 +137,7 @@ def _plan(study: Study) -> Plan:
             for strategy in block.strategies:
                 of_columns[strategy] = _column_costs(find_strategy(strategy, own), pools)
     qualities = dict.fromkeys(name for block in declaration.grid for name in declaration.qualities(block))
-    _refuse_twins(qualities, pool)
+    _reject_duplicate_qualities(qualities, pool)
     if message := _unknown_metric(declaration.metric, declaration, evaluation):
         advice = ". Declare your own evaluation sets under evaluation: as NAME: FOLDER"
         raise DeclaredKeyError("metric", message + ("" if declaration.described else advice))
@@ -245,7 +245,7 @@ def _column_costs(strategy: Strategy, pools: Mapping[str, PoolFacts]) -> list[Sc
     return found
 
 
-def _refuse_twins(qualities: Iterable[str], pool: PoolFacts | MixtureFacts) -> None:
+def _reject_duplicate_qualities(qualities: Iterable[str], pool: PoolFacts | MixtureFacts) -> None:
     """Raise DeclaredKeyError for two qualities or mixtures with the same pairs."""
     pairs: dict[tuple[object, ...], str] = {}
     for quality in qualities:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from budgets.planning.planned_trial import Cell, seed_words
-from budgets.planning.price import Ahead, Speed, planned_range
+from budgets.planning.price import PendingTrial, Speed, planned_range
 from budgets.planning.tuning_plan import values_words
 from budgets.quantity import finite_or_none
 from runners.results import PHASE, TRUNK
@@ -131,7 +131,7 @@ def left_of(
     running: Iterable[Running],
     *,
     start_s: float,
-) -> list[Ahead]:
+) -> list[PendingTrial]:
     """Return what is left of the trials that run or wait, each of which takes ``start_s`` to start."""
     seen, ahead = {trial.trial: trial.samples_seen for trial in running}, []
     for trial, row in rows.items():
@@ -143,7 +143,9 @@ def left_of(
         share = (row["samples_seen"] - max(done, shared)) / _own_samples(row)
         kind = row["architecture"], row["strategy"]
         start = 0.0 if trial in seen else start_s
-        ahead.append(Ahead(kind=kind, start_s=start, work_s=planned_range(row["predicted_s"]).times(share)))
+        ahead.append(
+            PendingTrial(kind=kind, start_s=start, work_s=planned_range(row["predicted_s"]).times(share))
+        )
     return ahead
 
 

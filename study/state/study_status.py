@@ -14,7 +14,7 @@ from analysis.belief.family import families
 from analysis.cells.table import first_attempts, records
 from analysis.error_unit import ErrorUnit
 from analysis.labels import call_strategies
-from budgets.planning.price import Ahead, Range, Speed, forecast, planned_range, start_s
+from budgets.planning.price import PendingTrial, Range, Speed, forecast, planned_range, start_s
 from budgets.planning.tuning import tuning_reserves
 from runners.results import PHASE, STARTS, TRUNK, read_events
 from study.state.book import Book, planned_rows, read_book
@@ -157,10 +157,10 @@ def read_status(study: Study, *, why: bool = False) -> StudyStatus:
     )
 
 
-def _later(folder: Path, start: float) -> list[Ahead]:
+def _later(folder: Path, start: float) -> list[PendingTrial]:
     """Return the trials that wait for the tuning to end."""
     return [
-        Ahead(kind=(model, strategy), start_s=start, work_s=planned_range(middle))
+        PendingTrial(kind=(model, strategy), start_s=start, work_s=planned_range(middle))
         for model, strategy, middle, number in read_winners(folder / "tuning.json").get("later", ())
         for _ in range(number)
     ]

@@ -37,7 +37,7 @@ from runners.trials.trial_files import (
     is_checkpoint,
     is_milestone,
     milestone,
-    stand_in,
+    placeholder,
 )
 from runners.trials.trial_job import TrialJob
 from study.storage.folder_storage import FolderStorage
@@ -106,7 +106,7 @@ class BucketStorage(FolderStorage):
             upload_left(self._objects, self._name)
             bring(self.place, self._folder)
             # While the bucket can't be reached, the run waits, and then fails, where it can't continue
-            # without it (`Site.with_storage`).
+            # without it (`RunContext.with_storage`).
             self._follows = failed = True
             try:
                 yield
@@ -196,7 +196,7 @@ class BucketStorage(FolderStorage):
             _bring_by_name(place, folder, PROGRESS)
         for folder, place in map(self._trial, self._awaited):
             for each in filter(is_milestone, objects_of(place)):
-                (folder / stand_in(each)).touch()
+                (folder / placeholder(each)).touch()
 
     def _push(self) -> None:
         """Upload the driver's files that have changed since their last upload."""
@@ -246,7 +246,7 @@ def _bring_trial(place: Location, folder: Path, files: Collection[str]) -> None:
     for file in (FAILURE, PROGRESS):
         if ended or not _bring_by_name(place, folder, file):
             (folder / file).unlink(missing_ok=True)
-    kept = {stand_in(name) for name in files if is_checkpoint(name) or is_milestone(name)}
+    kept = {placeholder(name) for name in files if is_checkpoint(name) or is_milestone(name)}
     for path in (*matching(folder, "checkpoint-*"), *matching(folder, "milestone-*")):
         if path.name not in kept and path.name not in files:
             path.unlink(missing_ok=True)

@@ -41,7 +41,7 @@ from runners.data.pool.shards import as_utf8
 from runners.host.workers import Report
 from runners.store.copies import INDEX, SHARDS_AT, listed, pool_at
 from runners.store.location import Location
-from runners.store.place import place_of
+from runners.store.shard_reader import shard_reader
 
 _SHARD = re.compile(r"shards/(\d+)\.tar")
 
@@ -220,7 +220,7 @@ def _new_shards(
 
 def _fill(source: Location, most: int, file: IO[bytes], rows: pd.DataFrame, number: int) -> pd.DataFrame:
     """Write the pairs of a shard of up to so many, with images from the source; see `Fill`."""
-    images, damage = read_once(place_of(source, {}), rows)
+    images, damage = read_once(shard_reader(source, {}), rows)
     for each in damage.values():
         raise ValueError(f"{each.shard} changed during the build; start the build again")
     return write_pairs(file, rows, images, keys_of(rows, number * most))

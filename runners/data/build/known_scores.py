@@ -26,7 +26,7 @@ from runners.data.pool.samples import Sample, walk_samples
 from runners.data.pool.shards import facts_of, image_kind, score_of
 from runners.host.workers import Report, Workers
 from runners.store.files import new_file
-from runners.store.place import Place
+from runners.store.shard_reader import ShardReader
 from runners.store.shared_folder import SCORING, SharedFolder
 
 _TYPES = {"DOUBLE": pa.float64(), "VARCHAR": pa.string(), "BOOLEAN": pa.bool_()}
@@ -267,7 +267,7 @@ def _keep_fields(
     return len(rows)
 
 
-def _fields_in(place: Place, shard: str, size: int) -> list[tuple[int, dict[str, Any]]]:
+def _fields_in(place: ShardReader, shard: str, size: int) -> list[tuple[int, dict[str, Any]]]:
     """Return the offset of the image, and the json, of each readable sample of a shard."""
     try:
         with place.location.file(shard, size) as path:

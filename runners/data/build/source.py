@@ -28,7 +28,7 @@ from runners.data.pool.shards import (
 from runners.store.copies import SHARDS_AT
 from runners.store.files import is_hidden, walk
 from runners.store.location import Location
-from runners.store.place import size_of
+from runners.store.shard_reader import size_of
 
 _ROWS_PER_PART = 2048
 

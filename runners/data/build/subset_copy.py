@@ -35,7 +35,7 @@ from runners.data.pool.pool import COPY_OF, Pool, copied_subset
 from runners.data.pool.reader import in_shard_order, read_once
 from runners.data.pool.shards import content_hash
 from runners.host.workers import Workers
-from runners.store.place import PIECE, pieces_by_request
+from runners.store.shard_reader import PIECE, pieces_by_request
 from runners.store.shared_folder import SharedFolder
 
 _WORK = ".copying/"

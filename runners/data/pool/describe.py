@@ -26,7 +26,7 @@ from runners.data.pool.pool import FORMAT, Pool, PoolScore, Scorer
 from runners.data.pool.tokenizer import VOCABULARY_LIMIT
 from runners.store.files import new_file
 from runners.store.location import Location
-from runners.store.place import Place
+from runners.store.shard_reader import ShardReader
 
 _RANGE = r"bytes [\d,]+ to [\d,]+ are (\w+).*"
 _MATCH = r"^(.*an evaluation set): .*"
@@ -54,7 +54,7 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
     assert new or pool.count, "a pool has pairs"
     with_pairs = {shard: None for part, _ in new for shard in part.shards}
     without = [shard for shard in shards if shard not in with_pairs]
-    known = sizes or Place(Location(folder)).sizes([*with_pairs, *without])
+    known = sizes or ShardReader(Location(folder)).sizes([*with_pairs, *without])
     parts = [*pool.index.parts, *(part.sized(known) for part, _ in new)]
     parts[-1] = replace(parts[-1], shards={**parts[-1].shards, **{each: known[each] for each in without}})
     stored = dict.fromkeys(chain(pool.index.stored, *(columns for _, columns in new)))

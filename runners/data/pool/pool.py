@@ -30,7 +30,7 @@ from runners.data.index.writing import VERSIONS, index_of_pool
 from runners.data.pool.damage import DAMAGE_TOLERANCE
 from runners.store.copies import SHARDS_AT, copied_from
 from runners.store.location import Location
-from runners.store.place import Place, place_of
+from runners.store.shard_reader import ShardReader, shard_reader
 
 FORMAT = 2
 
@@ -129,10 +129,10 @@ class Pool:
         return {shard: size for part in self.index.parts for shard, size in part.shards.items()}
 
     @cached_property
-    def place(self) -> Place:
+    def place(self) -> ShardReader:
         """The place of the shards: the folder itself, or a URL."""
         location = Location(self.provenance.get(SHARDS_AT) or self.copy_of or self.path)
-        return place_of(location, self.shards)
+        return shard_reader(location, self.shards)
 
     @cached_property
     def frame(self) -> pd.DataFrame:

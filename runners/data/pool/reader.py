@@ -17,7 +17,7 @@ from runners.data.pool.damage import Damage
 from runners.data.pool.pictures import DecodeError, open_image, to_rgb
 from runners.data.pool.pool import Pool
 from runners.data.pool.shards import content_hash
-from runners.store.place import Place, Read, ShardRanges
+from runners.store.shard_reader import Read, ShardRanges, ShardReader
 
 _MOST_RESIZED = 2**24
 """Pixels of a resized image up to which it is resized as a whole, before it is cropped."""
@@ -145,7 +145,7 @@ def decode_rows(
     return images, damage
 
 
-def read_once(place: Place, rows: pd.DataFrame) -> tuple[list[bytes], dict[int, Damage]]:
+def read_once(place: ShardReader, rows: pd.DataFrame) -> tuple[list[bytes], dict[int, Damage]]:
     """Return the image files of rows of an index, empty where damaged, and the damage by position.
 
     Raises:
@@ -162,7 +162,7 @@ def read_once(place: Place, rows: pd.DataFrame) -> tuple[list[bytes], dict[int, 
 
 
 def _stored_images(
-    place: Place, rows: pd.DataFrame, *, once: bool = False
+    place: ShardReader, rows: pd.DataFrame, *, once: bool = False
 ) -> Iterator[tuple[list[int], Stored]]:
     """Yield, shard by shard, positions of rows of an index, and what reads their images until the next shard.
 

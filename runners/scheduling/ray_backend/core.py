@@ -24,7 +24,7 @@ import ray
 import ray.exceptions
 from ray.autoscaler.sdk import request_resources
 
-from runners.host.faults import shielded, words_of
+from runners.host.faults import format_error, shielded
 from runners.host.process import TRIAL_MODULES
 from runners.scheduling.backend import ClusterLostError, Ended, Job, ended_by
 from runners.scheduling.nodes import Amounts
@@ -164,7 +164,7 @@ class RayBackend:
         except ClusterLostError:
             raise
         except Exception as error:  # noqa: BLE001 - Ray's are of any kind
-            why = words_of(error)
+            why = format_error(error)
             if "ersion mismatch" in str(error):
                 raise ValueError(f"the Ray cluster at {self.address} can't be used: {why}") from None
             raise self._died(f"it did not start ({why})") from None

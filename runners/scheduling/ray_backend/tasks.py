@@ -23,7 +23,7 @@ from ray.exceptions import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from runners.host.faults import Notice, fault_of, words_of
+from runners.host.faults import Notice, fault_of, format_error
 from runners.host.process import LET_GO_S, Exit, FreshProcess, first_cause, load_ahead
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.ray_backend.ray_private import count_keys, delete_keys, put_key
@@ -94,7 +94,7 @@ def end_of_task(task: Any) -> tuple[Exit, bool]:  # noqa: ANN401 - Ray's referen
     except TaskCancelledError:
         return Exit(how="left", reason="asked to leave before it began"), False
     except RayTaskError as error:  # for example a value that cannot be pickled
-        return Exit(how=fault_of(error.cause), reason=words_of(error.cause)), False
+        return Exit(how=fault_of(error.cause), reason=format_error(error.cause)), False
     except RayError as error:
         lost = isinstance(error, _NODE_LOST)
         why = "its node died" if lost else "its worker died"
@@ -141,7 +141,7 @@ class OverNodes:
             for task in ray.wait(running, timeout=timeout_s)[0] if running else ():
                 end, node_lost = end_of_task(task)
                 if self._let_go and not node_lost:  # not the cause of the end
-                    end = replace(end, how="crashed", lost_peers=True)
+                    end = replace(end, how="crashed", lost_connection=True)
                 self._ends[self._tasks.index(task)] = end
                 if end.how != "finished":
                     self._let_go_at = min(self._let_go_at, time.monotonic() + LET_GO_S)

@@ -25,7 +25,7 @@ from ray import tune
 from ray.exceptions import RayTaskError
 from ray.tune.search import Searcher
 
-from runners.host.faults import words_of
+from runners.host.faults import format_error
 from runners.host.process import Exit, FreshProcess, load_ahead
 from runners.scheduling.backend import Ended, Job, ended_by
 from runners.scheduling.nodes import Amounts
@@ -214,7 +214,7 @@ def _reason(trial: Any) -> str:  # noqa: ANN401 - Tune's trials have no public t
         return "its worker died"
     error = pickle.loads(Path(trial.pickled_error_file).read_bytes())  # noqa: S301 - our own data
     if isinstance(error, RayTaskError):
-        return words_of(error.cause)
+        return format_error(error.cause)
     return f"its worker died ({type(error).__name__})"
 
 

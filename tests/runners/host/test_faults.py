@@ -18,7 +18,15 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from runners.host.faults import Left, Notice, ProcessEnded, fault_of, lost_its_peers, patiently, words_of
+from runners.host.faults import (
+    Left,
+    Notice,
+    ProcessEnded,
+    fault_of,
+    format_error,
+    lost_connection_of,
+    patiently,
+)
 from runners.host.process import FreshProcess
 from runners.results import read_table
 from runners.store.files import locked
@@ -253,7 +261,7 @@ def test_trial_killed_by_the_kernel_for_memory_has_crashed(job: TrialJob) -> Non
         (RuntimeError("CUDA error: no kernel image is available for execution on the device"), "failed"),
         (RuntimeError("cuDNN error: CUDNN_STATUS_BAD_PARAM"), "failed"),
         (RuntimeError("Caught ValueError in DataLoader worker process 0."), "failed"),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"), "full"),
+        (torch.OutOfMemoryError("CUDA out of memory. SweepPoint to allocate 2.00 GiB. GPU 0 has"), "full"),
         (ValueError("3 of 100 pairs are damaged"), "failed"),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "failed"),
         (IndexError("list index out of range"), "failed"),
@@ -264,15 +272,21 @@ def test_temporary_faults_are_retried_and_own_failures_are_not(error: BaseExcept
 
 
 def test_the_end_of_a_rank_passes_between_processes_unchanged() -> None:
-    error = pickle.loads(pickle.dumps(ProcessEnded("failed", "rank 1 of 2: no", lost_peers=True)))  # noqa: S301
+    error = pickle.loads(pickle.dumps(ProcessEnded("failed", "rank 1 of 2: no", lost_connection=True)))  # noqa: S301
 
-    assert (fault_of(error), words_of(error), lost_its_peers(error)) == ("failed", "rank 1 of 2: no", True)
+    assert (fault_of(error), format_error(error), lost_connection_of(error)) == (
+        "failed",
+        "rank 1 of 2: no",
+        True,
+    )
 
 
 def test_gpu_out_of_memory_error_has_advice() -> None:
-    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1 GiB free.")
+    error = torch.OutOfMemoryError(
+        "CUDA out of memory. SweepPoint to allocate 2.00 GiB. GPU 0 has 1 GiB free."
+    )
 
-    advice = words_of(error)
+    advice = format_error(error)
     assert advice.startswith("CUDA out of memory. training.accumulation, training.gradient_checkpointing")
     assert "--retry-failed" in advice
 
@@ -294,9 +308,9 @@ def test_a_node_that_is_short_of_something_is_tried_again_with_one_line_of_advic
 ) -> None:
     error = RuntimeError(said)
     assert fault_of(error) == "crashed"
-    assert words_of(error).startswith(f"RuntimeError: {said.splitlines()[0]}. ")
-    assert advice in words_of(error)
-    assert len(words_of(error).splitlines()) == 1
+    assert format_error(error).startswith(f"RuntimeError: {said.splitlines()[0]}. ")
+    assert advice in format_error(error)
+    assert len(format_error(error).splitlines()) == 1
 
 
 def test_a_process_without_files_to_open_is_tried_again_with_advice() -> None:

@@ -20,7 +20,7 @@ import torch
 from budgets.cost.strategy import Batch, Strategy
 from runners.host.faults import ProcessEnded
 from runners.host.process import FreshProcess
-from runners.host.watchdog import Phase, Standing, hanging, position
+from runners.host.watchdog import Phase, RankStatus, hanging, position
 from runners.strategies.clip import Clip
 from runners.training import ranks
 from runners.training.ranks import rank, run_ranks
@@ -35,8 +35,8 @@ from tests.waiting import wait_for
 T = TypeVar("T")
 
 
-def standing(rank: int, phase: Phase, step: int, *, late: bool = True, **known: object) -> Standing:
-    seen = Standing(
+def standing(rank: int, phase: Phase, step: int, *, late: bool = True, **known: object) -> RankStatus:
+    seen = RankStatus(
         rank=rank, host="a", phase=phase, step=step, meets=False, age_s=9.0 if late else 1.0, limit_s=5.0
     )
     return replace(seen, **known)  # type: ignore[arg-type]
@@ -58,7 +58,7 @@ def standing(rank: int, phase: Phase, step: int, *, late: bool = True, **known: 
         ([], []),
     ],
 )  # fmt: skip
-def test_the_rank_that_the_others_wait_for_hangs(standings: list[Standing], late: list[int]) -> None:
+def test_the_rank_that_the_others_wait_for_hangs(standings: list[RankStatus], late: list[int]) -> None:
     assert [each.rank for each in hanging(standings)] == late
 
 
@@ -69,7 +69,7 @@ def test_a_process_that_hangs_is_a_crash_with_its_stacks(tmp_path: Path, how: st
     end = FreshProcess(pickle.dumps(partial(jobs.hang, tmp_path, how))).wait()
 
     assert time.monotonic() - began < 60
-    assert (end.how, end.lost_peers) == ("crashed", False)
+    assert (end.how, end.lost_connection) == ("crashed", False)
     assert "in its set-up for" in end.reason
     assert ("stopped by a signal" in end.reason) == (how == "stopped")
     stacks = tmp_path / "stacks-0.txt"
@@ -161,7 +161,7 @@ def test_a_node_that_no_longer_answers_is_named_by_the_others(job: TrialJob) -> 
     nodes[1].wait()
 
     assert end.how == "crashed"
-    assert end.lost_peers
+    assert end.lost_connection
     assert end.reason.startswith("rank 0 of 2: waits for rank 1, which hung on ")
     (told,) = re.findall(r" in step (\d+) for \d+ s, its node is silent \(", end.reason)
     assert int(told) <= 18, "where it stood when it last told"

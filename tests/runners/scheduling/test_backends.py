@@ -21,7 +21,7 @@ from ray import get_runtime_context
 from budgets.machine_cache import CACHE
 from runners.data.reading import training_set
 from runners.data.reading.training_set import StreamedSet
-from runners.host.faults import Left, words_of
+from runners.host.faults import Left, format_error
 from runners.host.process import Exit
 from runners.scheduling import local_backend
 from runners.scheduling.backend import Backend, Ended, Job
@@ -134,7 +134,7 @@ def test_the_projects_packages_resolve_inside_the_checkout(backend: Backend) -> 
     ("run", "how", "reason"),
     [
         *(
-            (partial(jobs.raise_this, error), how, words_of(error))
+            (partial(jobs.raise_this, error), how, format_error(error))
             for error, how in (
                 (ValueError("no such\nkey"), "failed"), (OSError("full"), "crashed"), (Left(), "left")
             )

@@ -11,7 +11,7 @@ import pytest
 
 from budgets.machine_cache import CACHE
 from runners.data.evaluation.evaluation_suite import found_sets
-from runners.host.faults import words_of
+from runners.host.faults import format_error
 from runners.host.process import FreshProcess
 from runners.scheduling.local_backend import LocalBackend
 from runners.scheduling.storage_check import Seen, StorageCheck
@@ -86,7 +86,7 @@ def test_no_message_shows_a_password_or_a_secret_of_the_query(tmp_path: Path) ->
         assert "SECRET" not in str(error.value)
     with pytest.raises(OSError, match=r"a\.tar") as failed:
         place.await_range("a.tar", 0, 1, 0)
-    assert "SECRET" not in words_of(failed.value)
+    assert "SECRET" not in format_error(failed.value)
 
 
 @pytest.mark.parametrize(

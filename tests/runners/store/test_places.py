@@ -25,11 +25,11 @@ from runners.data.reading.training_data import Source
 from runners.data.reading.training_set import StreamedSet
 from runners.embedded.embedded_pool import TrainingPairs
 from runners.host import faults
-from runners.store import place
+from runners.store import shard_reader
 from runners.store.cache import CACHE_SIZE, Cache
 from runners.store.copies import pool_at, set_at
 from runners.store.location import Location
-from runners.store.place import PREFETCH_REQUESTS, PREFETCH_SIZE
+from runners.store.shard_reader import PREFETCH_REQUESTS, PREFETCH_SIZE
 from tests.fresh import in_fresh_process
 from tests.runners.data.images import read_images
 from tests.runners.data.reading.test_training_set import lengths
@@ -77,7 +77,7 @@ def index(uploaded: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def away(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pool:
     """Return the pool below the URL, with an empty cache, small pieces and small windows."""
     monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
-    monkeypatch.setattr(place, "PIECE", PIECE)
+    monkeypatch.setattr(shard_reader, "PIECE", PIECE)
     monkeypatch.setattr(order, "BLOCK", 16)
     monkeypatch.setattr(order, "WINDOW", 4)
     return Pool.open(index)
@@ -85,7 +85,11 @@ def away(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pool:
 
 def seen_by_workers(pool: Pool, **how: int) -> list[Tensor]:
     """Return what `seen` does in a process that forks two workers, with the small sizes of `away`."""
-    small = {f"{place.__name__}.PIECE": PIECE, f"{order.__name__}.BLOCK": 16, f"{order.__name__}.WINDOW": 4}
+    small = {
+        f"{shard_reader.__name__}.PIECE": PIECE,
+        f"{order.__name__}.BLOCK": 16,
+        f"{order.__name__}.WINDOW": 4,
+    }
     return in_fresh_process(partial(seen, pool, workers=2, **how), small)
 
 
@@ -157,7 +161,7 @@ def test_each_byte_is_fetched_once_for_all_trials_and_neighbours_come_together(
 
     shutil.rmtree(os.environ[CACHE])
     requests.made.clear()
-    monkeypatch.setattr(place, "_tasks", lambda *_: AtOnce())
+    monkeypatch.setattr(shard_reader, "_tasks", lambda *_: AtOnce())
     assert all(map(torch.equal, seen(Pool.open(away.path)), first))
     # The windows of 64 of 200 pairs divide the 140 pieces of 16 kB, up to 32 of which are one request.
     assert len(requests.made) < 140 / 7
@@ -168,8 +172,8 @@ def test_two_nodes_fetch_their_parts_of_the_windows_alone(
 ) -> None:
     monkeypatch.setattr(order, "BLOCK", 32)
     monkeypatch.setattr(order, "WINDOW", 6)
-    monkeypatch.setattr(place, "PIECE", 2**12)
-    monkeypatch.setattr(place, "_tasks", lambda *_: AtOnce())
+    monkeypatch.setattr(shard_reader, "PIECE", 2**12)
+    monkeypatch.setattr(shard_reader, "_tasks", lambda *_: AtOnce())
     requests = Requests(monkeypatch)
 
     def fetched(*, rank: int, ranks: int) -> tuple[int, list[Tensor]]:

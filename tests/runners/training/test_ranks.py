@@ -29,7 +29,7 @@ from runners.data.reading import training_set
 from runners.host.faults import Notice, ProcessEnded, fault_of
 from runners.host.process import Exit, FreshProcess, first_cause
 from runners.models import model
-from runners.store.place import Place
+from runners.store.shard_reader import ShardReader
 from runners.training import ranks as ranks_module
 from runners.training.learner import batch_norm_of_all_ranks
 from runners.training.ranks import decided_by_first, gather, rank, rank_count, run_ranks
@@ -125,7 +125,7 @@ def test_rank_that_dies_or_fails_ends_the_others_within_seconds_and_is_named_wit
 
 
 def test_lost_connection_is_reported_after_its_cause() -> None:
-    lost = Exit(how="crashed", reason="NCCL error", lost_peers=True)
+    lost = Exit(how="crashed", reason="NCCL error", lost_connection=True)
     failed = Exit(how="failed", reason="its shard is damaged")
 
     class Ended:
@@ -208,14 +208,14 @@ def test_first_rank_chooses_the_automatic_precision_of_all(jobs: Jobs) -> None:
 
 
 def _opened(job: TrialJob, looked: Path) -> list[float]:
-    sizes = Place.sizes
+    sizes = ShardReader.sizes
 
-    def look(place: Place, shards: Sequence[str]) -> Mapping[str, int]:
+    def look(place: ShardReader, shards: Sequence[str]) -> Mapping[str, int]:
         with looked.open("a") as file:
             file.write("x")
         return sizes(place, shards)
 
-    pytest.MonkeyPatch().setattr(Place, "sizes", look)
+    pytest.MonkeyPatch().setattr(ShardReader, "sizes", look)
     load_subset(job)
     return gather(torch.tensor([float(rank())])).tolist()
 

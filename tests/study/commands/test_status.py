@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from budgets.planning.plan import Plan
-from budgets.planning.price import Ahead, Range, forecast, work_s
+from budgets.planning.price import PendingTrial, Range, forecast, work_s
 from budgets.quantity import format_flops, format_seconds_range
 from runners.results import plan_row, write_table
 from runners.store.files import write_json
@@ -426,7 +426,7 @@ def test_plan_status_and_live_view_forecast_the_same_time_with_tuning_and_grid(t
     study.folder.mkdir()
     write_tuning(study, plan)
     (tuned,) = {trial.cell.combination for trial in plan.tuning.ready}
-    whole = forecast([Ahead.of(trial, None) for trial in plan.all_trials])
+    whole = forecast([PendingTrial.of(trial, None) for trial in plan.all_trials])
     assert whole is not None
     words = format_seconds_range(whole.low, whole.high)
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from budgets.declaration.keys import unusual
 from budgets.declaration.marked_file import DeclarationError
 from budgets.names import neutral_cell, printable
-from runners.host.faults import words_of
+from runners.host.faults import format_error
 from study.cli import main
 from study.commands.command import show
 from study.declare.dump import dump_declaration
@@ -152,7 +152,9 @@ training: {lr_peak: {mini-ViT-XXS-8: 1e-3}}
     declaration = load_declaration(write(tmp_path, text))
     assert declaration.storage == "ftp://me:hush@127.0.0.1:9/clip"
     assert "storage: ftp://me@127.0.0.1:9/clip\n" in dump_declaration(declaration)
-    assert words_of(OSError("ftp://me:hush@127.0.0.1:9 is away")) == "OSError: ftp://me@127.0.0.1:9 is away"
+    assert (
+        format_error(OSError("ftp://me:hush@127.0.0.1:9 is away")) == "OSError: ftp://me@127.0.0.1:9 is away"
+    )
 
     assert main(["run", str(write(tmp_path, text)), "--results", str(tmp_path)]) == 2
     assert "hush" not in (said := capsys.readouterr().err)

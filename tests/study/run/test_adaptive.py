@@ -20,7 +20,7 @@ from budgets.quantity import format_flops
 from runners.results import CURVE_COLUMNS, plan_row, to_frame, write_table
 from runners.trials.trial_files import Outcome, write_outcome
 from runners.trials.trial_job import TrialJob
-from study.run import execution, pipeline, site
+from study.run import execution, pipeline, run_context
 from study.state.events import trials_of_event
 from tests.root import ROOT
 from tests.study.events import write_events
@@ -63,7 +63,7 @@ class MadeUpTraining:
 
 def adaptive(tiny: TinyStudy, patch: pytest.MonkeyPatch) -> TinyStudy:
     """Declare an adaptive study of 36 trials, whose training is made up."""
-    patch.setattr(site, "open_backend", lambda *_, **__: OneSlot())
+    patch.setattr(run_context, "open_backend", lambda *_, **__: OneSlot())
     patch.setattr(execution, "run_trial", MadeUpTraining())
     tiny.declare(
         levels="5 GFLOP, 10 GFLOP, 20 GFLOP", seeds="0, 1, 2", strategies="clip, clip-crop-flip",

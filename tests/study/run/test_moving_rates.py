@@ -16,7 +16,7 @@ from runners.trials.meter import FlopCount, read_meter, write_meter
 from runners.trials.trial_files import Outcome
 from runners.trials.trial_job import TrialJob
 from study import Study
-from study.run import execution, site
+from study.run import execution, run_context
 from tests.root import ROOT
 from tests.study.one_slot import OneSlot
 from tests.study.run.test_adaptive import MadeUpTraining
@@ -43,7 +43,7 @@ TUNING_SEED, TOP, LOST = 1000, 20_000_000_000, 12_000_000_000
 def test_rates_are_tuned_carried_on_checked_and_reported(
     tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch, *, carried: bool
 ) -> None:
-    monkeypatch.setattr(site, "open_backend", lambda *_, **__: OneSlot())
+    monkeypatch.setattr(run_context, "open_backend", lambda *_, **__: OneSlot())
     monkeypatch.setattr(execution, "run_trial", BestRateFalls())
     places = "levels: [5 GFLOP, 10 GFLOP], " if carried else ""
     tuning = f"tuning: {{share: 20%, {RATES}, {places}check: true}}\n"
@@ -92,7 +92,7 @@ def test_rates_are_tuned_carried_on_checked_and_reported(
 def test_ladder_of_a_users_own_catalogue_is_one_family_in_tuning_and_report(
     tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(site, "open_backend", lambda *_, **__: OneSlot())
+    monkeypatch.setattr(run_context, "open_backend", lambda *_, **__: OneSlot())
     monkeypatch.setattr(execution, "run_trial", BestRateFalls())
     (tiny.place / "nets").mkdir()
     kinds = {"small-vit": "mini-ViT-XXS-8", "base-vit": "mini-ViT-XS-8", "conv": "mini-ConvNeXt"}
@@ -169,7 +169,7 @@ class FragileSlot(OneSlot):
 def test_check_pays_no_more_than_its_share_and_the_grid_goes_on_without_what_is_left_out(
     tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(site, "open_backend", lambda *_, **__: FragileSlot())
+    monkeypatch.setattr(run_context, "open_backend", lambda *_, **__: FragileSlot())
     training = DiesAtTheTop()
     monkeypatch.setattr(execution, "run_trial", training)
     # 80 GFLOP pay for three trials and one that is lost.

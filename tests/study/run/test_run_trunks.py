@@ -14,7 +14,7 @@ from runners.results import TRUNK as TRUNK_PHASE
 from runners.store.files import write_json
 from runners.trials.meter import read_meter
 from runners.trials.trial_files import drop_milestone, milestone
-from study.run import books, execution, site
+from study.run import books, execution, run_context
 from tests.progress import progress
 from tests.study.one_slot import OneSlot
 from tests.study.run.test_adaptive import MadeUpTraining
@@ -245,7 +245,7 @@ class ShortestEndsEarly(MadeUpTraining):
 def test_a_short_trial_that_ends_early_decides_nothing_about_longer_ones(
     tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch, design: str, more: str, ends: str
 ) -> None:
-    monkeypatch.setattr(site, "open_backend", lambda *_, **__: OneSlot())
+    monkeypatch.setattr(run_context, "open_backend", lambda *_, **__: OneSlot())
     monkeypatch.setattr(execution, "run_trial", ShortestEndsEarly(fails=ends == "failed"))
     tiny.declare(levels=LEVELS, training=TRUNK, seeds="0, 1", more=f"design: {design}\n{more}")
     code = int(ends == "failed")

@@ -19,7 +19,7 @@ from runners.data.build.build import Build
 from runners.data.build.build_pool import build_pool
 from runners.data.pool.pool import Pool
 from runners.embedded.embedded_pool import TrainingPairs
-from runners.store import place
+from runners.store import shard_reader
 from runners.store.cache import CACHE_SIZE
 from runners.store.location import Location
 from tests.runners.data.images import members_of, read_images
@@ -38,7 +38,7 @@ def pools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path
     """Yield the indices of two pools in a bucket, whose shards have the same names."""
     monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
     monkeypatch.setenv(CACHE_SIZE, str(LIMIT))
-    monkeypatch.setattr(place, "PIECE", PIECE)
+    monkeypatch.setattr(shard_reader, "PIECE", PIECE)
     monkeypatch.setattr("runners.store.cache._FOLDERS", 2)
     bucket = Bucket(monkeypatch)
     paths = []

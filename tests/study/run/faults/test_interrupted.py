@@ -14,7 +14,7 @@ import pytest
 from runners.host import faults
 from runners.scheduling.local_backend import LocalBackend
 from runners.trials.trial_files import kept_steps
-from study.run import execution, run_study, site
+from study.run import execution, run_context, run_study
 from study.run.pipeline import Run
 from study.state.study import Study
 from study.storage.lock import STOP
@@ -122,7 +122,7 @@ def test_a_run_that_is_stopped_while_it_builds_its_pool_starts_no_trial(
 
     monkeypatch.setattr(run_study, "ensure_pools", build)
     monkeypatch.setattr(run_study, "cluster_address", lambda _address: "a cluster")
-    monkeypatch.setattr(site, "open_backend", lambda *_address, local: LocalBackend())  # noqa: ARG005
+    monkeypatch.setattr(run_context, "open_backend", lambda *_address, local: LocalBackend())  # noqa: ARG005
 
     tiny.says("run", code=code)
     assert not tiny.trials()

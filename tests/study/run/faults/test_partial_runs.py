@@ -15,7 +15,7 @@ from runners.scheduling.nodes import Amounts
 from runners.trials.run_on_node import run_trial
 from runners.trials.trial_files import Outcome, kept_steps
 from runners.trials.trial_job import TrialJob
-from study.run import execution, site
+from study.run import execution, run_context
 from tests.holding import hold, let_go
 from tests.root import ROOT
 from tests.runners.trials.test_loggers import scalars
@@ -111,7 +111,7 @@ def _with_little_memory(job: TrialJob) -> Outcome:
     def before_step(self: Watch) -> None:
         recipe = job.trial.recipe
         if not recipe.gradient_checkpointing and recipe.accumulation == 1 and self._done == 15:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has")
+            raise torch.OutOfMemoryError("CUDA out of memory. SweepPoint to allocate 2.00 GiB. GPU 0 has")
         before(self)
 
     Watch.before_step = before_step  # type: ignore[method-assign]
@@ -147,7 +147,7 @@ class SmallGpu(OneSlot):
 def test_a_trial_for_which_no_settings_have_the_memory_is_given_up(
     tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(site, "open_backend", lambda *_, **__: SmallGpu())
+    monkeypatch.setattr(run_context, "open_backend", lambda *_, **__: SmallGpu())
     tiny.declare(resources="gpus: 1")
 
     tiny.run(code=1)

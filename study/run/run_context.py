@@ -24,7 +24,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-class Site:
+class RunContext:
     """Context manager; the backend is opened at its first use and closed at exit.
 
     ``address`` is the option ``--address``; ``pay_again`` allows to run trials that were paid for, but whose

@@ -58,7 +58,7 @@ class ShardRanges:
     lengths: NDArray[np.int64]  # bytes of each range, (n,)
 
 
-class Place:
+class ShardReader:
     """A folder with a pool's shards, and the interface of every place of them.
 
     Attributes:
@@ -105,9 +105,9 @@ class Place:
                     os.close(file)
 
 
-def place_of(location: Location, sizes: Mapping[str, int]) -> Place:
+def shard_reader(location: Location, sizes: Mapping[str, int]) -> ShardReader:
     """Return the place of a pool's shards, given their bytes when they were indexed."""
-    return Place(location) if location.local is not None else UrlPlace(location, sizes)
+    return ShardReader(location) if location.local is not None else UrlShardReader(location, sizes)
 
 
 def size_of(path: Path | str) -> int:
@@ -139,7 +139,7 @@ def _read_spans(
     return content.result()[offset - start : offset - start + length]
 
 
-class UrlPlace(Place):
+class UrlShardReader(ShardReader):
     """Shards below a URL, with their bytes when they were indexed. Safe to use after a fork.
 
     Raises:
@@ -153,10 +153,10 @@ class UrlPlace(Place):
         ahead = set_by(PREFETCH_SIZE, parse_bytes)
         # A quarter: two windows of samples, what they replace, and those of another trial.
         self.ahead_bytes = self._cache.limit // 4 if ahead is None else min(ahead, self._cache.limit // 2)
-        self._most_lately = min(self.ahead_bytes // PIECE, _MOST_LATELY)
+        self._most_recent = min(self.ahead_bytes // PIECE, _MOST_LATELY)
         self._in_turn_bytes = _AHEAD_BYTES if ahead is None else self.ahead_bytes
         self._queued: dict[tuple[str, int], list[int]] = {}  # shard and request → pieces to fetch ahead
-        self._lately: dict[tuple[str, int], None] = {}  # shard and piece, of the latest ones queued
+        self._recent: dict[tuple[str, int], None] = {}  # shard and piece, of the latest ones queued
         self._missing: dict[str, float] = {}  # shard → when it was last found to be missing
 
     def sizes(self, shards: Sequence[str]) -> Mapping[str, int]:
@@ -179,16 +179,16 @@ class UrlPlace(Place):
             for number, pieces in pieces_by_request(each).items():
                 # Each batch reads a part of a window that was queued before, so its pieces are in the cache
                 # or on their way. Looking for each in the cache again would take a tenth of a worker's time.
-                new = [piece for piece in pieces if (each.shard, piece) not in self._lately]
+                new = [piece for piece in pieces if (each.shard, piece) not in self._recent]
                 if new:
-                    self._lately |= dict.fromkeys((each.shard, piece) for piece in new)
+                    self._recent |= dict.fromkeys((each.shard, piece) for piece in new)
                     self._queued[each.shard, number] = sorted(
                         {*self._queued.get((each.shard, number), []), *new}
                     )
                     tasks.put(partial(self._fetch_quietly, each.shard, number))
         # Forget the oldest: the cache may have removed them, so they may be queued again.
-        for piece in [*islice(self._lately, max(0, len(self._lately) - self._most_lately))]:
-            del self._lately[piece]
+        for piece in [*islice(self._recent, max(0, len(self._recent) - self._most_recent))]:
+            del self._recent[piece]
 
     def reading(self, wanted: Sequence[ShardRanges], *, once: bool = False) -> Iterator[Read]:
         """Yield a reader for each shard; the next shards are fetched in the background meanwhile.
