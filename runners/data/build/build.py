@@ -151,7 +151,7 @@ def make_files(  # noqa: PLR0913, PLR0917 - what workers need
     pairs. Errors are those of `Workers.map`.
     """
     folders = {file.rpartition("/")[0] for file in files.values()}
-    there = {f"{folder}/{each}" for folder in folders for each in shared.names(folder)}
+    there = {f"{folder}/{entry}" for folder in folders for entry in shared.names(folder)}
     left = [item for item, file in files.items() if file not in there]
     for finished, (_, pairs) in enumerate(workers.map(task, left, name), 1 + len(files) - len(left)):
         done(finished, len(files), pairs)
@@ -173,11 +173,11 @@ def _scan_part(  # noqa: PLR0913, PLR0917 - what a scan needs
         nonlocal last
         last = thumbnail_of(image)
 
-    for each in pairs_of(parts[number], columns, methodcaller("load") if known is None else inspect):
-        if isinstance(each, Damage):
-            rows.append((_no_pair(each), "", "", 0, each.reason))
+    for outcome in pairs_of(parts[number], columns, methodcaller("load") if known is None else inspect):
+        if isinstance(outcome, Damage):
+            rows.append((_no_pair(outcome), "", "", 0, outcome.reason))
         else:
-            entry, image, kind, facts = each
+            entry, image, kind, facts = outcome
             rows.append((entry, kind, _json(facts), file_hash(image), ""))
             made.append(last)
     others = pd.DataFrame([other for _, *other in rows], columns=[*_OTHERS]).astype(_OTHERS)
@@ -185,10 +185,10 @@ def _scan_part(  # noqa: PLR0913, PLR0917 - what a scan needs
     if known is not None:
         pairs = frame["reason"] == ""
         frame.loc[pairs, "reason"] = known.reasons(frame["image_hash"][pairs].to_numpy(), made)
-    with shared.here() as here:
-        with new_file(here.file(files[number])) as file:
+    with shared.here() as local:
+        with new_file(local.file(files[number])) as file:
             frame.to_parquet(file, index=False)
-        here.keep(files[number])
+        local.keep(files[number])
     return len(frame)
 
 

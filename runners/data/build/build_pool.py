@@ -71,8 +71,8 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
         tables = scan(parts, how, folders, known, report)
         if before is None:  # parts that a killed build left would be described as parts of this pool
             shared.delete(f"{folders.pool}{INDEX}", f"{folders.pool}{VERSIONS}/")
-        kept = _keep_pairs(tables, folders, before)
-        if not kept and before is None:
+        counts = _keep_pairs(tables, folders, before)
+        if not counts and before is None:
             firsts: dict[str, str] = {}
             for table in _left_out_of(folders):
                 for shard, key, reason in table[["shard", "key", "reason"]].itertuples(index=False):
@@ -81,15 +81,15 @@ def build_pool(path: Path, how: Build, report: Report) -> Pool:
             why = ", ".join(sorted(firsts.values())) or "it is empty"
             raise ValueError(f"{how.url or how.source} holds no pair: {why}")
         if how.in_place:
-            shared.keep_all(kept)
+            shared.keep_all(counts)
         else:
-            kept = _new_shards(how, folders, kept, before, partial(report, "writing"))
+            counts = _new_shards(how, folders, counts, before, partial(report, "writing"))
         parts_before = before.index.parts if before else ()
         first = 1 + max((int(part.file.removeprefix(INDEX)) for part in parts_before), default=-1)
         score = how.columns.score
         if before is not None and SCORE_PREFIX + score in before.index.added:
             score = ""  # a score that was given to the pool hides the source's of its name, also of new pairs
-        written = write_index(folders, kept, first, how.workers, partial(report, "indexing"), score=score)
+        written = write_index(folders, counts, first, how.workers, partial(report, "indexing"), score=score)
         _describe(path, how, folders, parts, written, before)
         shared.publish()
         shared.delete(work)
@@ -167,7 +167,7 @@ def _keep_pairs(names: Sequence[str], folders: PoolFolders, before: Pool | None)
     beside them, for `_left_out_of`. Duplicates are left out, which DuckDB finds among all pairs, and what the
     scan has a reason for.
     """
-    shared, work, kept = folders.shared, f"{folders.work}kept/", dict[str, int]()
+    shared, work, pair_tables = folders.shared, f"{folders.work}kept/", dict[str, int]()
     shared.delete(work)
     files, duplicates = [shared.path / name for name in names], shared.file(f"{work}duplicates")
     find_duplicates(files, before.index.files if before else (), duplicates)
@@ -187,8 +187,8 @@ def _keep_pairs(names: Sequence[str], folders: PoolFolders, before: Pool | None)
         if len(pairs):
             # Small row groups: DuckDB holds several of them while it sorts.
             pq.write_table(pairs, shared.file(f"{name}.parquet"), row_group_size=ROWS_PER_GROUP)
-            kept[f"{name}.parquet"] = len(pairs)
-    return kept
+            pair_tables[f"{name}.parquet"] = len(pairs)
+    return pair_tables
 
 
 def _left_out_of(folders: PoolFolders) -> Iterator[pd.DataFrame]:
@@ -198,20 +198,20 @@ def _left_out_of(folders: PoolFolders) -> Iterator[pd.DataFrame]:
 
 
 def _new_shards(
-    how: Build, folders: PoolFolders, kept: Iterable[str], before: Pool | None, report: ReportPart
+    how: Build, folders: PoolFolders, names: Iterable[str], before: Pool | None, report: ReportPart
 ) -> dict[str, int]:
     """Write pairs as new shards, in order; return the tables of their pairs with the number of these."""
-    tables = [folders.shared.path / name for name in kept]
+    tables = [folders.shared.path / name for name in names]
 
     def rows() -> Iterator[pa.Table]:
         if tables:
             folder = tables[0].parent
-            order = order_of_shards(Index(folder, [read_part(folder, each.stem)[0] for each in tables], ()))
+            order = order_of_shards(Index(folder, [read_part(folder, table.stem)[0] for table in tables], ()))
             yield from in_order(tables, order, folder.parent, PAIRS_PER_SHARD)
 
     mark = blake2b(b"".join(blake2b(table.read_bytes()).digest() for table in tables)).hexdigest()
     numbers = (_SHARD.fullmatch(name) for name in (before.shards if before else ()))
-    first = 1 + max((int(found[1]) for found in numbers if found), default=-1)
+    first = 1 + max((int(match[1]) for match in numbers if match), default=-1)
     plan = plan_shards(folders, mark, rows(), first)
     source = Location(how.url or (how.source if how.source.is_dir() else how.source.parent))
     write_shards(folders, plan, partial(_fill, source, PAIRS_PER_SHARD), how.workers, report)
@@ -221,8 +221,8 @@ def _new_shards(
 def _fill(source: Location, most: int, file: IO[bytes], rows: pd.DataFrame, number: int) -> pd.DataFrame:
     """Write the pairs of a shard of up to so many, with images from the source; see `Fill`."""
     images, damage = read_once(shard_reader(source, {}), rows)
-    for each in damage.values():
-        raise ValueError(f"{each.shard} changed during the build; start the build again")
+    for damaged in damage.values():
+        raise ValueError(f"{damaged.shard} changed during the build; start the build again")
     return write_pairs(file, rows, images, keys_of(rows, number * most))
 
 

@@ -26,10 +26,10 @@ def download(table: Path, folder: Path, program: str, how: Mapping[str, object])
             of another table or of other options.
     """
     names, _ = columns_and_rows(table)
-    own = [str(how[name]) for name in ("url_col", "caption_col")]
-    check_columns(names, table, *own)
-    found = shutil.which(program) or shutil.which(program, path=str(Path(sys.executable).parent))
-    if found is None:
+    input_columns = [str(how[name]) for name in ("url_col", "caption_col")]
+    check_columns(names, table, *input_columns)
+    executable = shutil.which(program) or shutil.which(program, path=str(Path(sys.executable).parent))
+    if executable is None:
         raise ValueError(
             f"{program} is not installed; pip install 'img2dataset>=1.47' (from Python 3.13 on also "
             "standard-imghdr), here or in a separate environment, and give its command with --img2dataset"
@@ -44,12 +44,12 @@ def download(table: Path, folder: Path, program: str, how: Mapping[str, object])
         "resize_mode": "keep_ratio",
         "resize_only_if_bigger": True,
         "save_additional_columns": json.dumps(
-            [name for name in names if name not in {*own, "key", "width", "height"}]
+            [name for name in names if name not in {*input_columns, "key", "width", "height"}]
         ),
         "incremental_mode": "incremental",
     }
     folder.mkdir(parents=True, exist_ok=True)
-    command = [found, *(f"--{name}={value}" for name, value in options.items())]
+    command = [executable, *(f"--{name}={value}" for name, value in options.items())]
     with locked(folder / ".lock", wait_s=0) as lock:
         if lock is None:
             raise ValueError(f"an earlier download into {folder} is still running; wait for it, or end it")

@@ -94,8 +94,8 @@ class Expression:
             raise self._refused(f"it has more than {_LONGEST:,} characters or {_MOST_BRACKETS} brackets")
         select, query = self._parsed(f"FROM pairs SELECT {text}"), self._parsed(_QUERY)
         values, condition = select.get("select_list") or [], select.get("where_clause")
-        own = {"select_list": values, "where_clause": condition}
-        if len(values) != 1 or {**select, **own} != {**query, **own}:
+        clauses = {"select_list": values, "where_clause": condition}
+        if len(values) != 1 or {**select, **clauses} != {**query, **clauses}:
             raise self._refused("it is not one value of each pair")
         for node in _nodes([*values, condition]):
             self._check(node)
@@ -211,7 +211,7 @@ def _nodes(parsed: object) -> Iterator[dict[str, Any]]:
 
 def _shortens(arguments: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether two of three arguments are a text, and one that is no longer."""
-    literals = [each["expression"].get("literal", {}) for each in arguments[1:]]
+    literals = [argument["expression"].get("literal", {}) for argument in arguments[1:]]
     old, new = (len(literal.get("text", "").encode()) for literal in literals)
     return new <= old and all(literal.get("kind") == "STRING" for literal in literals)
 

@@ -70,11 +70,11 @@ def unreadable_lines(pool: Pool) -> Iterator[str]:
     """Yield the shards that could not be read to their end, each with the last readable sample."""
     files = [pool.path / name for name in pool.left_out_files]
     cut = pc.starts_with(pc.field("reason"), NOT_READABLE)
-    found = [each for file in files for each in pq.read_table(file, filters=cut).to_pylist()]
-    for each in found[:_MOST_SHOWN]:
-        last = f", after sample {each['key']}" if each["key"] else ""
-        yield f"{each['shard']}{last}: {each['reason']}"
-    if (more := len(found) - _MOST_SHOWN) > 0:
+    rows = [row for file in files for row in pq.read_table(file, filters=cut).to_pylist()]
+    for row in rows[:_MOST_SHOWN]:
+        last = f", after sample {row['key']}" if row["key"] else ""
+        yield f"{row['shard']}{last}: {row['reason']}"
+    if (more := len(rows) - _MOST_SHOWN) > 0:
         yield f"and {more:,} more, listed in {', '.join(map(str, files))}"
 
 

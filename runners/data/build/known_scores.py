@@ -141,8 +141,8 @@ def metadata_facts(pool: Pool, metadata: Path, names: Collection[str]) -> Facts:
         kind = "VARCHAR" if is_text else "DOUBLE" if is_number else "BOOLEAN"
         for file in files:
             _require_columns(file, by, field.name)
-        found = look_up(pool.index.files, by, files, field.name, pool.path, kind=kind)
-        kinds[field.name], values[field.name] = kind, pool.index.cut(found, by_group=True)
+        column = look_up(pool.index.files, by, files, field.name, pool.path, kind=kind)
+        kinds[field.name], values[field.name] = kind, pool.index.cut(column, by_group=True)
     return Facts(of=metadata, columns=values, kinds=kinds, there=columns_and_rows(files[0])[0])
 
 
@@ -157,7 +157,7 @@ def _require_columns(file: Path, by: str, *names: str) -> None:
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         raise ValueError(f"{file}: column {by} holds {kind}, but a pool's {by}s are texts")
     for name in (by, *names):
-        if other := next((each for each in columns if each != name and each.lower() == name.lower()), None):
+        if other := next((col for col in columns if col != name and col.lower() == name.lower()), None):
             raise ValueError(f"{file}: columns {name} and {other} differ only in case; rename one of them")
 
 
@@ -203,9 +203,9 @@ def json_facts(
     make_files(task, tables, shared, workers, partial(report, "reading"), shards.__getitem__)
     there, kinds = set[str](), dict[str, str]()
     for file in files.values():
-        found = json.loads(pq.read_schema(shared.path / file).metadata[_FOUND])
-        there.update(found["there"])
-        for name, kind in found["kinds"].items():
+        summary = json.loads(pq.read_schema(shared.path / file).metadata[_FOUND])
+        there.update(summary["there"])
+        for name, kind in summary["kinds"].items():
             kinds[name] = kind if kinds.get(name, kind) == kind else "VARCHAR"
     values = {name: _in_groups(pool, name, kinds[name], shared, files) for name in kinds}
     of = f"the pairs' json in {pool.copy_of or pool.path}"
@@ -231,11 +231,11 @@ def _in_groups(
 
     for part in pool.index.frames(["shard", "offset"]):
         # Keys may repeat, offsets do not.
-        found = [
+        series = [
             texts(str(shard)).reindex(rows) for shard, rows in part.groupby("shard", sort=False)["offset"]
         ]
         read = _READ[kind]
-        column = [None if pd.isna(text) else read(text) for text in pd.concat(found)]
+        column = [None if pd.isna(text) else read(text) for text in pd.concat(series)]
         yield np.array(column, np.float64 if kind == "DOUBLE" else object)
 
 
@@ -248,22 +248,22 @@ def _keep_fields(
     there, kinds = sorted({name for _, facts in rows for name in facts}), dict[str, str]()
     columns = {"offset": pa.array([offset for offset, _ in rows], pa.int64())}
     for name in names:
-        found = [facts.get(name) for _, facts in rows]
+        cells = [facts.get(name) for _, facts in rows]
         texts = [
-            each if isinstance(each, str | None) else json.dumps(each, ensure_ascii=False) for each in found
+            cell if isinstance(cell, str | None) else json.dumps(cell, ensure_ascii=False) for cell in cells
         ]
         columns[name] = pa.array(texts, pa.string())
-        given = [each for each in found if each is not None and each != ""]
-        if given and all(isinstance(each, bool) for each in given):
+        given = [cell for cell in cells if cell is not None and cell != ""]
+        if given and all(isinstance(cell, bool) for cell in given):
             kinds[name] = "BOOLEAN"
         elif name in there:
-            is_text = any(np.isnan(score_of(each)) and str(each) not in MISSING for each in given)
+            is_text = any(np.isnan(score_of(cell)) and str(cell) not in MISSING for cell in given)
             kinds[name] = "VARCHAR" if is_text else "DOUBLE"
     table = pa.table(columns, metadata={_FOUND: json.dumps({"there": there, "kinds": kinds})})
-    with shared.here() as here:
-        with new_file(here.file(file)) as target:
+    with shared.here() as local:
+        with new_file(local.file(file)) as target:
             pq.write_table(table, target)
-        here.keep(file)
+        local.keep(file)
     return len(rows)
 
 
@@ -272,9 +272,9 @@ def _fields_in(place: ShardReader, shard: str, size: int) -> list[tuple[int, dic
     try:
         with place.location.file(shard, size) as path:
             return [
-                (each.members[kind][0], facts_of(each.members))
-                for each in walk_samples(path)
-                if isinstance(each, Sample) and (kind := image_kind(each.members)) is not None
+                (sample.members[kind][0], facts_of(sample.members))
+                for sample in walk_samples(path)
+                if isinstance(sample, Sample) and (kind := image_kind(sample.members)) is not None
             ]
     except FileNotFoundError:
         return []

@@ -64,16 +64,16 @@ def write_shards(
 
 def _write_shard(folders: PoolFolders, fill: Fill, number: int) -> int:
     name, table, todo = f"shards/{number:05d}.tar", folders.table(number), folders.table(number, ".todo")
-    with folders.shared.here() as here:
-        here.fetch([todo])
-        rows = pd.read_parquet(here.path / todo)
-        with new_file(here.file(folders.pool + name)) as path, path.open("wb") as file:
+    with folders.shared.here() as local:
+        local.fetch([todo])
+        rows = pd.read_parquet(local.path / todo)
+        with new_file(local.file(folders.pool + name)) as path, path.open("wb") as file:
             index = fill(file, rows, number).assign(shard=name)
             close_shard(file)
-        here.keep(folders.pool + name)
-        with new_file(here.file(table)) as path:
+        local.keep(folders.pool + name)
+        with new_file(local.file(table)) as path:
             index.to_parquet(path, index=False)
-        here.keep(table)
+        local.keep(table)
     return len(rows)
 
 
@@ -136,11 +136,11 @@ def _write_index_part(
     folders: PoolFolders, groups: Sequence[Sequence[str]], files: Mapping[int, str], score: str, number: int
 ) -> int:
     part = files[number].removesuffix(".parquet")
-    with folders.shared.here() as here:
-        here.fetch(groups[number])
-        rows = pd.concat([pd.read_parquet(here.path / name) for name in groups[number]], ignore_index=True)
+    with folders.shared.here() as local:
+        local.fetch(groups[number])
+        rows = pd.concat([pd.read_parquet(local.path / name) for name in groups[number]], ignore_index=True)
         if score and rows[SCORE].notna().any():
             rows = rows.rename(columns={SCORE: SCORE_PREFIX + score})
-        write_part(here.file(part), rows.drop(columns=[*NOT_INDEXED, SCORE], errors="ignore"))
-        here.keep(f"{part}.words.parquet", f"{part}.parquet")
+        write_part(local.file(part), rows.drop(columns=[*NOT_INDEXED, SCORE], errors="ignore"))
+        local.keep(f"{part}.words.parquet", f"{part}.parquet")
     return len(rows)

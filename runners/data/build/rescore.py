@@ -43,7 +43,7 @@ def set_score(
     """
     require_score_name(pool, scorer.name)
     stretches = [scores] if isinstance(scores, np.ndarray) else scores
-    finite = (np.where(np.isfinite(each), each, np.nan).astype(np.float32) for each in stretches)
+    finite = (np.where(np.isfinite(stretch), stretch, np.nan).astype(np.float32) for stretch in stretches)
     index = _with_column(pool.index, SCORE_PREFIX + scorer.name, finite)
     score = score_of_column(index, scorer)
     if not score.pairs:
@@ -76,8 +76,8 @@ def set_column(
     """
     index, known = pool.index, dict(pool.columns)
     for name, stretches in columns.items():
-        others = [*NOT_INDEXED, *(each for each in index.columns if each not in known)]
-        if taken := next((each for each in others if each.lower() == name.lower()), None):
+        others = [*NOT_INDEXED, *(column for column in index.columns if column not in known)]
+        if taken := next((column for column in others if column.lower() == name.lower()), None):
             raise ValueError(
                 f"{pool.copy_of or pool.path} has a column {taken}; choose another name than {name}"
             )
@@ -86,10 +86,10 @@ def set_column(
         def hashed(
             stretches: Iterable[NDArray[Any]] = stretches, digest: blake2b = digest, widths: set[int] = widths
         ) -> Iterator[NDArray[Any]]:
-            for each in stretches:
-                digest.update(repr(each.tolist()).encode() if each.dtype == object else each.tobytes())
-                widths.add(0 if each.dtype == object else each[:1].size)
-                yield each
+            for chunk in stretches:
+                digest.update(repr(chunk.tolist()).encode() if chunk.dtype == object else chunk.tobytes())
+                widths.add(0 if chunk.dtype == object else chunk[:1].size)
+                yield chunk
 
         index = _with_column(index, name, hashed())
         known[name] = AddedColumn(content=digest.hexdigest(), width=max(widths), scorer=scorer)
@@ -104,7 +104,7 @@ def require_score_name(pool: Pool, name: str) -> None:
 
 def _require_apart(name: str, names: Iterable[str]) -> None:
     """Raise ValueError if DuckDB, which ignores case, could not tell a name from others."""
-    if other := next((each for each in names if each != name and each.lower() == name.lower()), None):
+    if other := next((known for known in names if known != name and known.lower() == name.lower()), None):
         raise ValueError(f"{name} differs from the pool's {other} only in case; choose another --name")
 
 
@@ -135,16 +135,16 @@ def set_subset(pool: Pool, name: str, uids: Path) -> Pool:
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read uids from {uids}: {error}") from error
     if not isinstance(wanted, np.memmap) or wanted.dtype != np.dtype("u8,u8") or wanted.ndim != 1:
-        found = f"{wanted.dtype} of shape {wanted.shape}" if isinstance(wanted, np.ndarray) else "an archive"
-        raise ValueError(f"{uids} holds {found}, not a list of pairs of u8 as DataComp's subset files")
+        kind = f"{wanted.dtype} of shape {wanted.shape}" if isinstance(wanted, np.ndarray) else "an archive"
+        raise ValueError(f"{uids} holds {kind}, not a list of pairs of u8 as DataComp's subset files")
     _require_apart(name, pool.subsets)
     counts = []
 
     def inside(folder: Path) -> Iterator[NDArray[np.bool_]]:
         """Yield for each pair whether it is in the subset."""
-        for found in look_up(pool.index.files, "uid", [_uid_table(uids, wanted, folder)], "inside", folder):
-            counts.append(int(np.count_nonzero(found == 1)))
-            yield found == 1
+        for marks in look_up(pool.index.files, "uid", [_uid_table(uids, wanted, folder)], "inside", folder):
+            counts.append(int(np.count_nonzero(marks == 1)))
+            yield marks == 1
 
     if "uid" not in pool.index.columns:
         raise ValueError(

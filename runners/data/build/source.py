@@ -102,12 +102,12 @@ def _part(file: Path, shard: str, start: int = 0, stop: int = 0) -> SourcePart:
 def parts_at(url: str) -> list[SourcePart]:
     """Return the tars below a URL; ValueError if it can't be read, or holds none."""
     there = Location(url)
-    found = there.contents("pool", some=True)
-    shards = shards_at(found, packed=True)
+    listing = there.contents("pool", some=True)
+    shards = shards_at(listing, packed=True)
     if not shards:
         raise ValueError(f"{there} holds no .tar shard")
     return [
-        SourcePart(file=Path(shard), shard=shard, url=url, size=found[shard][0], stamp=found[shard][1])
+        SourcePart(file=Path(shard), shard=shard, url=url, size=listing[shard][0], stamp=listing[shard][1])
         for shard in shards
     ]
 
@@ -138,11 +138,11 @@ def pairs_of(part: SourcePart, columns: Columns, inspect: Inspect) -> Iterator[S
 
 
 def _pairs_in(file: Path, name: str, columns: Columns, inspect: Inspect) -> Iterator[SourcePair | Damage]:
-    for each in entries_of(file, name, score_field=columns.score, inspect=inspect):
-        if isinstance(each, Damage):
-            yield each
+    for outcome in entries_of(file, name, score_field=columns.score, inspect=inspect):
+        if isinstance(outcome, Damage):
+            yield outcome
             continue
-        entry, sample = each
+        entry, sample = outcome
         kind = image_kind(sample.members)
         assert kind is not None, "described as a pair"
         yield entry, sample.members[kind][1], kind, facts_of(sample.members)
@@ -158,18 +158,18 @@ def _table_pairs(part: SourcePart, columns: Columns, inspect: Inspect) -> Iterat
         path = part.file.parent / str(name)
         kind = path.suffix[1:].lower()
         image = _image_file(path) if name else "no image"
-        found: PairEntry | str
+        entry: PairEntry | str
         if isinstance(image, str):
-            found = image
+            entry = image
         elif kind not in IMAGE_KINDS:
-            found = f"no {', '.join(IMAGE_KINDS)} file"
+            entry = f"no {', '.join(IMAGE_KINDS)} file"
         else:
             key, shard = f"{number:09d}", os.path.realpath(path)
-            found = entry_of(key, shard, (0, image), caption, row, score_field=columns.score, inspect=inspect)
-        if isinstance(image, str) or isinstance(found, str):
-            yield Damage(shard=as_utf8(str(path)), key=f"row {number}", reason=str(found))
+            entry = entry_of(key, shard, (0, image), caption, row, score_field=columns.score, inspect=inspect)
+        if isinstance(image, str) or isinstance(entry, str):
+            yield Damage(shard=as_utf8(str(path)), key=f"row {number}", reason=str(entry))
         else:
-            yield found, image, kind, row
+            yield entry, image, kind, row
 
 
 def _image_file(path: Path) -> bytes | str:
@@ -213,22 +213,22 @@ def shards_of(path: Path, *, packed: bool = False) -> list[Path]:
     """
     if not path.is_dir():
         raise ValueError(f"no such pool: {path} is not a folder")
-    found = [*_shards(path)]
+    candidates = [*_shards(path)]
     shards = dict[str, Path]()
-    for shard in sorted(found, key=lambda each: (each.is_symlink(), each)):
+    for shard in sorted(candidates, key=lambda candidate: (candidate.is_symlink(), candidate)):
         if packed or (_is_tar(shard) and not shard.is_dir()):
             shards.setdefault(os.path.realpath(shard), shard)  # a file and a link to it hold the same pairs
     if all(shard.is_dir() or not _is_tar(shard) for shard in shards.values()):
-        other = f"; {min(found).name} is not one: unpack it" if found else ""
+        other = f"; {min(candidates).name} is not one: unpack it" if candidates else ""
         raise ValueError(f"{path} is not a pool: it has neither a pool.json nor any .tar shard{other}")
     return sorted(shards.values())
 
 
-def shards_at(found: Iterable[str], *, packed: bool = False) -> list[str]:
+def shards_at(names: Iterable[str], *, packed: bool = False) -> list[str]:
     """Return the tars below a URL that hold pairs, as `shards_of` does for a folder."""
-    paths = map(PurePosixPath, found)
-    named = (each for each in paths if _is_tar(each) or (packed and _PACKED.search(each.name)))
-    return sorted(str(each) for each in named if _is_training(each.parent / "x"))
+    paths = map(PurePosixPath, names)
+    named = (path for path in paths if _is_tar(path) or (packed and _PACKED.search(path.name)))
+    return sorted(str(path) for path in named if _is_training(path.parent / "x"))
 
 
 def not_pairs(path: Path) -> str:
@@ -236,33 +236,33 @@ def not_pairs(path: Path) -> str:
     files, folders = Counter[str](), list[str]()
     for folder, inside, names in walk(path):
         below = Path(folder).relative_to(path)
-        folders += [f"{each}/" for each in inside if not below.parts and each == "evaluation"]
-        inside[:] = [each for each in inside if _is_training(below / each) and not _OWN.fullmatch(each)]
-        other = (each for each in map(Path, names) if not _is_tar(each) and not _PACKED.search(each.name))
-        files.update(each.suffix or each.name for each in other if not _OWN.fullmatch(each.name))
+        folders += [f"{child}/" for child in inside if not below.parts and child == "evaluation"]
+        inside[:] = [child for child in inside if _is_training(below / child) and not _OWN.fullmatch(child)]
+        other = (file for file in map(Path, names) if not _is_tar(file) and not _PACKED.search(file.name))
+        files.update(file.suffix or file.name for file in other if not _OWN.fullmatch(file.name))
     most = sorted(f"{count:,} {ending}" for ending, count in files.most_common(_MOST_SHOWN))
     more = ["…"] if len(files) > _MOST_SHOWN else []
-    found = ", ".join([*most, *more, *folders])
-    return f"not read as pairs, which only tars hold, in {path}: {found}" if found else ""
+    listing = ", ".join([*most, *more, *folders])
+    return f"not read as pairs, which only tars hold, in {path}: {listing}" if listing else ""
 
 
 def _shards(path: Path) -> Iterator[Path]:
     """Yield the shards of a folder's pairs, also in linked folders, each folder once."""
     seen = set[str]()
     for folder, folders, files in walk(path):
-        here = Path(folder)
-        seen.add(os.path.realpath(here))
-        inside = {os.path.realpath(here / each): each for each in sorted(folders, reverse=True)}
+        current = Path(folder)
+        seen.add(os.path.realpath(current))
+        inside = {os.path.realpath(current / child): child for child in sorted(folders, reverse=True)}
         folders[:] = sorted(
-            each
-            for real, each in inside.items()
-            if real not in seen and _is_training((here / each).relative_to(path))
+            child
+            for real, child in inside.items()
+            if real not in seen and _is_training((current / child).relative_to(path))
         )
-        seen |= {os.path.realpath(here / each) for each in folders}
-        shards = [each for each in files if _is_tar(Path(each)) or _PACKED.search(each)]
-        yield from (here / each for each in shards)
-        if _is_tar(here) and not shards and here != path:
-            yield here
+        seen |= {os.path.realpath(current / child) for child in folders}
+        shards = [child for child in files if _is_tar(Path(child)) or _PACKED.search(child)]
+        yield from (current / child for child in shards)
+        if _is_tar(current) and not shards and current != path:
+            yield current
 
 
 def _is_tar(path: PurePath) -> bool:

@@ -86,10 +86,10 @@ def amplification(pool: Pool, subset: Subset) -> float:
             continue
         rows = pool.index.rows(start + inside, ("shard", "offset", "length"))
         _, wanted = in_shard_order(*(rows[name].to_numpy() for name in ("shard", "offset", "length")))
-        for each in wanted:
-            pieces = sum(map(len, pieces_by_request(each).values()))
-            fetched += min(pieces * PIECE, pool.shards[each.shard])
-            used += int(each.lengths.sum())
+        for ranges in wanted:
+            pieces = sum(map(len, pieces_by_request(ranges).values()))
+            fetched += min(pieces * PIECE, pool.shards[ranges.shard])
+            used += int(ranges.lengths.sum())
     return fetched / used if used else 1.0
 
 
@@ -114,7 +114,7 @@ def copy_subsets(
     write_shards(folders, plan, fill, workers, lambda done, of, _: report(count * done // of, count))
     tables = {folders.table(number): pairs for number, pairs in plan.items()}
     columns = {name: pd.read_parquet(shared.path / name, columns=["damage"])["damage"] for name in tables}
-    damaged = {name: [Damage(**json.loads(each)) for each in some if each] for name, some in columns.items()}
+    damaged = {name: [Damage(**json.loads(text)) for text in some if text] for name, some in columns.items()}
     every = [*chain(*damaged.values())]
     try:
         check_tolerance(every, pool=copy.pool.path, of=count, tolerance=copy.tolerance)
@@ -132,7 +132,7 @@ def _rows(copy: SubsetCopy) -> Iterator[pd.DataFrame]:
     pool = copy.pool
     subsets = {
         SUBSET_PREFIX + copied_subset(size, quality): pool.subset(size=size, quality=quality)
-        for size, quality in sorted({each[1:] for each in copy.subsets})
+        for size, quality in sorted({requested[1:] for requested in copy.subsets})
     }
     columns = [name for name in pool.index.columns if name != SCORE and not name.startswith(SUBSET_PREFIX)]
     for start in range(0, pool.count, ROWS_PER_GROUP):
@@ -164,8 +164,8 @@ def _fill(pool: Pool, side: int | None, file: IO[bytes], rows: pd.DataFrame, num
         if side is not None and row not in damage and (small := _resized(images[row], side)) is not None:
             images[row], (new["width"][row], new["height"][row]) = small
             new["hash"][row] = content_hash(images[row], caption)
-    said = [json.dumps(asdict(damage[row])) if row in damage else "" for row in range(len(rows))]
-    rows = rows.assign(**new, length=[*map(len, images)], kind=[*map(_kind_of, images)], damage=said)
+    damage_json = [json.dumps(asdict(damage[row])) if row in damage else "" for row in range(len(rows))]
+    rows = rows.assign(**new, length=[*map(len, images)], kind=[*map(_kind_of, images)], damage=damage_json)
     # Pairs of the smallest subset first: its column is the first, and lexsort's last key is the first one.
     members = [~rows[name].to_numpy() for name in rows.columns if name.startswith(SUBSET_PREFIX)]
     order = np.lexsort(members[::-1])
@@ -199,11 +199,11 @@ def _resized(content: bytes, side: int) -> tuple[bytes, tuple[int, int]] | None:
 def _describe(copy: SubsetCopy, shared: SharedFolder, parts: Sequence[str], damaged: int) -> None:
     """Write the facts of a copy, which make it a pool."""
     pool = copy.pool
-    found = [read_part(shared.path, name) for name in parts]
-    sizes = shared.at.sizes([shard for part, _ in found for shard in part.shards])
+    loaded = [read_part(shared.path, name) for name in parts]
+    sizes = shared.at.sizes([shard for part, _ in loaded for shard in part.shards])
     vocabulary = "".join(f"{word}\n" for word in pool.vocabulary)
     shared.file("vocabulary.txt").write_text(vocabulary, encoding="utf-8")
-    index = Index(shared.path, [part.sized(sizes) for part, _ in found], found[0][1])
+    index = Index(shared.path, [part.sized(sizes) for part, _ in loaded], loaded[0][1])
     provenance = {COPY_OF: pool.copy_of or str(pool.path), "side": copy.side, "damaged": damaged}
     scores = {
         name: replace(score, fingerprint=copy.name, pairs=count_scored(index, SCORE_PREFIX + name))

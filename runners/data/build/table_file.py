@@ -162,9 +162,9 @@ def _are_rows(lines: Sequence[str], fields: Sequence[str], sep: str) -> bool:
 
 def _kind_of_text(field: str) -> str:
     """Return the protocol of a URL or the ending of a path; empty for other texts, such as a number."""
-    protocol, found, _ = field.partition("://")
+    protocol, sep, _ = field.partition("://")
     ending = Path(field).suffix.lower()
-    return "" if field.split() != [field] else protocol if found else ending if ending[1:2].isalpha() else ""
+    return "" if field.split() != [field] else protocol if sep else ending if ending[1:2].isalpha() else ""
 
 
 def _numbers(texts: "pd.Series[str]") -> "pd.Series[Any]":
@@ -222,15 +222,15 @@ def read_rows(path: Path, start: int, stop: int, texts: tuple[str, ...] = ()) ->
     kind, changed = _kind_of(path), path.stat().st_mtime_ns
     if kind != ".parquet":
         return _kept_table(path, changed, texts).iloc[start:stop]
-    found, begin = [], 0
+    frames, begin = [], 0
     with _opened(path, pq.ParquetFile) as file:
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         for group, count in enumerate(sizes):
             first, last = max(start - begin, 0), min(stop - begin, count)
             if first < last:
-                found.append(_kept_group(path, changed, group).iloc[first:last])
+                frames.append(_kept_group(path, changed, group).iloc[first:last])
             begin += count
-        return pd.concat(found) if found else file.schema_arrow.empty_table().to_pandas()
+        return pd.concat(frames) if frames else file.schema_arrow.empty_table().to_pandas()
 
 
 # A process reads the parts of a table one after the other.

@@ -61,7 +61,7 @@ class EvaluationImages:
 
     def __init__(self, folders: Iterable[Path]) -> None:
         sets = (SetFolder(path=folder) for folder in folders)
-        rows = [(name, *_described(image)) for each in sets for name, image in each.image_files()]
+        rows = [(name, *_described(image)) for folder in sets for name, image in folder.image_files()]
         names, files, pixels, thumbnails = zip(*rows, strict=True) if rows else ((), (), (), ())
         self._names, self._files = np.array(names, str), np.array(files, np.uint64)
         self._pixels, self._thumbnails = np.array(pixels, np.uint64), _rows(thumbnails)
@@ -77,23 +77,23 @@ class EvaluationImages:
 
         Images are given by their `file_hash` and what `thumbnail_of` makes of them.
         """
-        found = np.full(len(files), "", object)
+        reasons = np.full(len(files), "", object)
         if not len(self._names) or not len(files):
-            return found
+            return reasons
         for reason, match in (
             (ALIKE, self._alike(_rows(thumbnail for _, thumbnail in made))),
             (SAME, _places(self._pixels, np.array([pixels for pixels, _ in made], np.uint64))),
             (SAME, _places(self._files, files)),
         ):
-            found[match >= 0] = [f"{reason}: {name}" for name in self._names[match[match >= 0]]]
-        return found
+            reasons[match >= 0] = [f"{reason}: {name}" for name in self._names[match[match >= 0]]]
+        return reasons
 
     def _alike(self, thumbnails: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Return for each thumbnail the position of the image that it is nearly the same as, or -1.
 
         An image's contrast may be as low as the noise of its encoding, which then lowers the correlation.
         """
-        found = np.full(len(thumbnails), -1)
+        matches = np.full(len(thumbnails), -1)
         step = max(1, _AT_ONCE // len(self._greys))
         for start in range(0, len(thumbnails), step):
             colours, greys, _ = _parts(thumbnails[start : start + step])
@@ -105,8 +105,8 @@ class EvaluationImages:
             ] = -1
             best = correlations.argmax(1)
             alike = correlations[np.arange(len(best)), best] >= self._least[best]
-            found[start : start + step][alike] = best[alike] // 2
-        return found
+            matches[start : start + step][alike] = best[alike] // 2
+        return matches
 
 
 def _described(image: bytes) -> tuple[int, int, bytes]:

@@ -78,7 +78,7 @@ def write_evaluation_set(path: str | Path, data: EvaluationSet) -> None:
         ValueError: ``path`` already exists, or there are neither labels nor captions.
     """
     if data.captions is not None:
-        kind, truths = "retrieval", [{"txt": "\n".join(each).encode()} for each in data.captions]
+        kind, truths = "retrieval", [{"txt": "\n".join(captions).encode()} for captions in data.captions]
     elif data.labels is not None:
         kind, truths = "classification", [{"cls": str(label).encode()} for label in data.labels]
     else:
@@ -123,12 +123,12 @@ class SetFolder:
     @cached_property
     def classnames(self) -> tuple[str, ...]:
         """Names of the classes by label; empty for retrieval."""
-        found = self._lines("classnames.txt")
-        for number, line in enumerate(found):
+        names = self._lines("classnames.txt")
+        for number, line in enumerate(names):
             if not line:
                 where = f"{self.path / 'classnames.txt'}:{number + 1}"
                 raise ValueError(f"{where}: the line is empty; label {number} needs a name")
-        return found
+        return names
 
     @cached_property
     def templates(self) -> tuple[str, ...]:
@@ -136,7 +136,7 @@ class SetFolder:
         templates = tuple(filter(None, self._lines(_TEMPLATES)))
         for template in templates:
             try:
-                names = {template.replace("{c}", "{}").format(each) for each in "ab"}
+                names = {template.replace("{c}", "{}").format(name) for name in "ab"}
             except (IndexError, KeyError, ValueError):
                 names = set()
             if len(names) < 2:  # noqa: PLR2004 - the prompts of two names differ

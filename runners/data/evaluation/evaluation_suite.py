@@ -24,8 +24,8 @@ def found_sets(*places: str | Path) -> dict[str, str]:
     for place in places:
         there = Location(place)
         some = there.local is None or not there.local.is_dir()
-        found = there.contents("folder of evaluation sets", some=some)
-        tests = sorted(_set_folders([*map(PurePosixPath, found)]))
+        listing = there.contents("folder of evaluation sets", some=some)
+        tests = sorted(_set_folders([*map(PurePosixPath, listing)]))
         if not tests:
             raise ValueError(
                 f"{place} holds no evaluation set: neither test/nshards.txt nor any .tar shard; {LAYOUT}"

@@ -37,7 +37,7 @@ MEANS = {"variants-6": _SIX, "variants-5": _FIVE}
 
 def suite_title(name: str) -> str | None:
     """Return the paper's name of a set; ``None`` if it is not part of the suite."""
-    return next((each.title for each in SUITE if _key(name) in map(_key, each.names)), None)
+    return next((entry.title for entry in SUITE if _key(name) in map(_key, entry.names)), None)
 
 
 def _key(name: str) -> str:
@@ -63,7 +63,7 @@ def variant_means(metrics: Mapping[str, float]) -> dict[str, float]:
             continue
         members = [sets[title] for title in titles]
         for metric in ("top1", "top5", "mean_per_class", "probe_top1"):
-            values = [metrics[each] for member in members if (each := f"{member}/{metric}") in metrics]
+            values = [metrics[key] for member in members if (key := f"{member}/{metric}") in metrics]
             errors = [metrics.get(f"{member}/{metric}_se", float("nan")) for member in members]
             if len(values) == len(members):
                 means[f"{name}/{metric}"] = sum(values) / len(values)

@@ -66,8 +66,8 @@ class SetReader(SetFolder):
         It never waits for another process: a process of low priority may be filling the cache for a trial in
         training.
         """
-        if kept := self._kept(split):
-            images, truths = kept
+        if cached := self._kept(split):
+            images, truths = cached
             for number, start in enumerate(range(0, len(images), BATCH)):
                 # Copied: read from the disk by the thread that reads ahead.
                 mine = images[start : start + BATCH * (number % self.ranks == self.rank)].copy()

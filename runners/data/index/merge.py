@@ -39,16 +39,16 @@ def find_duplicates(files: Sequence[Path], known: Sequence[Path], target: Path) 
     """
 
     def repeated(mine: str) -> str:
-        found = f"""
+        query = f"""
             SELECT file_index AS part, file_row_number AS row FROM {_read("files")} WHERE {mine}
             QUALIFY row_number() OVER (PARTITION BY hash, image_hash ORDER BY part, row) > 1
         """
         if known:
-            found += f"""
+            query += f"""
                 UNION SELECT file_index, file_row_number FROM {_read("files")}
                 WHERE {mine} AND hash IN (SELECT hash FROM {_read("known")} WHERE {mine})
             """
-        return found
+        return query
 
     _by_shares(repeated, "hash", {"files": files, "known": known}, target, "part, row")
 
@@ -56,11 +56,11 @@ def find_duplicates(files: Sequence[Path], known: Sequence[Path], target: Path) 
 def most_frequent(files: Sequence[Path], most: int) -> list[str]:
     """Return the words of several tables of ``word`` and ``count``, by falling count, then alphabetically."""
     with _engine(files[0].parent) as engine:
-        found = engine.execute(
+        rows = engine.execute(
             f"SELECT word FROM {_read('files')} GROUP BY word ORDER BY sum(count) DESC, word LIMIT $most",
             {"files": _paths(files), "most": most},
         ).fetchall()
-    return [word for (word,) in found]
+    return [word for (word,) in rows]
 
 
 def look_up(  # noqa: PLR0913 - two groups of tables, and the column
@@ -94,9 +94,9 @@ def look_up(  # noqa: PLR0913 - two groups of tables, and the column
     with TemporaryDirectory(prefix=".merge-", dir=folder) as temporary:
         target = Path(temporary) / "found.parquet"
         _by_shares(values, known, {"files": files, "others": others}, target, "value")
-        found = pq.ParquetFile(target, pre_buffer=False)
-        for group in range(found.num_row_groups):  # batches would read ahead
-            some = found.read_row_group(group)["value"].to_numpy()
+        parquet = pq.ParquetFile(target, pre_buffer=False)
+        for group in range(parquet.num_row_groups):  # batches would read ahead
+            some = parquet.read_row_group(group)["value"].to_numpy()
             yield some.astype(np.float64) if kind == "DOUBLE" else some
 
 
@@ -147,9 +147,9 @@ def _by_shares(
     paths = {name: _paths(some) for name, some in tables.items() if some}
     with _engine(target.parent) as engine, TemporaryDirectory(prefix=".merge-", dir=target.parent) as folder:
         for number in range(count):
-            found = query(f"coalesce(hash({by}), 0) % {count} = {number}")
+            statement = query(f"coalesce(hash({by}), 0) % {count} = {number}")
             share = Path(folder) / f"{number:06d}.parquet"
-            engine.execute(f"COPY ({found}) TO {_text(share)} (FORMAT parquet)", paths)
+            engine.execute(f"COPY ({statement}) TO {_text(share)} (FORMAT parquet)", paths)
         engine.execute(
             f"COPY (SELECT {columns} FROM {_read('shares')} ORDER BY part, row) "
             f"TO {_text(target)} (FORMAT parquet)",

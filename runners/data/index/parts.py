@@ -120,8 +120,8 @@ class Index:
         """
         stretches, some = iter(values), list[NDArray[Any]]()
         for rows in [rows for part in self.parts for rows in (part.group_rows if by_group else [part.rows])]:
-            while sum(map(len, some)) < rows and (each := next(stretches, None)) is not None:
-                some.append(each)
+            while sum(map(len, some)) < rows and (stretch := next(stretches, None)) is not None:
+                some.append(stretch)
             joined = np.concatenate(some or [np.empty(0)])
             if len(joined) < rows:
                 raise ValueError(f"{self.count:,} pairs need a value each, but there are fewer")
@@ -148,18 +148,18 @@ class Index:
         order = np.argsort(rows)
         groups = np.searchsorted(group_starts, rows[order], "right") - 1
         needed, firsts = np.unique(groups, return_index=True)
-        found = []
+        tables = []
         for group, mine in zip(needed.tolist(), np.split(rows[order], firsts[1:]), strict=True):
             part = int(np.searchsorted(first_groups, group, "right")) - 1
             table = self._read(self.parts[part], columns, [group - int(first_groups[part])])
-            found.append(table.take(mine - group_starts[group]))  # few rows become Python objects
-        frame: pd.DataFrame = pa.concat_tables(found).to_pandas().iloc[np.argsort(order)]
+            tables.append(table.take(mine - group_starts[group]))  # few rows become Python objects
+        frame: pd.DataFrame = pa.concat_tables(tables).to_pandas().iloc[np.argsort(order)]
         return frame
 
     def _read(self, part: Part, columns: Sequence[str], groups: Sequence[int]) -> pa.Table:
         """Read some row groups of a part."""
         names = {name: self.ranked_by if name == SCORE else name for name in columns}
-        return pa.table({name: self._column(part, each, groups) for name, each in names.items()})
+        return pa.table({name: self._column(part, column, groups) for name, column in names.items()})
 
     def _column(self, part: Part, name: str, groups: Sequence[int]) -> pa.Array | pa.ChunkedArray:
         """Read a column of some row groups; of a part without it no scores, and no pair in the subset."""

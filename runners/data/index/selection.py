@@ -67,12 +67,12 @@ class Subset:
     def __getitem__(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the rows of the pool at some places of the subset, int64, in their order."""
         blocks = np.searchsorted(self._starts, places, "right") - 1
-        found = blocks * BLOCK
+        rows = blocks * BLOCK
         order = np.argsort(blocks, kind="stable")
         needed, firsts = np.unique(blocks[order], return_index=True)
         for block, mine in zip(needed.tolist(), np.split(order, firsts[1:]), strict=False):
-            found[mine] += self._kept_block(block)[places[mine] - self._starts[block]]
-        return found
+            rows[mine] += self._kept_block(block)[places[mine] - self._starts[block]]
+        return rows
 
     def rows(self) -> NDArray[np.int64]:
         """Return all rows, int64 (rows,): eight bytes each, and meanwhile one for each row of the pool."""
@@ -175,30 +175,30 @@ def select(index: Index, *, size: int | None, quality: str) -> Subset:
     Raises:
         ValueError: The pool has fewer pairs of that quality than requested, or lacks the scores or subset.
     """
-    found = None  # all pairs
+    subset = None  # all pairs
     if quality.startswith(NAMED):
         named = SUBSET_PREFIX + quality.removeprefix(NAMED)
         if named not in index.columns:
             raise ValueError(f"the pool has no named subset for quality '{quality}'")
-        found = subset_of(np.asarray(each, np.bool_) for each in index.chunks(named))
-    kept = count_available(index.count, quality) if found is None else len(found)
-    if size is not None and not 1 <= size <= kept:
+        subset = subset_of(np.asarray(chunk, np.bool_) for chunk in index.chunks(named))
+    available = count_available(index.count, quality) if subset is None else len(subset)
+    if size is not None and not 1 <= size <= available:
         raise ValueError(
             f"{size:,} pairs of quality '{quality}' requested, but "
-            f"the pool has {kept:,} of that quality, {index.count:,} in all"
+            f"the pool has {available:,} of that quality, {index.count:,} in all"
         )
-    if found is None and quality != "all":
+    if subset is None and quality != "all":
         name = score_of_quality(quality)
         column = SCORE_PREFIX + name if name else "score"
-        if kept > (scored := count_scored(index, column)):
+        if available > (scored := count_scored(index, column)):
             raise ValueError(
                 f"quality '{quality}' needs scores, but {scored:,} of the pool's {index.count:,} pairs have "
                 "one; score the pool, or use quality 'all'"
             )
-        found = _first(index, by_score(index, column), kept)
-    if size is None or size == kept:
-        return subset_of(np.ones(part.rows, np.bool_) for part in index.parts) if found is None else found
-    return _first(index, _by_hash(index, found), size)
+        subset = _first(index, by_score(index, column), available)
+    if size is None or size == available:
+        return subset_of(np.ones(part.rows, np.bool_) for part in index.parts) if subset is None else subset
+    return _first(index, _by_hash(index, subset), size)
 
 
 def count_scored(index: Index, column: str) -> int:
@@ -242,10 +242,10 @@ class Border:
 
     def inside(self, keys: NDArray[np.uint64], start: int) -> NDArray[np.bool_]:
         """Return for each row from ``start`` on, given their keys, whether it is among the first N."""
-        found = keys < self.key
+        mask = keys < self.key
         first, stop = np.searchsorted(self.rows, [start, start + len(keys)])
-        found[self.rows[first:stop] - start] = True
-        return found
+        mask[self.rows[first:stop] - start] = True
+        return mask
 
 
 def borders(index: Index, keys: Keys, numbers: Sequence[int]) -> list[Border]:
@@ -254,22 +254,22 @@ def borders(index: Index, keys: Keys, numbers: Sequence[int]) -> list[Border]:
     A radix selection: each pass over the keys finds 16 more upper bits of those of the last pairs, until few
     pairs have these bits.
     """
-    found = [(0, number, index.count) for number in numbers]  # upper bits; N-th of so many pairs with them
+    prefixes = [(0, number, index.count) for number in numbers]  # upper bits; N-th of so many pairs with them
     bits = np.uint64(64)
-    while bits and sum({upper: count for upper, _, count in found}.values()) > _FEW:
+    while bits and sum({upper: count for upper, _, count in prefixes}.values()) > _FEW:
         bits -= np.uint64(16)
-        counts = {upper: np.zeros(1 << 16, np.int64) for upper, _, _ in found}
+        counts = {upper: np.zeros(1 << 16, np.int64) for upper, _, _ in prefixes}
         for part, start in index.spans():
             high = keys(part, start) >> bits
             for upper, total in counts.items():
                 digits = high[high >> np.uint64(16) == np.uint64(upper)] & np.uint64(0xFFFF)
                 total += np.bincount(digits.astype(np.int64), minlength=1 << 16)  # noqa: PLW2901 - in place
-        for place, (upper, number, _) in enumerate(found):
+        for place, (upper, number, _) in enumerate(prefixes):
             ends = np.cumsum(counts[upper])
             digit = int(np.searchsorted(ends, number))
             count = int(counts[upper][digit])
-            found[place] = upper << 16 | digit, number - int(ends[digit]) + count, count
-    near: dict[int, list[NDArray[Any]]] = {upper: [] for upper, _, _ in found}  # keys, hashes and rows
+            prefixes[place] = upper << 16 | digit, number - int(ends[digit]) + count, count
+    near: dict[int, list[NDArray[Any]]] = {upper: [] for upper, _, _ in prefixes}  # keys, hashes and rows
     for part, start in index.spans():
         key = keys(part, start)
         for upper, some in near.items():
@@ -277,11 +277,11 @@ def borders(index: Index, keys: Keys, numbers: Sequence[int]) -> list[Border]:
             if len(rows):
                 some.append(np.array([key[rows], index.read(part, "hash")[rows], start + rows], np.uint64))
     last = []
-    for upper, number, _ in found:
-        each = np.concatenate(near[upper], axis=1)
-        each = each[:, np.lexsort(each[::-1])[:number]]
-        key, content, _ = each[:, -1]
-        rows = np.sort(each[2, each[0] == key]).astype(np.int64)
+    for upper, number, _ in prefixes:
+        candidates = np.concatenate(near[upper], axis=1)
+        candidates = candidates[:, np.lexsort(candidates[::-1])[:number]]
+        key, content, _ = candidates[:, -1]
+        rows = np.sort(candidates[2, candidates[0] == key]).astype(np.int64)
         last.append(Border(key=key, hash=int(content), rows=rows))
     return last
 
@@ -302,8 +302,8 @@ def bins(index: Index, column: str) -> Iterator[NDArray[np.int8]]:
     ends, keys = tenths(index, column), by_score(index, column)
     for part, start in index.spans():
         key = keys(part, start)
-        found = np.add.reduce([~end.inside(key, start) for end in ends], dtype=np.int8)
-        yield np.where(key >> np.uint64(32) == UNSCORED, np.int8(-1), found)
+        deciles = np.add.reduce([~end.inside(key, start) for end in ends], dtype=np.int8)
+        yield np.where(key >> np.uint64(32) == UNSCORED, np.int8(-1), deciles)
 
 
 def ranks(scores: NDArray[Any]) -> NDArray[np.uint32]:

@@ -98,7 +98,7 @@ def read_part(folder: Path, file: str) -> tuple[Part, list[str]]:
 def index_of_pool(path: Path, facts: Mapping[str, Any]) -> Index:
     """Return the index of a pool; ValueError as `read_manifest`."""
     parts = read_manifest(path / facts["manifest"])
-    oldest_first = sorted(facts["added"].items(), key=lambda each: (len(each[1]), each[1]))
+    oldest_first = sorted(facts["added"].items(), key=lambda item: (len(item[1]), item[1]))
     return Index(
         path,
         [replace(part, score=facts["first"]) for part in parts] if "first" in facts else parts,

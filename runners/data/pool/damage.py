@@ -32,16 +32,16 @@ class Damage:
 
 def damage_table(damage: Iterable[Damage]) -> pd.DataFrame:
     """Return damage as a table of ``shard``, ``key`` and ``reason``."""
-    return pd.DataFrame([asdict(each) for each in damage], columns=["shard", "key", "reason"], dtype="str")
+    return pd.DataFrame([asdict(pair) for pair in damage], columns=["shard", "key", "reason"], dtype="str")
 
 
 def check_tolerance(damage: Collection[Damage], *, pool: Path, of: int, tolerance: float) -> None:
     """Raise ValueError if more than tolerated of ``of`` pairs are damaged; ``damage`` has each pair once."""
     if len(damage) <= tolerance * of:
         return
-    reasons = Counter(each.reason for each in damage).most_common()
+    reasons = Counter(pair.reason for pair in damage).most_common()
     counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
-    first = "; ".join(str(each) for each in list(damage)[:_MOST_SHOWN])
+    first = "; ".join(str(pair) for pair in list(damage)[:_MOST_SHOWN])
     more = f"; and {len(damage) - _MOST_SHOWN:,} more" if len(damage) > _MOST_SHOWN else ""
     raise ValueError(
         f"{pool}: {len(damage):,} of {of:,} pairs are damaged, more than the tolerated "

@@ -48,8 +48,8 @@ def decoded_images(
             file.write(text + len(text).to_bytes(_LENGTH, "little"))
 
     try:
-        if found := _mapped(cache.keep(name, write), size):
-            return found
+        if mapped := _mapped(cache.keep(name, write), size):
+            return mapped
         return _mapped(cache.keep(name, write), size)
     except OSError:
         return None

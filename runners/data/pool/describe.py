@@ -56,7 +56,7 @@ def describe_pool(  # noqa: PLR0913 - the parts of a description
     without = [shard for shard in shards if shard not in with_pairs]
     known = sizes or ShardReader(Location(folder)).sizes([*with_pairs, *without])
     parts = [*pool.index.parts, *(part.sized(known) for part, _ in new)]
-    parts[-1] = replace(parts[-1], shards={**parts[-1].shards, **{each: known[each] for each in without}})
+    parts[-1] = replace(parts[-1], shards={**parts[-1].shards, **{shard: known[shard] for shard in without}})
     stored = dict.fromkeys(chain(pool.index.stored, *(columns for _, columns in new)))
     index = replace(pool.index, parts=parts, stored=[*stored])
     # Names that no version of the pool has.

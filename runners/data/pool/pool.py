@@ -41,7 +41,7 @@ COPY_OF = "subsets_of"
 """Field of the provenance of a copy (`runners.data.build.subset_copy`) with the place of the original."""
 
 _FEW = 2_000_000
-"""Pairs of a pool whose subsets are chosen anew each time, in a second."""
+"""Pairs of a pool whose subsets are chosen again each time, in a second."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -236,7 +236,7 @@ class Pool:
         if holding and holding not in pool.ids:
             files = sorted((path / VERSIONS).glob("*.json"))
             earlier = (_read(path, file.relative_to(path)) for file in files)
-            pool = next((each for each in earlier if holding in each.ids), pool)
+            pool = next((version for version in earlier if holding in version.ids), pool)
         _check_shards(pool, tolerance)
         return pool
 
@@ -270,8 +270,8 @@ def read_facts(path: Path, name: str | Path = "pool.json") -> dict[str, Any]:
     file = path / name
     try:
         facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        found = facts["format"]
-        if found == 1:
+        version = facts["format"]
+        if version == 1:
             return _of_format_1(facts)
     except FileNotFoundError:
         raise ValueError(
@@ -280,9 +280,9 @@ def read_facts(path: Path, name: str | Path = "pool.json") -> dict[str, Any]:
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} does not describe a pool: {error!r}") from error
-    if found != FORMAT:
+    if version != FORMAT:
         raise ValueError(
-            f"{path} is a pool of format {found}; this version reads 1 and {FORMAT}: use the version that "
+            f"{path} is a pool of format {version}; this version reads 1 and {FORMAT}: use the version that "
             "wrote it"
         )
     return facts
@@ -343,16 +343,16 @@ def _described(path: Path, name: str | Path, facts: Mapping[str, Any]) -> Pool:
         left_out=dict(facts["left_out"]),
         subsets=dict(facts["subsets"]),
         columns={
-            name: AddedColumn(**{**each, "scorer": each["scorer"] and Scorer.read(each["scorer"])})
-            for name, each in facts.get("data_columns", {}).items()
+            name: AddedColumn(**{**column, "scorer": column["scorer"] and Scorer.read(column["scorer"])})
+            for name, column in facts.get("data_columns", {}).items()
         },
     )
 
 
 def _check_shards(pool: Pool, tolerance: float) -> None:
     """Raise ValueError if more pairs than tolerated lie in shards that have changed since indexing."""
-    found = pool.place.sizes(list(pool.shards))
-    changed = {shard for shard, size in pool.shards.items() if found[shard] != size}
+    sizes = pool.place.sizes(list(pool.shards))
+    changed = {shard for shard, size in pool.shards.items() if sizes[shard] != size}
     if not changed:
         return
     lost = sum(
@@ -384,9 +384,9 @@ def tree_name(path: Path, declared: str) -> str:
     if COPY_OF in facts["provenance"]:
         return str(facts["unranked"])
     names = sorted(facts["scores"])
-    found = facts["scores"][facts["ranked_by"]]["fingerprint"] if names else facts["unranked"]
-    columns = [f"{name} {each['content']}" for name, each in facts.get("data_columns", {}).items()]
+    fingerprint = facts["scores"][facts["ranked_by"]]["fingerprint"] if names else facts["unranked"]
+    columns = [f"{name} {column['content']}" for name, column in facts.get("data_columns", {}).items()]
     names += columns
-    if len(names) <= 1 and not columns and facts["unranked"] == found:
+    if len(names) <= 1 and not columns and facts["unranked"] == fingerprint:
         return declared
-    return f"{found}-{blake2b(json.dumps(names).encode(), digest_size=4).hexdigest()}"
+    return f"{fingerprint}-{blake2b(json.dumps(names).encode(), digest_size=4).hexdigest()}"

@@ -67,13 +67,13 @@ def read_pairs(  # noqa: PLR0913 - independent options
     read, last, damage = list[pd.DataFrame](), todo.copy(), dict[int, Damage]()
     while len(todo):
         rows = look_up(chosen[todo]) if look_up else pool.index.rows(subset[chosen[todo]], READ_COLUMNS)
-        images[todo], found = decode_rows(pool, rows, image_size, threads)
+        images[todo], failures = decode_rows(pool, rows, image_size, threads)
         last[todo] = sum(map(len, read)) + np.arange(len(todo))
         read.append(rows)
-        damage |= {int(chosen[todo[place]]): each for place, each in found.items()}
+        damage |= {int(chosen[todo[place]]): failure for place, failure in failures.items()}
         if len(damage) >= len(subset):
             raise ValueError(f"no pair of the subset can be read; {next(iter(damage.values()))}")
-        todo = todo[sorted(found)]
+        todo = todo[sorted(failures)]
         for place in todo.tolist():
             while int(chosen[place]) in damage:
                 chosen[place] = (chosen[place] + 1) % len(subset)
@@ -128,12 +128,12 @@ def decode_rows(
 
     def decode(stored: Stored, place: int) -> None:
         # Outside the try: another read error is a problem of the storage, maybe temporary, not of the image.
-        found = stored(place)
-        if isinstance(found, Damage):
-            damage[place] = found
+        content = stored(place)
+        if isinstance(content, Damage):
+            damage[place] = content
             return
         try:
-            images[place] = pixels(found)
+            images[place] = pixels(content)
         except DecodeError as error:
             of = rows.iloc[place]
             damage[place] = Damage(shard=of["shard"], key=of["key"], reason=error.reason)
@@ -154,10 +154,10 @@ def read_once(place: ShardReader, rows: pd.DataFrame) -> tuple[list[bytes], dict
     images, damage = [b""] * len(rows), dict[int, Damage]()
     for places, stored in _stored_images(place, rows, once=True):
         for number in places:
-            if isinstance(found := stored(number), Damage):
-                damage[number] = found
+            if isinstance(content := stored(number), Damage):
+                damage[number] = content
             else:
-                images[number] = found
+                images[number] = content
     return images, damage
 
 

@@ -79,13 +79,13 @@ def read_samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, bytes]]
     Raises:
         ValueError: The file is missing, is not a tar, or some of its bytes hold no sample.
     """
-    for each in walk_samples(path):
-        reason = each.fault if isinstance(each, Sample) else "" if each.ends_archive else each.reason
+    for span in walk_samples(path):
+        reason = span.fault if isinstance(span, Sample) else "" if span.ends_archive else span.reason
         if reason:
-            after = f" after sample {each.key}" if each.key else ""
+            after = f" after sample {span.key}" if span.key else ""
             raise ValueError(f"cannot read shard {path}{after}: {reason}")
-        if isinstance(each, Sample) and each.whole:  # otherwise, the unreadable bytes beside it are an error
-            yield each.key, each.members
+        if isinstance(span, Sample) and span.whole:  # otherwise, the unreadable bytes beside it are an error
+            yield span.key, span.members
 
 
 def walk_samples(path: Path) -> Iterator[Sample | Gap]:
@@ -98,27 +98,27 @@ def walk_samples(path: Path) -> Iterator[Sample | Gap]:
     key, now, usual = "", Sample(key=""), frozenset[str]()
     beside = False  # True if the present sample follows unreadable bytes, and may lack its first members
     try:
-        for each in _members_of_samples(path):
-            key = each.key or key
-            if isinstance(each, Gap):
+        for span in _members_of_samples(path):
+            key = span.key or key
+            if isinstance(span, Gap):
                 # The member that begins the gap belongs to the present sample, or shows that it had ended.
-                ended = each.key != now.key if each.begun else each.clean and _has_all(now, usual)
+                ended = span.key != now.key if span.begun else span.clean and _has_all(now, usual)
                 if now.endings:
-                    whole = (ended or each.ends_archive) and (not beside or _has_all(now, usual))
+                    whole = (ended or span.ends_archive) and (not beside or _has_all(now, usual))
                     yield replace(now, whole=whole)
-                yield replace(each, key=key)
-                now, beside = Sample(key=""), not each.ends_archive
+                yield replace(span, key=key)
+                now, beside = Sample(key=""), not span.ends_archive
                 continue
-            if now.endings and (key != now.key or each.ending in now.members or each.ending in now.faults):
+            if now.endings and (key != now.key or span.ending in now.members or span.ending in now.faults):
                 yield replace(now, whole=not beside or _has_all(now, usual))
                 usual, beside = usual if beside else now.endings, False
                 now = Sample(key=key)
             elif not now.endings:
                 now = Sample(key=key)
-            if each.fault:
-                now.faults[each.ending] = each.fault
+            if span.fault:
+                now.faults[span.ending] = span.fault
             else:
-                now.members[each.ending] = each.offset, each.content
+                now.members[span.ending] = span.offset, span.content
     except OSError as error:
         if now.endings:
             yield replace(now, whole=False)
@@ -131,17 +131,17 @@ def walk_samples(path: Path) -> Iterator[Sample | Gap]:
 def _members_of_samples(path: Path) -> Iterator[Member | Gap]:
     """Yield the members and gaps of a tar, without the members that belong to no sample."""
     before, end = "", None
-    for each in _members_of(path):
-        if isinstance(each, Gap) and each.ends_archive:
-            end = each
+    for span in _members_of(path):
+        if isinstance(span, Gap) and span.ends_archive:
+            end = span
             continue
         # Such as README, and the ``._a.png`` that macOS puts beside each file.
-        if isinstance(each, Member) and (not each.ending or not each.key or each.key.endswith("/")):
+        if isinstance(span, Member) and (not span.ending or not span.key or span.key.endswith("/")):
             continue
         if end:
-            yield replace(end, ends_archive=not _lacks_number(before, each.key, end.zeros))
-        end, before = None, each.key or before
-        yield each
+            yield replace(end, ends_archive=not _lacks_number(before, span.key, end.zeros))
+        end, before = None, span.key or before
+        yield span
 
 
 def _lacks_number(before: str, after: str, zeros: int) -> bool:
@@ -181,9 +181,9 @@ def _members_of(path: Path) -> Iterator[Member | Gap]:
         at = archive = 0  # the next header; the beginning of this archive
         last = b""
         while True:
-            found = _member_at(tar, file, at, size)
-            if isinstance(found, tuple):
-                member, at = found
+            parsed = _member_at(tar, file, at, size)
+            if isinstance(parsed, tuple):
+                member, at = parsed
                 if member:
                     last = member.content
                     yield member
@@ -191,7 +191,7 @@ def _members_of(path: Path) -> Iterator[Member | Gap]:
             start, at = at, _first_block(file, at, size, lambda block: block != bytes(len(block)))
             if at == start or (at < size and not _is_header(_read(file, at))):
                 at = _first_block(file, at + _BLOCK, size, _is_header)
-                yield _gap(file, start, at, size, cut=found)
+                yield _gap(file, start, at, size, cut=parsed)
             else:
                 ends = _ends_archive((start, start - archive), at - start, final=at == size)
                 if at < size or not ends:

@@ -116,28 +116,28 @@ def entries_of(
     if as_utf8(name) != name:
         yield Damage(shard=as_utf8(name), key="", reason="name is not UTF-8")
         return
-    for each in walk_samples(path):
+    for span in walk_samples(path):
         some = True
-        if isinstance(each, Gap):
-            hole = Damage(shard=name, key=as_utf8(each.key), reason=f"{NOT_READABLE}: {each.reason}")
-            end = hole if each.ends_archive and sound else None
+        if isinstance(span, Gap):
+            hole = Damage(shard=name, key=as_utf8(span.key), reason=f"{NOT_READABLE}: {span.reason}")
+            end = hole if span.ends_archive and sound else None
             if end is None:
                 yield hole
             continue
-        found = describe(each, name, score_field=score_field, inspect=inspect) if each.whole else INCOMPLETE
-        sound = not isinstance(found, str)
+        entry = describe(span, name, score_field=score_field, inspect=inspect) if span.whole else INCOMPLETE
+        sound = not isinstance(entry, str)
         if end and not sound:
             yield end  # beside a sample that is not a pair, zeros are a hole
         end = None
-        members[each.key] = (*members.get(each.key, ()), each.endings)
-        if isinstance(found, str) and (each.fault or found in (*_LACKING, INCOMPLETE)):
-            lost.setdefault(each.key, []).append(found)
+        members[span.key] = (*members.get(span.key, ()), span.endings)
+        if isinstance(entry, str) and (span.fault or entry in (*_LACKING, INCOMPLETE)):
+            lost.setdefault(span.key, []).append(entry)
             continue
-        described[each.key] += 1
-        if isinstance(found, str):
-            yield Damage(shard=name, key=as_utf8(each.key), reason=found)
+        described[span.key] += 1
+        if isinstance(entry, str):
+            yield Damage(shard=name, key=as_utf8(span.key), reason=entry)
         else:
-            yield found, each
+            yield entry, span
     for key, reason in _lost(lost, members, described):
         yield Damage(shard=name, key=as_utf8(key), reason=reason)
     if not some:
@@ -157,7 +157,7 @@ def _lost(
     for key, reasons in pieces.items():
         samples = max(Counter(ending for piece in members[key] for ending in piece).values())
         apart = "members apart" if len(reasons) > 1 else reasons[0]
-        reason = next((each for each in reasons if each not in _LACKING), apart)
+        reason = next((reason for reason in reasons if reason not in _LACKING), apart)
         for _ in range(samples - described[key]):
             yield key, reason
 

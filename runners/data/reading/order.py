@@ -61,16 +61,16 @@ def batch_positions(*, seed: int, count: int, start: int, stop: int) -> NDArray[
     for epoch, window, inside in _windows(seed, count, start, stop):
         rows, heights = _window(seed, count, epoch, window)
         parts.append((rows[inside], heights[inside]))
-    rows, heights = (np.concatenate(each) for each in zip(*parts, strict=True))
+    rows, heights = (np.concatenate(pieces) for pieces in zip(*parts, strict=True))
     return rows[np.argsort(heights, kind="stable")]
 
 
 def windows(*, seed: int, count: int, start: int, stop: int) -> list[tuple[int, int]]:
     """Return the windows of some positions, and the one that follows, as (epoch, number within it)."""
-    found = [(epoch, window) for epoch, window, _ in _windows(seed, count, start, stop)]
-    epoch, window = found[-1]
+    covered = [(epoch, window) for epoch, window, _ in _windows(seed, count, start, stop)]
+    epoch, window = covered[-1]
     ended = window + 1 == -(-count // (BLOCK * WINDOW))
-    return [*found, (epoch + 1, 0) if ended else (epoch, window + 1)]
+    return [*covered, (epoch + 1, 0) if ended else (epoch, window + 1)]
 
 
 def rows_of_window(
@@ -79,7 +79,7 @@ def rows_of_window(
     """Return the rows of the subset in a part of a window, ascending, int64 (rows,)."""
     blocks = np.sort(_blocks(seed, count, epoch)[window * WINDOW : (window + 1) * WINDOW])
     # The last block of the subset is cut at `count`.
-    rows = np.concatenate([np.arange(each * BLOCK, min((each + 1) * BLOCK, count)) for each in blocks])
+    rows = np.concatenate([np.arange(block * BLOCK, min((block + 1) * BLOCK, count)) for block in blocks])
     return rows[math.floor(part[0] * len(rows)) : math.ceil(part[1] * len(rows))]
 
 
@@ -125,8 +125,8 @@ def _window(seed: int, count: int, epoch: int, window: int) -> tuple[NDArray[np.
     rows = rows_of_window(seed=seed, count=count, epoch=epoch, window=window)
     places = np.random.default_rng((_WINDOWED_STREAM, seed, epoch, window)).permutation(len(rows))
     order, heights = rows[places], places / len(rows)
-    for each in (order, heights):
-        each.setflags(write=False)
+    for array in (order, heights):
+        array.setflags(write=False)
     return order, heights
 
 
@@ -145,26 +145,26 @@ def stretches(*, seed: int, shares: Sequence[int], start: int, stop: int) -> lis
 
     ``shares`` are the positions of each pool in every period, which is their sum. The periods are exact.
     """
-    found = tuple(shares)
+    pool_shares = tuple(shares)
     # Two pools of one size have different orders.
-    seeds = [seed, *(derive_seed(seed, "pool of a mixture", number) for number in range(1, len(found)))]
-    if len(found) == 1:
+    seeds = [seed, *(derive_seed(seed, "pool of a mixture", number) for number in range(1, len(pool_shares)))]
+    if len(pool_shares) == 1:
         return [Stretch(seed=seed, start=start, stop=stop, places=np.arange(stop - start))]
-    # The first cycle begins at or before ``start``: cycles begin anew with each period. ``begun`` counts the
+    # The first cycle begins at or before ``start``: cycles begin again with each period. ``begun`` counts the
     # positions that each pool has had before ``start``, which is where it continues in its own order.
-    first = start - start % sum(found) % CYCLE
-    begun = _before(found, first)
-    begun += np.bincount(_cycle(seed, found, first)[: start - first], minlength=len(found))
+    first = start - start % sum(pool_shares) % CYCLE
+    begun = _before(pool_shares, first)
+    begun += np.bincount(_cycle(seed, pool_shares, first)[: start - first], minlength=len(pool_shares))
     dealt = [np.empty(0, np.intp)]
     while first < stop:
-        cycle = _cycle(seed, found, first)
+        cycle = _cycle(seed, pool_shares, first)
         dealt.append(cycle[max(start - first, 0) : stop - first])
         first += len(cycle)
     pools = np.concatenate(dealt)
-    each = [np.flatnonzero(pools == number) for number in range(len(found))]
+    pool_places = [np.flatnonzero(pools == number) for number in range(len(pool_shares))]
     return [
-        Stretch(seed=own, start=before, stop=before + len(places), places=places)
-        for own, before, places in zip(seeds, begun.tolist(), each, strict=True)
+        Stretch(seed=pool_seed, start=before, stop=before + len(places), places=places)
+        for pool_seed, before, places in zip(seeds, begun.tolist(), pool_places, strict=True)
     ]
 
 

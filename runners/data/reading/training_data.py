@@ -77,13 +77,13 @@ class TrainingData(ABC):
     @property
     def damage(self) -> list[Damage]:
         """The damaged pairs found so far."""
-        return [each for _, each in list(self.damaged)]  # copied at once, since a thread may load ahead
+        return [pair for _, pair in list(self.damaged)]  # copied at once, since a thread may load ahead
 
     def found(self, damage: Collection[tuple[int, Damage]]) -> None:
         """Add damage, and judge the tolerance on all of it; ValueError if it is exceeded."""
         self.damaged.update(dict.fromkeys(damage))
         for number in {number for number, _ in damage}:
-            mine = [each for source, each in list(self.damaged) if source == number]
+            mine = [pair for source, pair in list(self.damaged) if source == number]
             pool, count = self.sources[number].pool, len(self.sources[number].rows)
             check_tolerance(mine, pool=pool.path, of=count, tolerance=self.tolerance)
 
@@ -91,11 +91,11 @@ class TrainingData(ABC):
         """Learn other ranks' damage and judge the tolerance on all of it; ValueError if it is exceeded."""
         news = list(self.news)
         del self.news[: len(news)]  # a thread that loads ahead may have added to it
-        self.found([each for some in gather(news) for each in some])
+        self.found([pair for some in gather(news) for pair in some])
 
     def noted_damage(self) -> NotedDamage:
         """Return all damage, for `remember`: a later start reads only the pairs of its own steps."""
-        return [(number, *astuple(each)) for number, each in list(self.damaged)]
+        return [(number, *astuple(pair)) for number, pair in list(self.damaged)]
 
     def remember(self, noted: NotedDamage) -> None:
         """Add the damage that an earlier start has noted."""
@@ -134,10 +134,10 @@ def on_device(batches: Batches, device: torch.device) -> Batches:
         return
     # A new thread uses the first GPU by default, so without this each rank would open a context there.
     pinned = (
-        batch.changed(lambda each: each if each.is_pinned() else each.pin_memory()) for batch in batches
+        batch.changed(lambda field: field if field.is_pinned() else field.pin_memory()) for batch in batches
     )
     for batch in ahead(pinned, before=partial(torch.cuda.set_device, device)):
-        yield batch.changed(lambda each: each.to(device, non_blocking=True))
+        yield batch.changed(lambda field: field.to(device, non_blocking=True))
 
 
 def ahead(batches: Iterator[T], *, before: Callable[[], None] = lambda: None) -> Iterator[T]:

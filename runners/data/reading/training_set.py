@@ -91,10 +91,10 @@ class StreamedSet(TrainingData):
             images = empty(size, 3, self.image_size, self.image_size, dtype=torch.uint8)
             some = list[dict[str, Tensor]]()
             for start in range(0, size, pairs):
-                decoded, columns, found = next(arrived)
+                decoded, columns, damage = next(arrived)
                 images[start : start + len(decoded)] = decoded  # at once, to free the worker's shared memory
                 some.append(columns)
-                news = [(source, each) for source, each in found if (source, each) not in self.damaged]
+                news = [(source, pair) for source, pair in damage if (source, pair) not in self.damaged]
                 self.news.extend(news)
                 self.found(news)
             batch = {name: torch.cat([columns[name] for columns in some]) for name in some[0]}
@@ -168,14 +168,14 @@ class _Parts(Dataset[Any]):
         images = np.empty((stop - start, 3, data.image_size, data.image_size), np.uint8)
         ids, damage = np.empty(len(images), np.int64), list[tuple[int, Damage]]()
         order, frames = list[NDArray[np.int64]](), list[pd.DataFrame]()
-        for source, (own, rows) in enumerate(self._batch(step)):
-            inside = slice(*np.searchsorted(own.places, [start, stop]))
+        for source, (span, rows) in enumerate(self._batch(step)):
+            inside = slice(*np.searchsorted(span.places, [start, stop]))
             if inside.start < inside.stop:
-                places, pairs = own.places[inside] - start, self._read(source, own, rows[inside])
+                places, pairs = span.places[inside] - start, self._read(source, span, rows[inside])
                 images[places], ids[places] = pairs.images, self._before[source] + pairs.places
                 order.append(places)
                 frames.append(pairs.rows)
-                damage += [(source, each) for each in pairs.damage]
+                damage += [(source, pair) for pair in pairs.damage]
         frame = pd.concat(frames).iloc[np.argsort(np.concatenate(order))] if len(frames) > 1 else frames[0]
         columns = {_TOKENS: data.tokens(frame["caption"].tolist()), _IDS: torch.from_numpy(ids)}
         return torch.from_numpy(images), columns | column_tensors(frame, data.columns, data.tokens), damage
@@ -185,29 +185,29 @@ class _Parts(Dataset[Any]):
         start, shares = step * self._batch_size, [source.share for source in self._data.sources]
         every = stretches(seed=self._seed, shares=shares, start=start, stop=start + self._batch_size)
         return [
-            (own, batch_positions(seed=own.seed, count=len(source.rows), start=own.start, stop=own.stop))
-            for own, source in zip(every, self._data.sources, strict=True)
+            (span, batch_positions(seed=span.seed, count=len(source.rows), start=span.start, stop=span.stop))
+            for span, source in zip(every, self._data.sources, strict=True)
         ]
 
-    def _read(self, part: int, own: Stretch, places: NDArray[np.int64]) -> Pairs:
+    def _read(self, part: int, span: Stretch, places: NDArray[np.int64]) -> Pairs:
         source = self._data.sources[part]
         if source.pool.place.ahead_bytes:
-            self._fetch_ahead(part, own)
+            self._fetch_ahead(part, span)
         size, look_up = self._data.image_size, self._rows[part]
         return read_pairs(source.pool, source.rows, places, size, look_up=look_up)
 
-    def _fetch_ahead(self, part: int, own: Stretch) -> None:
+    def _fetch_ahead(self, part: int, span: Stretch) -> None:
         """Queue this rank's part of the windows of a batch, and of the window that follows."""
         source = self._data.sources[part]
         count, place = len(source.rows), source.pool.place
-        for epoch, window in windows(seed=own.seed, count=count, start=own.start, stop=own.stop):
+        for epoch, window in windows(seed=span.seed, count=count, start=span.start, stop=span.stop):
             if (part, epoch, window) in self._queued:
                 continue
             self._queued.append((part, epoch, window))
-            mine = rows_of_window(seed=own.seed, count=count, epoch=epoch, window=window, part=self._part)
-            found = self._rows[part](mine)
-            _, wanted = in_shard_order(*(found[name].to_numpy() for name in ("shard", "offset", "length")))
-            sizes = np.cumsum([int(each.lengths.sum()) for each in wanted])
+            mine = rows_of_window(seed=span.seed, count=count, epoch=epoch, window=window, part=self._part)
+            frame = self._rows[part](mine)
+            _, wanted = in_shard_order(*(frame[name].to_numpy() for name in ("shard", "offset", "length")))
+            sizes = np.cumsum([int(ranges.lengths.sum()) for ranges in wanted])
             wanted = wanted[: int(np.searchsorted(sizes, place.ahead_bytes))]
             # Each worker begins at another place, so that they rarely wait for each other's fetches.
             worker = get_worker_info()
@@ -252,10 +252,10 @@ class InMemorySet(TrainingData):
                 name: column.new_empty(len(images), *column.shape[1:]) for name, column in held[0].items()
             }
             every = stretches(seed=seed, shares=shares, start=start, stop=start + batch_size)
-            for part, columns, own in zip(self.parts, held, every, strict=True):
-                inside = slice(*np.searchsorted(own.places, [mine.start, mine.stop]))
-                order = positions(seed=own.seed, count=len(part.tokens), start=own.start, stop=own.stop)
-                rows, places = torch.from_numpy(order[inside]), own.places[inside] - mine.start
+            for part, columns, span in zip(self.parts, held, every, strict=True):
+                inside = slice(*np.searchsorted(span.places, [mine.start, mine.stop]))
+                order = positions(seed=span.seed, count=len(part.tokens), start=span.start, stop=span.stop)
+                rows, places = torch.from_numpy(order[inside]), span.places[inside] - mine.start
                 chosen = rows if part.rows is None else part.rows[rows]
                 if len(rows) == len(images):  # at once where they belong
                     torch.index_select(part.images, 0, chosen, out=images)
@@ -278,7 +278,7 @@ def open_data(data: StreamedSet, *, threads: int = 1) -> TrainingData:
     if sum(len(source.rows) for source in data.sources) * 3 * data.image_size**2 > IN_MEMORY_BYTES:
         return data
     held = [_decode(data, source, threads) for source in data.sources]
-    damaged = {(number, each): None for number, part in enumerate(held) for each in part.damage}
+    damaged = {(number, damage): None for number, part in enumerate(held) for damage in part.damage}
     return InMemorySet(parts=held, rank=data.rank, ranks=data.ranks, damaged=damaged)
 
 
@@ -294,14 +294,14 @@ def _decode(data: StreamedSet, source: Source, threads: int) -> InMemory:
         decoded, places, which = np.arange(pool.count), rows, "all"
     # The versions of the shards change when one is damaged or repaired.
     identity = f"{pool.fingerprint} {which} {pool.place.versions(list(pool.shards))}"
-    kept = decoded_images(local_cache(), identity, size, lambda: _decoded(pool, decoded, size, threads))
-    if kept is None:
+    held = decoded_images(local_cache(), identity, size, lambda: _decoded(pool, decoded, size, threads))
+    if held is None:
         places = np.arange(len(rows))
-        kept = np.empty((len(rows), 3, size, size), np.uint8), []
-        for start, (images, found) in enumerate(_decoded(pool, rows, size, threads)):
-            kept[0][start * _DECODED_AT_ONCE :][: len(images)] = images
-            kept[1].extend(found)
-    images, damaged = kept[0], {place: Damage(shard=a, key=b, reason=c) for place, a, b, c in kept[1]}
+        held = np.empty((len(rows), 3, size, size), np.uint8), []
+        for start, (images, notes) in enumerate(_decoded(pool, rows, size, threads)):
+            held[0][start * _DECODED_AT_ONCE :][: len(images)] = images
+            held[1].extend(notes)
+    images, damaged = held[0], {place: Damage(shard=a, key=b, reason=c) for place, a, b, c in held[1]}
     sound = np.array([place not in damaged for place in places.tolist()], bool)
     damage = [damaged[place] for place in places[~sound].tolist()]
     check_tolerance(damage, pool=pool.path, of=len(rows), tolerance=data.tolerance)
@@ -328,5 +328,5 @@ def _decoded(
     """Yield the images of some rows at a time, and the damage of each place among all of them."""
     for start in range(0, len(rows), _DECODED_AT_ONCE):
         frame = pool.index.rows(rows[start : start + _DECODED_AT_ONCE], READ_COLUMNS)
-        images, found = decode_rows(pool, frame, size, threads)
-        yield images, [(start + place, *astuple(damage)) for place, damage in found.items()]
+        images, damaged = decode_rows(pool, frame, size, threads)
+        yield images, [(start + place, *astuple(damage)) for place, damage in damaged.items()]
