@@ -152,18 +152,18 @@ class Cache:
         make(path)
         files = () if path.is_symlink() else (path, *path.rglob("*"))
         os.truncate(record, 0)
-        os.write(record, str(sum(each.stat().st_size for each in files)).encode())
+        os.write(record, str(sum(file.stat().st_size for file in files)).encode())
         with suppress(OSError):
             self._make_room()
 
     def _make_room(self, folder: Path | None = None) -> None:
         """Remove what was unused for the longest time, from all of the cache or from a folder of pieces."""
-        kept = [*self._kept(), *_files(self._folder / "counts")]
+        entries = [*self._kept(), *_files(self._folder / "counts")]
         if folder is None:
-            pieces = [each for some in (self._folder / "pieces").glob("[0-9]*") for each in _files(some)]
-            self._remove([*kept, *pieces], self.limit)
+            pieces = [piece for some in (self._folder / "pieces").glob("[0-9]*") for piece in _files(some)]
+            self._remove([*entries, *pieces], self.limit)
         else:
-            rest = self.limit - sum(size for _, size, _ in kept)
+            rest = self.limit - sum(size for _, size, _ in entries)
             self._remove(_files(folder), max(0, rest) // _FOLDERS)
 
     def _kept(self) -> Iterator[_Facts]:
@@ -172,9 +172,9 @@ class Cache:
                 size = int(record.read_text(encoding="utf-8") or 0)
                 yield record.stat().st_mtime_ns, size, record.with_name(record.name[1 : -len(".use")])
 
-    def _remove(self, found: Iterable[_Facts], most: int) -> None:
+    def _remove(self, candidates: Iterable[_Facts], most: int) -> None:
         """Remove files and folders that are not in use, the oldest first, down to ``most`` bytes."""
-        oldest_first = sorted(found)
+        oldest_first = sorted(candidates)
         taken = sum(size for _, size, _ in oldest_first)
         disk = shutil.disk_usage(self._folder)
         spare = disk.free - int(_FREE * disk.total)  # negative: room must be made

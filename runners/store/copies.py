@@ -42,7 +42,7 @@ def pool_at(place: str | Path | Location, folder: Path | None = None) -> Path:
     pool = Location(place)
     if pool.local is not None:
         return pool.local
-    found = pool.contents("pool")
+    files = pool.contents("pool")
     try:
         text = pool.read("pool.json")
     except OSError as error:
@@ -53,11 +53,11 @@ def pool_at(place: str | Path | Location, folder: Path | None = None) -> Path:
             f"{pool} has no pool.json. Index its shards with `data build {pool} --in-place`, or into a "
             f"folder with `data build FOLDER --from {pool} --in-place`, and declare that folder as the pool"
         )
-    small = {name: facts for name, facts in found.items() if name.startswith((*DESCRIPTION, "evaluation/"))}
+    small = {name: facts for name, facts in files.items() if name.startswith((*DESCRIPTION, "evaluation/"))}
     with suppress(ValueError, KeyError, TypeError):  # opening it says what is wrong with it
         facts = json.loads(text)
         # A list may lack what was written lately, which the pool names.
-        late = {"pool.json", facts["manifest"], facts["vocabulary"], *facts["left_out_files"]} - found.keys()
+        late = {"pool.json", facts["manifest"], facts["vocabulary"], *facts["left_out_files"]} - files.keys()
         small |= {name: (size, "") for name, size in pool.sizes([*late]).items()}
     return _copied(pool, folder, small, {"pool.json": text.decode(), COPIED_FROM: pool.address})
 
@@ -71,8 +71,8 @@ def set_at(place: str | Path | Location, folder: Path | None = None) -> Path:
     there = Location(place)
     if there.local is not None:
         return there.local
-    found = there.contents("evaluation set", some=True)
-    return _copied(there, folder, found, {})
+    files = there.contents("evaluation set", some=True)
+    return _copied(there, folder, files, {})
 
 
 def copied_from(folder: Path) -> str:
@@ -95,7 +95,7 @@ def fetched(path: Path, url: str, name: str) -> Path:
     if path.exists() or not url:
         return path
     pool, folder = Location(url), path.parents[name.count("/")]
-    # A pool that was indexed anew, or got a score, has another description.
+    # A pool that was indexed again, or got a score, has another description.
     version = blake2b((folder / "pool.json").read_bytes(), digest_size=8).hexdigest()
 
     def get(target: Path) -> None:
@@ -109,8 +109,8 @@ def share_tree(storage: Location, name: str, folder: Path) -> bool:
     if storage.read(f"{name}{_LIST}") is not None:
         return False
     sizes = Location(folder).list()
-    for each in sorted(sizes):
-        storage.put(folder / each, f"{name}/{each}")
+    for file in sorted(sizes):
+        storage.put(folder / file, f"{name}/{file}")
     # Written last: a folder without a list of its files does not exist.
     storage.write(f"{name}{_LIST}", json.dumps(sizes).encode())
     return True
@@ -150,15 +150,15 @@ def trial_copies(storage: Location) -> Path:
 
 
 def _copied(
-    there: Location, folder: Path | None, found: Mapping[str, tuple[int, str]], added: Mapping[str, str]
+    there: Location, folder: Path | None, files: Mapping[str, tuple[int, str]], added: Mapping[str, str]
 ) -> Path:
     """Return a copy of files with some additional ones, in the cache or in a folder that is updated."""
-    mark = json.dumps([str(there), dict(found), dict(added)], sort_keys=True)
+    mark = json.dumps([str(there), dict(files), dict(added)], sort_keys=True)
 
     def fill(target: Path) -> None:
         try:
             with new_folder(target) as new:
-                there.get({name: size for name, (size, _) in found.items()}, new)
+                there.get({name: size for name, (size, _) in files.items()}, new)
                 for name, text in {**added, _COPIED: mark}.items():
                     (new / name).write_text(text, encoding="utf-8")
         except OSError as error:
@@ -174,7 +174,7 @@ def _copied(
             return folder
         for torn in folder.parent.glob(f".{folder.name}.partial-*"):
             shutil.rmtree(torn)
-        fresh, old = (folder.with_name(f".{folder.name}.partial-{each}") for each in ("new", "old"))
+        fresh, old = (folder.with_name(f".{folder.name}.partial-{suffix}") for suffix in ("new", "old"))
         fill(fresh)
         # A process killed in between leaves no copy, and the next one copies again.
         if folder.exists():

@@ -62,12 +62,12 @@ def _find(top: str, *, detail: bool = True) -> dict[str, dict[str, int]]:  # noq
     def refuse(error: OSError) -> None:
         raise OSError(f"cannot read folder {error.filename}: {error.strerror}") from error
 
-    found = {}
+    files = {}
     if not Path(top).is_dir():
         raise FileNotFoundError(f"no such folder: {top}")
     for folder, folders, names in os.walk(top, followlinks=True, onerror=refuse):
         below = Path(folder).relative_to(top)
-        around = {os.path.realpath(top / each) for each in (below, *below.parents)}
+        around = {os.path.realpath(top / parent) for parent in (below, *below.parents)}
         folders[:] = [
             name
             for name in folders
@@ -76,8 +76,8 @@ def _find(top: str, *, detail: bool = True) -> dict[str, dict[str, int]]:  # noq
         for name in names:
             with suppress(FileNotFoundError):  # a link to nothing
                 facts = (Path(folder) / name).stat()
-                found[f"{folder}/{name}"] = {"size": facts.st_size, "mtime": facts.st_mtime_ns}
-    return found
+                files[f"{folder}/{name}"] = {"size": facts.st_size, "mtime": facts.st_mtime_ns}
+    return files
 
 
 def _pipe_file(path: str, content: bytes, *, mode: str) -> None:

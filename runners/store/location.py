@@ -43,7 +43,7 @@ class Location:
     protocol's package raises: the location is unreachable, and may come back.
 
     Attributes:
-        address: The path or URL, with what it has of secrets.
+        address: The path or URL, including credentials.
         local: The path; None for a URL.
 
     Raises:
@@ -90,11 +90,11 @@ class Location:
         mark = f".reached-{os.urandom(8).hex()}"
         try:
             self.write(mark, b"reached")
-            found = self.read(mark)
+            read_back = self.read(mark)
             self.delete([mark])
         except OSError as error:
             raise ValueError(f"storage {self} can't be used: {error}") from error
-        if found != b"reached":
+        if read_back != b"reached":
             raise ValueError(f"storage {self} can't be used: it does not give back what it was given")
 
     def list(self, below: str = "") -> dict[str, int]:
@@ -109,22 +109,22 @@ class Location:
         with self._doing() as at:
             at.files.invalidate_cache()
             try:
-                found = at.files.find(self._path(at, below), detail=True)
+                entries = at.files.find(self._path(at, below), detail=True)
             except FileNotFoundError:
                 if some:
                     raise  # there may be no such bucket
                 return {}
-            if some and not found:
+            if some and not entries:
                 with suppress(FileNotFoundError):
                     at.files.ls(at.root)  # find passes over a server that does not answer
                 raise FileNotFoundError(f"no file is below this {'folder' if self.local else 'URL'}")
             prefix = f"{at.root}/{below}".rstrip("/") + "/"
-            names = {path: path.removeprefix(prefix) for path in found if path.startswith(prefix)}
+            names = {path: path.removeprefix(prefix) for path in entries if path.startswith(prefix)}
             return {
                 name: (
                     # A web server lists names alone.
-                    int(at.files.size(path) if found[path]["size"] is None else found[path]["size"]),
-                    next((str(found[path][key]) for key in _STAMPS if found[path].get(key)), ""),
+                    int(at.files.size(path) if entries[path]["size"] is None else entries[path]["size"]),
+                    next((str(entries[path][key]) for key in _STAMPS if entries[path].get(key)), ""),
                 )
                 for path, name in names.items()
                 if not is_hidden(name)
@@ -194,8 +194,8 @@ class Location:
         """Return the bytes of files by name; FileNotFoundError if one does not exist."""
         with self._doing() as at:
             at.files.invalidate_cache()
-            found = at.files.sizes([self._path(at, name) for name in names])
-            return dict(zip(names, map(int, found), strict=True))
+            sizes = at.files.sizes([self._path(at, name) for name in names])
+            return dict(zip(names, map(int, sizes), strict=True))
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, which appears complete or not at all."""
@@ -231,8 +231,8 @@ class Location:
         """
         if not sizes:
             return
-        for each in {(folder / name).parent for name in sizes}:
-            each.mkdir(parents=True, exist_ok=True)
+        for parent in {(folder / name).parent for name in sizes}:
+            parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as files:
             partial = [files.enter_context(new_file(folder / name, sync=False)) for name in sizes]
             with self._doing() as at:

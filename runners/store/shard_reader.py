@@ -92,10 +92,10 @@ class ShardReader:
         Ranges that are read ``once`` are not kept in any cache, and nothing around them is fetched for it.
         """
         folder = Path(self.location.address)
-        for each in wanted:
+        for ranges in wanted:
             file = None
             with suppress(FileNotFoundError):
-                file = os.open(folder / each.shard, os.O_RDONLY)
+                file = os.open(folder / ranges.shard, os.O_RDONLY)
             if file is None and not folder.exists():  # unreachable; the shard is not damaged
                 raise FileNotFoundError(f"{folder} is unreachable")
             try:
@@ -161,12 +161,12 @@ class UrlShardReader(ShardReader):
 
     def sizes(self, shards: Sequence[str]) -> Mapping[str, int]:
         """Return the bytes of each shard; -1 if there is none."""
-        found = listed("pool", self.location)
+        sizes = listed("pool", self.location)
         # A list may lack what was written lately, which is known by its name.
-        for shard in [shard for shard in shards if shard not in found][:_LATE]:
+        for shard in [shard for shard in shards if shard not in sizes][:_LATE]:
             with suppress(FileNotFoundError):
-                found[shard] = self.location.size(shard)
-        return {shard: found.get(shard, -1) for shard in shards}
+                sizes[shard] = self.location.size(shard)
+        return {shard: sizes.get(shard, -1) for shard in shards}
 
     def versions(self, shards: Sequence[str]) -> list[int]:
         """Return the size of each shard; what is decoded is checked against the hashes of the index."""
@@ -175,17 +175,17 @@ class UrlShardReader(ShardReader):
     def ahead(self, wanted: Sequence[ShardRanges]) -> None:
         """Fetch the missing pieces of ranges in the background."""
         tasks = _tasks(os.getpid(), self._requests)
-        for each in wanted:
-            for number, pieces in pieces_by_request(each).items():
+        for ranges in wanted:
+            for number, pieces in pieces_by_request(ranges).items():
                 # Each batch reads a part of a window that was queued before, so its pieces are in the cache
                 # or on their way. Looking for each in the cache again would take a tenth of a worker's time.
-                new = [piece for piece in pieces if (each.shard, piece) not in self._recent]
+                new = [piece for piece in pieces if (ranges.shard, piece) not in self._recent]
                 if new:
-                    self._recent |= dict.fromkeys((each.shard, piece) for piece in new)
-                    self._queued[each.shard, number] = sorted(
-                        {*self._queued.get((each.shard, number), []), *new}
+                    self._recent |= dict.fromkeys((ranges.shard, piece) for piece in new)
+                    self._queued[ranges.shard, number] = sorted(
+                        {*self._queued.get((ranges.shard, number), []), *new}
                     )
-                    tasks.put(partial(self._fetch_quietly, each.shard, number))
+                    tasks.put(partial(self._fetch_quietly, ranges.shard, number))
         # Forget the oldest: the cache may have removed them, so they may be queued again.
         for piece in [*islice(self._recent, max(0, len(self._recent) - self._most_recent))]:
             del self._recent[piece]
@@ -199,20 +199,20 @@ class UrlShardReader(ShardReader):
             fetch = partial(self.location.await_range, patience_s=PATIENCE_S)
             with ThreadPoolExecutor(self._requests) as threads:
                 coming = [
-                    [(start, threads.submit(fetch, each.shard, start, stop)) for start, stop in _spans(each)]
-                    for each in wanted
+                    [(start, threads.submit(fetch, part.shard, start, stop)) for start, stop in _spans(part)]
+                    for part in wanted
                 ]
-                for each, spans in zip(wanted, coming, strict=True):
-                    yield partial(_read_spans, partial(fetch, each.shard), spans)
+                for part, spans in zip(wanted, coming, strict=True):
+                    yield partial(_read_spans, partial(fetch, part.shard), spans)
             return
-        sizes = [int(each.lengths.sum()) for each in wanted]
+        sizes = [int(part.lengths.sum()) for part in wanted]
         before = np.cumsum([0, *sizes])
         queued = 0
-        for number, each in enumerate(wanted):
+        for number, part in enumerate(wanted):
             while queued < len(wanted) and before[queued] - before[number] < self._in_turn_bytes:
                 self.ahead([wanted[queued]])
                 queued += 1
-            yield partial(self._read, each.shard)
+            yield partial(self._read, part.shard)
 
     def _read(self, shard: str, offset: int, length: int, *, again: bool = False) -> bytes:
         """Return a range of a shard."""
@@ -252,12 +252,12 @@ class UrlShardReader(ShardReader):
         Without ``wait`` what another process is fetching is left out; ``again`` also fetches what is in the
         cache.
         """
-        found: dict[int, bytes] = {}
+        fetched: dict[int, bytes] = {}
         longest_s, patience_s = (_LONGEST_FETCH_S, PATIENCE_S) if wait else (0.0, 0.0)
         name = f"{self.location.address}/{shard} {pieces[0] // _PIECES_PER_REQUEST}"
         with self._cache.turn(name, wait_s=longest_s) as mine:
             if not mine and not wait:
-                return found
+                return fetched
             missing = [
                 piece
                 for piece in pieces
@@ -273,10 +273,10 @@ class UrlShardReader(ShardReader):
                     raise
                 for piece in run:
                     part = content[piece * PIECE - start : (piece + 1) * PIECE - start]
-                    found[piece] = part
+                    fetched[piece] = part
                     if len(part) == self._size(shard, piece):
                         self._cache.write(self._name(shard, piece), part)
-        return found
+        return fetched
 
     def _name(self, shard: str, piece: int) -> str:
         return f"{self.location.address}/{shard} {self._sizes[shard]} {piece}"
@@ -307,9 +307,9 @@ def pieces_by_request(wanted: ShardRanges) -> Mapping[int, list[int]]:
     for first, last in sorted(set(zip(firsts.tolist(), lasts.tolist(), strict=True))):
         for piece in range(first, last + 1):
             # A gap of one piece is fetched as well: that takes less time than another request.
-            for each in (piece - 1, piece) if piece - known == 2 else (piece,):  # noqa: PLR2004
-                if each > known:
-                    groups[each // _PIECES_PER_REQUEST].append(each)
+            for needed in (piece - 1, piece) if piece - known == 2 else (piece,):  # noqa: PLR2004
+                if needed > known:
+                    groups[needed // _PIECES_PER_REQUEST].append(needed)
             known = max(known, piece)
     return groups
 

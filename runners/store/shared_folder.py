@@ -104,8 +104,8 @@ class SharedFolder:
                 path.unlink(missing_ok=True)
         if self.url:
             folders = [name for name in names if name.endswith("/")]
-            there = [name + each for name in folders for each in self.names(name)]
-            _at_once(lambda each: until_reached(partial(self.at.delete, [each])), [*names, *there])
+            there = [name + file for name in folders for file in self.names(name)]
+            _at_once(lambda file: until_reached(partial(self.at.delete, [file])), [*names, *there])
 
     def publish(self) -> None:
         """Upload a pool's description and index; ``pool.json``, which makes it the present version, last."""
@@ -147,9 +147,9 @@ def open_shared(place: str | Location) -> Iterator[SharedFolder]:
     try:
         shared = SharedFolder(path=folder, url=pool.address)
         shared.file(COPIED_FROM).write_text(pool.address, encoding="utf-8")
-        found = pool.contents("pool")
-        if "pool.json" in found:
-            shared.fetch(name for name in found if name.startswith((*DESCRIPTION, INDEX)))
+        listing = pool.contents("pool")
+        if "pool.json" in listing:
+            shared.fetch(name for name in listing if name.startswith((*DESCRIPTION, INDEX)))
         yield shared
     finally:
         shutil.rmtree(folder, ignore_errors=True)
