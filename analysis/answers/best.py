@@ -61,10 +61,10 @@ def turns(best: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     leader = best[["regime", "architecture", "strategy", "quality"]].assign(pairs=pairs)
     changes = (leader != leader.shift()).any(axis=1)
     last = best["regime"] != best["regime"].shift(-1)
-    kept = best[changes | last | (best["regime"] == "fixed-compute")]
-    left = len(best) - len(kept)
-    said = f"{plural(left, 'more budget')} with the same leaders" if left else ""
-    return kept, said
+    rows = best[changes | last | (best["regime"] == "fixed-compute")]
+    left = len(best) - len(rows)
+    rest = f"{plural(left, 'more budget')} with the same leaders" if left else ""
+    return rows, rest
 
 
 def _budgets(draws: CellDraws, cost: Floats) -> Iterator[tuple[float, float, Family]]:
@@ -75,22 +75,22 @@ def _budgets(draws: CellDraws, cost: Floats) -> Iterator[tuple[float, float, Fam
         if regime == "fixed-compute":
             yield from ((level, level, family) for level in np.unique(family.levels[family.ran]).tolist())
             continue
-        kept = np.flatnonzero(undominated(cost[inside], error[inside][None, :])[0])
-        for place in kept[np.argsort(cost[inside][kept], kind="stable")]:
+        frontier = np.flatnonzero(undominated(cost[inside], error[inside][None, :])[0])
+        for place in frontier[np.argsort(cost[inside][frontier], kind="stable")]:
             yield float(budget[place]), float(cost[inside][place]), family
 
 
 def unranked(draws: CellDraws) -> list[str]:
     """Return the budgets at which each configuration that ran lost runs, with what they lost."""
     ran = set(zip(draws.cells["regime"], draws.cells["budget"], strict=True))
-    found = dict[str, list[dict[str, Any]]]()
+    by_budget = dict[str, list[dict[str, Any]]]()
     for cell in records(draws.lost):
         if (cell["regime"], cell["budget"]) not in ran:
-            found.setdefault(budget_text(cell["regime"], cell["budget"]), []).append(cell)
+            by_budget.setdefault(budget_text(cell["regime"], cell["budget"]), []).append(cell)
     return [
         f"{at}: nothing can be ranked: "
         + apart_text(list(map(configuration_text, cells)), [cell["lost"] for cell in cells])
-        for at, cells in found.items()
+        for at, cells in by_budget.items()
     ]
 
 
@@ -110,7 +110,7 @@ class Choice:
         options = np.flatnonzero(np.isfinite(values).all(axis=0) if draws.known else ran)
         self.options = options
         self.errors = values[:, options] if draws.known else np.empty((0, len(options)))
-        self.names = [family.names[each] for each in options.tolist()]
+        self.names = [family.names[curve] for curve in options.tolist()]
         verdict = judge(
             self.errors, self.names, runs=family.runs(self.place)[options],
             lost=lost[options].tolist(), measured=np.array(list(map(self._error, options.tolist()))),
@@ -142,33 +142,33 @@ class Choice:
 
     def columns(self) -> dict[str, Any]:
         """Return the verdict as columns."""
-        found = self.verdict
-        leaders = found.members if found.kind == "tie" else (found.leader,)
+        verdict = self.verdict
+        leaders = verdict.members if verdict.kind == "tie" else (verdict.leader,)
         runs = self.family.runs(self.place)[self.options]
         return {
             "configurations": len(self.options), "measured": int((runs > 0).sum()),
             "leaders": tuple(
                 {name: row[name] for name in CONFIGURATION} for row in map(self.configuration, leaders)
             ),
-            **self.configuration(found.leader),
-            "runs": int(runs[found.leader]),
-            "by_trunk": bool(self.family.by_trunk(self.place)[self.options[found.leader]]),
-            **found.columns(self.names),
+            **self.configuration(verdict.leader),
+            "runs": int(runs[verdict.leader]),
+            "by_trunk": bool(self.family.by_trunk(self.place)[self.options[verdict.leader]]),
+            **verdict.columns(self.names),
         }  # fmt: skip
 
 
 def _at(regime: str, flops: float, *, named: bool) -> str:
     """Return a compute as text; outside fixed compute, where it was not declared, with three digits."""
-    said = budget_text(regime, flops) if regime == "fixed-compute" else format_flops(flops, digits=3)
-    return with_regime(said, regime, named=named)
+    text = budget_text(regime, flops) if regime == "fixed-compute" else format_flops(flops, digits=3)
+    return with_regime(text, regime, named=named)
 
 
 def _beaten(draws: CellDraws, row: Mapping[str, Any], choice: Choice) -> dict[str, str]:
     """Return the verdict if a trial that costs less is lower than the leader; empty otherwise."""
     leader = choice.errors[:, choice.verdict.leader] if draws.known else np.array([row["error"]])
-    said = cheaper_text(draws, row["flops"], leader)
-    reason = f"{said}; at this budget: {row['reason']}"
-    return {"verdict": "beaten", "tied": "", "reason": reason} if said else {}
+    cheaper = cheaper_text(draws, row["flops"], leader)
+    reason = f"{cheaper}; at this budget: {row['reason']}"
+    return {"verdict": "beaten", "tied": "", "reason": reason} if cheaper else {}
 
 
 def cheaper_text(draws: CellDraws, flops: float, leader: Floats) -> str:

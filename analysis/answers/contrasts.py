@@ -39,15 +39,15 @@ def compared(draws: CellDraws, axis: str) -> Iterator[tuple[dict[str, Any], Indi
             yield held, np.asarray(ordered, dtype=np.intp)
 
 
-def decide(here: CellDraws, axis: str, held: Mapping[str, Any]) -> Verdict:
+def decide(drawn: CellDraws, axis: str, held: Mapping[str, Any]) -> Verdict:
     """Return the verdict on some cells along an axis, with those of the same fixed parts that lost runs."""
-    same = [(here.lost[name] == value).to_numpy(bool) for name, value in held.items() if value != POOL]
-    gone = here.lost[np.logical_and.reduce(same) & ~here.lost[axis].isin(here.cells[axis]).to_numpy(bool)]
-    here = here.beside(gone.sort_values("subset_size").drop_duplicates(axis, keep="last"))
+    same = [(drawn.lost[name] == value).to_numpy(bool) for name, value in held.items() if value != POOL]
+    gone = drawn.lost[np.logical_and.reduce(same) & ~drawn.lost[axis].isin(drawn.cells[axis]).to_numpy(bool)]
+    drawn = drawn.beside(gone.sort_values("subset_size").drop_duplicates(axis, keep="last"))
     return judge(
-        here.draws, [axis_text(axis, value) for value in here.cells[axis]], runs=here.column("runs"),
-        lost=here.cells["lost"].tolist(), measured=here.column("error"), unit=here.error_unit,
-        confidence=here.confidence,
+        drawn.draws, [axis_text(axis, value) for value in drawn.cells[axis]], runs=drawn.column("runs"),
+        lost=drawn.cells["lost"].tolist(), measured=drawn.column("error"), unit=drawn.error_unit,
+        confidence=drawn.confidence,
     )  # fmt: skip
 
 
@@ -104,12 +104,12 @@ def contrasts(draws: CellDraws, plan: pd.DataFrame | None = None) -> pd.DataFram
     for axis in CONFIGURATION:
         planned = _lacking(plan, axis)
         for held, positions in compared(every, axis):
-            here = every.take(positions)
-            if (here.column("runs") > 0).sum() <= 1:
+            options = every.take(positions)
+            if (options.column("runs") > 0).sum() <= 1:
                 continue
-            names = [axis_text(axis, value) for value in here.cells[axis]]
+            names = [axis_text(axis, value) for value in options.cells[axis]]
             lacks = _lacking_text(planned.get(_key(held), {}), axis)
-            verdict = decide(here, axis, held)
+            verdict = decide(options, axis, held)
             row = {
                 "axis": axis, "regime": held["regime"], "budget": held["budget"],
                 "held": fixed_factors_text(held), "values": " · ".join(names), "best": names[verdict.leader],
@@ -125,10 +125,10 @@ def pareto(draws: CellDraws) -> pd.DataFrame:
     Returns:
         The columns of ``CellDraws.cells``, and ``probability`` of being on the frontier, NaN without draws.
     """
-    found = []
+    frontiers = []
     for _, places in draws.groups(["regime"]):
-        here = draws.take(places)
-        kept = undominated(costs(here.cells), here.with_measured())
-        share = kept[1:].mean(axis=0) if here.known else np.full(len(places), np.nan)
-        found.append(here.cells.assign(probability=share)[kept[0]].sort_values("train_flops"))
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+        of_regime = draws.take(places)
+        on_frontier = undominated(costs(of_regime.cells), of_regime.with_measured())
+        share = on_frontier[1:].mean(axis=0) if of_regime.known else np.full(len(places), np.nan)
+        frontiers.append(of_regime.cells.assign(probability=share)[on_frontier[0]].sort_values("train_flops"))
+    return pd.concat(frontiers, ignore_index=True) if frontiers else pd.DataFrame()

@@ -124,10 +124,10 @@ def run_hours(results: pd.DataFrame, events: pd.DataFrame) -> dict[str, float]:
     A branch continues its trunk from a milestone. The part of the trunk up to there is added, as long as it
     took the trials that trained it: the next shorter branches, or trials that end at the milestones.
     """
-    own = trial_hours(events)
-    if not own or "trunk" not in results:
-        return own
-    hours = dict(own)
+    by_trial = trial_hours(events)
+    if not by_trial or "trunk" not in results:
+        return by_trial
+    hours = dict(by_trial)
     branches = results[(results["trunk"].fillna("") != "") & (results["train_flops"] > 0)]
     starts = branches["train_flops"] - branches["paid_flops"]
     branches = branches.assign(start=starts, longer=of_trunks(branches)).sort_values(["start", "longer"])
@@ -135,8 +135,8 @@ def run_hours(results: pd.DataFrame, events: pd.DataFrame) -> dict[str, float]:
         shared = start = per_flop = 0.0
         for trial, flops, paid in trunk[["trial", "train_flops", "paid_flops"]].itertuples(index=False):
             shared += (flops - paid - start) * per_flop
-            start, per_flop = flops - paid, own.get(trial, 0.0) / paid
-            if trial in own:
+            start, per_flop = flops - paid, by_trial.get(trial, 0.0) / paid
+            if trial in by_trial:
                 hours[trial] += shared if start else 0.0
     return hours
 
@@ -216,9 +216,9 @@ def by_level(plan: pd.DataFrame, spent: pd.DataFrame, events: pd.DataFrame) -> p
     rows, several = [], len(planned["regime"].unique()) > 1
     for (regime, level), group in planned.groupby(["regime", "budget"], sort=True):
         sums = {kind: float(group[kind].sum()) for kind in ("planned", *_SPENT_COLUMNS)}
-        said = budget_text(str(regime), float(str(level)))
+        text = budget_text(str(regime), float(str(level)))
         rows.append({
-            "level": with_regime(said, str(regime), named=several), "trials": len(group),
+            "level": with_regime(text, str(regime), named=several), "trials": len(group),
         } | sums)  # fmt: skip
     unplanned = {trial for known in of_trial.values() for trial in known} - set(plan["trial"])
     tuned = tuning_trials(events)
@@ -257,8 +257,8 @@ def score_text(flops: float, cost: Cost) -> str:
 
 def notable_score(flops: float, cost: Cost) -> str:
     """Return what the score of a winner's quality cost, to end a sentence with; empty if that is little."""
-    said = score_text(flops, cost)
-    return f"; its score cost {said}" if said and flops >= _NOTABLE * cost.spent_flops else ""
+    score = score_text(flops, cost)
+    return f"; its score cost {score}" if score and flops >= _NOTABLE * cost.spent_flops else ""
 
 
 def _by_what(spent: pd.DataFrame, *columns: str) -> dict[str, float]:

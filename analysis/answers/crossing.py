@@ -78,9 +78,9 @@ def cross(ahead_by: Floats, at: Floats) -> Crossing:
     up, down = (float(((changes > 0) & (ahead[:, -1] == ends)).mean()) for ends in (True, False))
     steady = max(float(side.all(axis=1).mean()) for side in (ahead, ahead_by < 0))
     crossings = int(np.median(changes[changes > 0])) if changes.any() else 0
-    share, said = max((up, "overtakes"), (down, "is overtaken"))
+    share, outcome = max((up, "overtakes"), (down, "is overtaken"))
     verdict: CrossingVerdict = "undecided"
-    reason, x, ends = f"it {said} {draws_text(share)}", np.nan, (np.nan, np.nan)
+    reason, x, ends = f"it {outcome} {draws_text(share)}", np.nan, (np.nan, np.nan)
     if share >= CLEAR:
         verdict = "overtakes" if up > down else "is overtaken"
         places = _last_change(ahead_by if up > down else -ahead_by, at)
@@ -105,8 +105,8 @@ def _last_change(gap: Floats, at: Floats) -> Floats:
     rows, left = np.arange(len(gap)), np.minimum(last, len(at) - 2)
     step, log_x = gap[rows, left] - gap[rows, left + 1], np.log(at)
     share = np.clip(gap[rows, left] / np.where(step == 0, 1.0, step), 0.0, 1.0)
-    found = np.exp(log_x[left] + share * (log_x[left + 1] - log_x[left]))
-    return np.where(behind[:, -1], np.inf, np.where(behind.any(axis=1), found, 0.0))
+    crossing = np.exp(log_x[left] + share * (log_x[left + 1] - log_x[left]))
+    return np.where(behind[:, -1], np.inf, np.where(behind.any(axis=1), crossing, 0.0))
 
 
 def matching(error: Floats, falling: Floats, at: Floats, *, x: float) -> Floats:
@@ -121,10 +121,10 @@ def matching(error: Floats, falling: Floats, at: Floats, *, x: float) -> Floats:
     first = _reached(error, falling, at)
     # The same from the other end: the last x at which the other is still as high.
     last = 1.0 / _reached(-error, -falling[:, ::-1], 1.0 / at[::-1])
-    found = np.clip(x, first, np.maximum(first, last))
-    found[error > falling[:, 0]] = 0.0
-    found[error < falling[:, -1]] = np.inf
-    return np.asarray(found, dtype=np.float64)
+    matched = np.clip(x, first, np.maximum(first, last))
+    matched[error > falling[:, 0]] = 0.0
+    matched[error < falling[:, -1]] = np.inf
+    return np.asarray(matched, dtype=np.float64)
 
 
 def _reached(error: Floats, falling: Floats, at: Floats) -> Floats:
@@ -155,9 +155,9 @@ def comparisons(draws: CellDraws) -> pd.DataFrame:
     """
     groups = []
     for along in X_COLUMNS:
-        found = curves(draws, along=along)
+        every = curves(draws, along=along)
         for axis in CONFIGURATION:
-            groups += [(axis, group) for group in (*_alike(found, axis), *_of_a_pool(found, along, axis))]
+            groups += [(axis, group) for group in (*_alike(every, axis), *_of_a_pool(every, along, axis))]
     last = sum(len(group) * (len(group) - 1) // 2 for _, group in groups) > _MOST_PAIRS
     rows = []
     for axis, group in groups:
@@ -166,28 +166,28 @@ def comparisons(draws: CellDraws) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _alike(found: Sequence[Curve], axis: str) -> list[list[Curve]]:
+def _alike(every: Sequence[Curve], axis: str) -> list[list[Curve]]:
     """Group the curves along one x that differ only in one part of the configuration."""
     groups: dict[tuple[tuple[str, Any], ...], list[Curve]] = {}
-    for curve in found:
+    for curve in every:
         if axis in curve.identity:
             key = tuple((name, value) for name, value in curve.identity.items() if name != axis)
             groups.setdefault(key, []).append(curve)
     return list(groups.values())
 
 
-def _of_a_pool(found: Sequence[Curve], along: str, axis: str) -> Iterator[list[Curve]]:
+def _of_a_pool(every: Sequence[Curve], along: str, axis: str) -> Iterator[list[Curve]]:
     """Yield the curves along compute of each quality's largest subset, where these differ in size."""
     if axis != "quality" or along != "compute":
         return
     groups: dict[tuple[Any, ...], dict[str, Curve]] = {}
-    for curve in found:
+    for curve in every:
         held = curve.identity
         if "subset_size" in held:
-            own = groups.setdefault((held["regime"], held["architecture"], held["strategy"]), {})
-            before = own.get(held["quality"])
+            by_quality = groups.setdefault((held["regime"], held["architecture"], held["strategy"]), {})
+            before = by_quality.get(held["quality"])
             if before is None or held["subset_size"] > before.identity["subset_size"]:
-                own[held["quality"]] = curve
+                by_quality[held["quality"]] = curve
     for largest in groups.values():
         if len({curve.identity["subset_size"] for curve in largest.values()}) > 1:
             yield [
@@ -257,13 +257,13 @@ def _rows(draws: CellDraws, one: _Side, two: _Side, axis: str, *, last: bool) ->
         "option": option.name, "other": other.name, "x_from": float(low), "x_to": float(high),
         "crossing": crossing.pop("verdict"), "crossing_x": crossing.pop("x"),
     }  # fmt: skip
-    own = np.searchsorted(option.at, option.x)
-    gaps = other.read(option.x) - option.errors[:, own]
+    nodes = np.searchsorted(option.at, option.x)
+    gaps = other.read(option.x) - option.errors[:, nodes]
     for place in range(len(option.x) - 1 if last else 0, len(option.x)):
         x = float(option.x[place])
         gap, row = gaps[:, place], dict.fromkeys(("gap", "gap_low", "gap_high", "probability"), np.nan)
         bound = (float(other.x[0] / x), float(other.x[-1] / x))
-        ratio = matching(option.falling[:, own[place]], other.falling, other.at, x=x) / x
+        ratio = matching(option.falling[:, nodes[place]], other.falling, other.at, x=x) / x
         ends, verdict = (np.nan, np.nan), "undecided"
         within = low / SAME_COST <= x <= high * SAME_COST
         if within:
@@ -284,10 +284,10 @@ def _rows(draws: CellDraws, one: _Side, two: _Side, axis: str, *, last: bool) ->
 def _held_text(curve: Curve, axis: str, *, named: bool) -> str:
     """Return the fixed parts of a curve in words: its budget too if that is fixed, its regime if named."""
     regime = str(curve.identity["regime"])
-    said = fixed_factors_text({name: value for name, value in curve.identity.items() if name != axis})
+    text = fixed_factors_text({name: value for name, value in curve.identity.items() if name != axis})
     if "budget" in curve.identity:
-        said += f" at {budget_text(regime, curve.identity['budget'])}"
-    return with_regime(said, regime, named=named)
+        text += f" at {budget_text(regime, curve.identity['budget'])}"
+    return with_regime(text, regime, named=named)
 
 
 def _verdict(low: float, high: float) -> str:
@@ -318,8 +318,8 @@ def quality_trades(draws: CellDraws) -> pd.DataFrame:
     rows = []
     for along, other in (("budget", "pool"), ("pool", "budget")):
         held = ["regime", "architecture", "strategy", other]
-        for key, positions in (here := replace(draws, cells=named)).groups(held):
-            row = _trade(here.take(positions), along)
+        for key, positions in (pooled := replace(draws, cells=named)).groups(held):
+            row = _trade(pooled.take(positions), along)
             rows += [] if row is None else [{"along": along, **dict(zip(held, key, strict=True)), **row}]
     return pd.DataFrame(rows)
 
@@ -375,9 +375,9 @@ def _comparable(
     Among other fractions the best would differ between the points because the fractions tried do.
     """
     tried = [set(fraction[places].tolist()) for _, places in points]
-    counts = Counter(pair for each in tried for pair in combinations(sorted(each), 2))
+    counts = Counter(pair for some in tried for pair in combinations(sorted(some), 2))
     if not counts:
         return [], []
-    kept = set(counts.most_common(1)[0][0])
-    shared = [place for place, each in enumerate(tried) if kept <= each]
-    return [points[place] for place in shared], sorted(set.intersection(*(tried[each] for each in shared)))
+    common = set(counts.most_common(1)[0][0])
+    shared = [place for place, some in enumerate(tried) if common <= some]
+    return [points[place] for place in shared], sorted(set.intersection(*(tried[place] for place in shared)))

@@ -32,11 +32,11 @@ def outliers(families: Mapping[str, Family], trials: Trials) -> pd.DataFrame:
         if family.source != "none" and family.belief.aside[run]:
             miss, far = float(family.belief.miss[run]), float(family.belief.far[run])
             rows.append(row | {"miss": miss, "deviation": abs(miss) / far, "deviations": far})
-    found = pd.DataFrame(rows, columns=[*_COLUMNS])
-    return found.sort_values("deviations", ascending=False, ignore_index=True)
+    outlying = pd.DataFrame(rows, columns=[*_COLUMNS])
+    return outlying.sort_values("deviations", ascending=False, ignore_index=True)
 
 
-def outlier_lines(found: pd.DataFrame, unit: ErrorUnit) -> tuple[str, ...]:
+def outlier_lines(outlying: pd.DataFrame, unit: ErrorUnit) -> tuple[str, ...]:
     """Return a line on each of the first runs that stand out, and one on their number if there are more."""
     lines = [
         f"{row['trial']} stands out ({configuration_text(row)} at {budget_text(row['regime'], row['budget'])}"
@@ -44,7 +44,7 @@ def outlier_lines(found: pd.DataFrame, unit: ErrorUnit) -> tuple[str, ...]:
         f"{unit.gap(abs(row['miss']))} {'above' if row['miss'] > 0 else 'below'} the "
         f"{unit.text(row['error'] - row['miss'])} that all other runs predict "
         f"({format_number(row['deviations'], '.0f')} standard deviations)"
-        for row in records(found.head(_NAMED))
+        for row in records(outlying.head(_NAMED))
     ]
-    more = len(found) - len(lines)
+    more = len(outlying) - len(lines)
     return (*lines, *([f"{more} more stand out; the report lists them"] if more > 0 else []))

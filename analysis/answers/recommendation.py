@@ -117,30 +117,30 @@ def recommend(draws: CellDraws, *, flops: float, pairs: float, limit: float = FA
     for name, value in (("flops", flops), ("pairs", pairs), ("limit", limit)):
         if not value >= 1:
             raise ValueError(f"{name} must be at least 1; found {value:g}")
-    found, flops, pairs = _Candidates(), float(flops), float(pairs)  # NumPy has no integers beyond 9e18
+    options, flops, pairs = _Candidates(), float(flops), float(pairs)  # NumPy has no integers beyond 9e18
     for family in draws.families.values():
-        _read(found, draws, family, flops=flops, pool=pairs, limit=limit)
+        _read(options, draws, family, flops=flops, pool=pairs, limit=limit)
     unlearned = "; ".join(filter(None, (family.unlearned for family in draws.families.values())))
-    if all(row["lost"] for row in found.rows):
-        why = [f"{row['curve']}: {row['reason']}" for row in found.left_out]
+    if all(row["lost"] for row in options.rows):
+        why = [f"{row['curve']}: {row['reason']}" for row in options.left_out]
         more = f"; and {len(why) - _NAMED} more" if len(why) > _NAMED else ""
-        if pools := [row["pool"] for row in found.too_large]:
+        if pools := [row["pool"] for row in options.too_large]:
             more += f"; the smallest pool that holds one has {min(pools):,} pairs"
         raise ValueError(
             f"no configuration can be read at {format_flops(flops)}: "
             f"{'; '.join(why[:_NAMED]) or unlearned or 'nothing was measured'}{more}"
         )
-    values = np.stack(found.errors, axis=1)
+    values = np.stack(options.errors, axis=1)
     middle = np.median(values, axis=0)
     # Those that lost runs come last: they count by their draws, and are no candidates.
-    gone = np.array([bool(row["lost"]) for row in found.rows])
+    gone = np.array([bool(row["lost"]) for row in options.rows])
     if draws.known:
         order = ranked(shares(np.where(gone, np.inf, values)), np.where(gone, np.inf, middle))
     else:  # without noise the measured errors are all that is known
-        measured = _column(found.rows, "mean")
+        measured = _column(options.rows, "mean")
         middle = np.where(np.isnan(measured), middle, measured)
         order, values = np.argsort(np.where(gone, np.inf, middle), kind="stable"), np.empty((0, len(middle)))
-    rows, values, middle = [found.rows[place] for place in order], values[:, order], middle[order]
+    rows, values, middle = [options.rows[place] for place in order], values[:, order], middle[order]
     several = len({row["regime"] for row in rows}) > 1
     names = [with_regime(configuration_text(row), row["regime"], named=several) for row in rows]
     verdict = judge(
@@ -148,8 +148,8 @@ def recommend(draws: CellDraws, *, flops: float, pairs: float, limit: float = FA
         unit=draws.error_unit, confidence=draws.confidence,
     )  # fmt: skip
     if verdict.runner_up is None and not verdict.apart:
-        of = f"only one of {plural(1 + len(found.left_out), 'configuration')} fits"
-        alone = of if found.left_out else "there is only one configuration"
+        of = f"only one of {plural(1 + len(options.left_out), 'configuration')} fits"
+        alone = of if options.left_out else "there is only one configuration"
         verdict = replace(verdict, reason=f"{alone}, so there is nothing to compare it with")
     low, high = column_intervals(values)
     candidates = pd.DataFrame(rows).assign(
@@ -166,14 +166,14 @@ def recommend(draws: CellDraws, *, flops: float, pairs: float, limit: float = FA
     verdict, experiment = unsure or (verdict, _next_experiment(draws, best_first, verdict))
     return Recommendation(
         candidates=candidates, verdict=verdict, experiment=experiment, explanation=draws.explanation,
-        left_out=pd.DataFrame(found.left_out, columns=["curve", "reason"]),
-        pool=float(held.max()), better=_better(found.too_large, float(middle[0])), cheaper=cheaper,
+        left_out=pd.DataFrame(options.left_out, columns=["curve", "reason"]),
+        pool=float(held.max()), better=_better(options.too_large, float(middle[0])), cheaper=cheaper,
         unlearned=unlearned, flops=flops, pairs=pairs, error_unit=draws.error_unit,
     )  # fmt: skip
 
 
 def _read(  # noqa: PLR0913 - a regime, and what is asked
-    found: _Candidates, draws: CellDraws, family: Family, *, flops: float, pool: float, limit: float
+    options: _Candidates, draws: CellDraws, family: Family, *, flops: float, pool: float, limit: float
 ) -> None:
     """Add the configurations of a regime, read at a budget."""
     one_epoch, pairs = family.regime == "one-epoch", np.ceil(pool)
@@ -183,8 +183,8 @@ def _read(  # noqa: PLR0913 - a regime, and what is asked
     quality, sizes = family.configurations["quality"], family.configurations["subset_size"]
     usable = np.full(len(sizes), flops)
     if one_epoch:  # the pairs limit the compute
-        kept = np.array([float(kept_fraction(name)) for name in quality])
-        usable = np.minimum(usable, pool * kept * family.measured.curves.per_sample)
+        fraction = np.array([float(kept_fraction(name)) for name in quality])
+        usable = np.minimum(usable, pool * fraction * family.measured.curves.per_sample)
     fits = np.array(list(map(smallest_pool, sizes, quality))) <= (np.inf if one_epoch else pairs)
     # In one epoch the pool says how far a curve goes, not the grid.
     values, place = family.at(usable, beyond=one_epoch or bool(flops > family.limit.max() * SAME_COST))
@@ -192,28 +192,28 @@ def _read(  # noqa: PLR0913 - a regime, and what is asked
         values, place = family.at(usable, beyond=True)
     rows = _rows(family, cells, place, usable, flops)
     # Regimes are independent, so their draws are paired at random.
-    mixed = stream(f"pair/{family.regime}").permutation(len(values)) if found.rows else np.arange(len(values))
+    mix = stream(f"pair/{family.regime}").permutation(len(values)) if options.rows else np.arange(len(values))
     whole = dict[tuple[str, ...], list[int]]()
     for curve, row in enumerate(rows):
         reason = _unreadable(row, values[:, curve], limit)
         if not reason and fits[curve]:
-            found.rows.append(row)
-            found.errors.append(values[mixed, curve])
+            options.rows.append(row)
+            options.errors.append(values[mix, curve])
         if not reason and not row["lost"]:
             whole.setdefault(tuple(row[name] for name in CONFIGURATION[1:]), []).append(curve)
             if fits[curve]:
                 continue
             reason = f"needs a pool of {row['pool']:,} pairs"
-            found.too_large.append(row | {"error": float(np.median(values[:, curve]))})
-        found.left_out.append({"curve": configuration_text(row), "reason": reason or row["lost"]})
+            options.too_large.append(row | {"error": float(np.median(values[:, curve]))})
+        options.left_out.append({"curve": configuration_text(row), "reason": reason or row["lost"]})
     fewer = [_fewer(family, rows, values, curves, pairs) for curves in whole.values() if not one_epoch]
     smallest, most = cells["subset_size"].min(), max(1.0, cells["epochs"].max()) * SAME_COST
     # Below all sizes, the runs say what repeats cost as far as they repeated pairs.
     known = any(one is not None and one[0]["epochs"] <= most for one in fewer)
     for one in fewer:
         if one is not None and (known or one[0]["subset_size"] >= smallest):
-            found.rows.append(one[0])
-            found.errors.append(one[1][mixed])
+            options.rows.append(one[0])
+            options.errors.append(one[1][mix])
 
 
 def _fewer(
@@ -254,19 +254,19 @@ def _rows(
     most = np.where(ran, x, 0.0).max(axis=1)
     with np.errstate(divide="ignore"):  # a curve that was never run is infinitely far from its runs
         factor = np.maximum(spent / most, np.where(ran, x, np.inf).min(axis=1) / spent)
-    own = cells.set_index(["curve", "point"]).reindex(list(zip(curves, place, strict=True)))
+    measured = cells.set_index(["curve", "point"]).reindex(list(zip(curves, place, strict=True)))
     sizes = family.configurations["subset_size"].to_numpy(np.float64)
     if family.regime == "one-epoch":
-        sizes = own["subset_size"].fillna(pd.Series(spent / per_sample, index=own.index)).to_numpy()
+        sizes = measured["subset_size"].fillna(pd.Series(spent / per_sample, index=measured.index)).to_numpy()
     # Where none was run, the runs that each is read from count.
-    asked = np.array([same_cost(x[ran], each).any() for each in spent])
-    costs_vary = cells.groupby("curve")["train_flops_per_sample"].agg(lambda each: np.ptp(each) / each.mean())
+    asked = np.array([same_cost(x[ran], used).any() for used in spent])
+    costs_vary = cells.groupby("curve")["train_flops_per_sample"].agg(lambda cost: np.ptp(cost) / cost.mean())
     nearest = np.abs(np.log(x / spent[:, None])).argmin(axis=1)
     return records(
         family.configurations.assign(
             regime=family.regime, subset_size=sizes, flops=spent, share=spent / flops,
-            sizes="", measured=own["error"].notna().to_numpy(), by_trunk=family.by_trunk(place),
-            mean=own["error"].to_numpy(np.float64), lost=family.apart(spent, place),
+            sizes="", measured=measured["error"].notna().to_numpy(), by_trunk=family.by_trunk(place),
+            mean=measured["error"].to_numpy(np.float64), lost=family.apart(spent, place),
             runs=np.where(asked, family.runs(place), ran.any(axis=1)),
             factor=factor, beyond=factor > SAME_COST, least_flops=x[:, 0], most_flops=most.max(),
             epochs=spent / per_sample / sizes, own_epochs=most / per_sample / sizes,

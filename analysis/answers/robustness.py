@@ -179,7 +179,7 @@ def _shared(off: Floats, trunk: Indices) -> tuple[float, float]:
     """Return the correlation of a trunk's deviations at different levels, and the mean number of levels."""
     if not len(off):
         return 0.0, 1.0
-    sums, squares, counts = (np.bincount(trunk, each) for each in (off, off**2, np.ones_like(off)))
+    sums, squares, counts = (np.bincount(trunk, weights) for weights in (off, off**2, np.ones_like(off)))
     # Σ rᵢrⱼ over the pairs of each trunk, over Σ (rᵢ² + rⱼ²)/2.
     pairs = float(((counts - 1.0) * squares)[counts > 1].sum())
     shared = float(np.clip((sums**2 - squares).sum() / pairs, 0.0, 1.0)) if pairs else 0.0

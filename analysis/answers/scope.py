@@ -73,29 +73,29 @@ def _so_far(row: Mapping[str, Any], plan: pd.DataFrame) -> str:
     """Return the reason of a verdict, with the planned trials that have no result yet."""
     if plan.empty:
         return str(row["reason"])
-    here = _at(plan, row)
+    trials = _at(plan, row)
     if row["regime"] != "fixed-compute":
-        here = here[here["train_flops"] <= row["flops"] * SAME_COST]
-    left = int((~here["ended"].astype(bool)).sum())
+        trials = trials[trials["train_flops"] <= row["flops"] * SAME_COST]
+    left = int((~trials["ended"].astype(bool)).sum())
     if not left:
         return str(row["reason"])
-    return f"{row['reason']}; {left} of the {plural(len(here), 'trial')} planned here without a result"
+    return f"{row['reason']}; {left} of the {plural(len(trials), 'trial')} planned here without a result"
 
 
 def _rates(row: Mapping[str, Any], draws: CellDraws, rates: Mapping[tuple[str, str], float] | None) -> str:
     if rates is None:
         return ""
-    here = _at(draws.cells, row)
-    pairs = set(zip(here["architecture"], here["strategy"], strict=True))
+    cells = _at(draws.cells, row)
+    pairs = set(zip(cells["architecture"], cells["strategy"], strict=True))
     tuned = len(pairs & {*rates})
     if not tuned:
         return "learning rates were not tuned for each"
     few = f"{tuned} of {len(pairs)} pairs of architecture and strategy"
-    said = f"learning rates were tuned for {'each' if tuned == len(pairs) else few}"
+    text = f"learning rates were tuned for {'each' if tuned == len(pairs) else few}"
     moved = [rates[pair] for pair in pairs if rates.get(pair, inf) <= row["budget"]]
     if row["regime"] != "fixed-compute" or not moved:
-        return said
-    return f"{said} (at {format_flops(int(min(moved)))} another rate was better for {len(moved)} of them)"
+        return text
+    return f"{text} (at {format_flops(int(min(moved)))} another rate was better for {len(moved)} of them)"
 
 
 def _not_run(
@@ -103,7 +103,7 @@ def _not_run(
     draws: CellDraws,
     plan: pd.DataFrame,
     left_out: pd.DataFrame,
-    own: Mapping[str, Architecture],
+    custom: Mapping[str, Architecture],
 ) -> str:
     """Return the combinations of the leaders' parts that can be trained and were neither run nor planned."""
     leader = _parts(row["leaders"][0], row["regime"])
@@ -120,7 +120,7 @@ def _not_run(
     absent = [
         parts
         for parts in product(*_options(row, draws))
-        if parts not in run and (parts in reasons or _can_train(parts[0], parts[1], own))
+        if parts not in run and (parts in reasons or _can_train(parts[0], parts[1], custom))
     ]
     absent.sort(key=lambda parts: sum(one != other for one, other in zip(parts, leader, strict=True)))
     names = [
@@ -132,11 +132,11 @@ def _not_run(
     return "; ".join([*names, *more])
 
 
-def _can_train(name: str, strategy: str, own: Mapping[str, Architecture]) -> bool:
+def _can_train(name: str, strategy: str, custom: Mapping[str, Architecture]) -> bool:
     """Return whether a strategy can train an architecture; also True for names that this project lacks."""
     try:
         trained = find_strategy(strategy)  # first, since it is quicker to say that there is none
-        return trained.inapplicable(own[name] if name in own else load_architecture(name)) is None
+        return trained.inapplicable(custom[name] if name in custom else load_architecture(name)) is None
     except ValueError:
         return True
 
@@ -173,8 +173,8 @@ def _at(cells: pd.DataFrame, row: Mapping[str, Any], *, level: str = "budget") -
         return cells
     fixed = row["regime"] == "fixed-compute"
     same = (cells["regime"] == row["regime"]) & ((cells[level] == row["budget"]) | (not fixed))
-    here: pd.DataFrame = cells[same]
-    return here
+    rows: pd.DataFrame = cells[same]
+    return rows
 
 
 def _text(parts: _Parts, regime: str) -> str:

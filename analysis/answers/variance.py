@@ -34,13 +34,13 @@ def variance_shares(draws: CellDraws) -> pd.DataFrame:
     errors = draws.draws if draws.known else draws.column("error")[None, :]
     rows = []
     for (regime, budget), places in draws.groups(["regime", "budget"]):
-        here = draws.cells.iloc[places]
-        parts = [name for name in CONFIGURATION if len(here[name].unique()) > 1]
+        group = draws.cells.iloc[places]
+        parts = [name for name in CONFIGURATION if len(group[name].unique()) > 1]
         if len(parts) < 2 or not np.ptp(errors[:, places], axis=1).any():  # noqa: PLR2004 (shares are shared by two)
             continue
-        codes = np.array([pd.factorize(here[name])[0] for name in parts])
-        found = shares(errors[:, places], codes)
-        low, high = column_intervals(found) if draws.known else np.full((2, len(parts) + 1), np.nan)
+        codes = np.array([pd.factorize(group[name])[0] for name in parts])
+        shapley = shares(errors[:, places], codes)
+        low, high = column_intervals(shapley) if draws.known else np.full((2, len(parts) + 1), np.nan)
         deviation = float(np.median(errors[:, places].std(axis=1)))
         rows += [
             {
@@ -48,7 +48,7 @@ def variance_shares(draws: CellDraws) -> pd.DataFrame:
                 "part": part, "share": share, "low": below, "high": above,
             }
             for part, share, below, above in zip(
-                [*parts, TOGETHER], np.median(found, axis=0), low, high, strict=True
+                [*parts, TOGETHER], np.median(shapley, axis=0), low, high, strict=True
             )
         ]  # fmt: skip
     names = ["regime", "budget", "cells", "deviation", "part", "share", "low", "high"]
@@ -72,11 +72,11 @@ def shares(errors: Floats, codes: Floats) -> Floats:
             basis, values, _ = np.linalg.svd((effects - effects.mean(axis=1, keepdims=True)).T)
             rank = int((values > values.max() * cells * np.finfo(float).eps).sum())
             explained[some] = ((apart @ basis[:, :rank]) ** 2).sum(axis=1) / total
-    found = np.zeros((len(errors), count + 1))
+    shapley = np.zeros((len(errors), count + 1))
     for some, before in explained.items():
         orders = factorial(len(some)) * factorial(count - len(some) - 1) if len(some) < count else 0
         for part in set(range(count)) - set(some):
             after = explained[tuple(sorted((*some, part)))]
-            found[:, part] += (after - before) * orders / factorial(count)
-    found[:, count] = 1 - explained[tuple(range(count))] if rank + 1 < cells else np.nan
-    return found
+            shapley[:, part] += (after - before) * orders / factorial(count)
+    shapley[:, count] = 1 - explained[tuple(range(count))] if rank + 1 < cells else np.nan
+    return shapley

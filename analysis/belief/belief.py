@@ -63,9 +63,9 @@ class Curves:
 
 def effects(*parts: Indices) -> Floats:
     """Return a column for each value of each part that several curves share, shape (curves, effects)."""
-    found = [np.eye(int(part.max()) + 1)[part] for part in parts]
-    kept = [one for one in found if 1 < one.shape[1] < len(one)]
-    return np.concatenate(kept, axis=1) if kept else np.zeros((len(parts[0]), 0))
+    indicators = [np.eye(int(part.max()) + 1)[part] for part in parts]
+    shared = [one for one in indicators if 1 < one.shape[1] < len(one)]
+    return np.concatenate(shared, axis=1) if shared else np.zeros((len(parts[0]), 0))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -257,12 +257,12 @@ def _noisy(measured: Measured, aside: Mask) -> Mask:
     rest = _without(measured, aside)
     alike = np.sqrt(rest.runs / np.maximum(rest.runs - 1, 1)) * (rest.runs > 1)
     off = np.nan_to_num(np.abs(rest.errors - rest.mean[:, None])) * alike[:, None]
-    found = _farthest(off)
+    noisy = _farthest(off)
     for _ in range(2):  # without the farthest of each curve, then without those that are too far
-        if found.any():
-            noise = _noise_of(_without(rest, found))[0]
-            found &= off > outlying.NOISY * np.sqrt(noise)[:, None]
-    return found
+        if noisy.any():
+            noise = _noise_of(_without(rest, noisy))[0]
+            noisy &= off > outlying.NOISY * np.sqrt(noise)[:, None]
+    return noisy
 
 
 def _farthest(far: Floats) -> Mask:
@@ -294,37 +294,37 @@ def believe(measured: Measured, *, draws: int, generator: np.random.Generator) -
 
     def search(extra: Floats) -> _Fit:
         """Set the farthest run of each curve aside, which hides others, until all others are near."""
-        kept = np.zeros(extra.shape, dtype=bool)
+        cleared = np.zeros(extra.shape, dtype=bool)
         while True:
             noisy = _noisy(measured, extra > 0)
-            found = fit(extra, (extra > 0) | noisy)
-            out = (found.far > outlying.FAR) & (np.abs(found.miss) > outlying.LEAST * scale)
-            kept |= found.aside & ~out
-            aside = found.aside & out | _farthest(np.where(out & ~found.aside & ~kept, found.far, 0.0))
-            if (aside == found.aside).all():
-                return fit(extra, aside) if noisy.any() else found
-            extra = np.where(aside, found.miss**2, 0.0)
+            fitted = fit(extra, (extra > 0) | noisy)
+            out = (fitted.far > outlying.FAR) & (np.abs(fitted.miss) > outlying.LEAST * scale)
+            cleared |= fitted.aside & ~out
+            aside = fitted.aside & out | _farthest(np.where(out & ~fitted.aside & ~cleared, fitted.far, 0.0))
+            if (aside == fitted.aside).all():
+                return fit(extra, aside) if noisy.any() else fitted
+            extra = np.where(aside, fitted.miss**2, 0.0)
 
-    def score(found: _Fit) -> float:
-        better = found.miss[found.aside] < 0
-        return found.joint.likely.evidence - float(np.where(better, outlying.TOO_GOOD, outlying.ODDS).sum())
+    def score(fitted: _Fit) -> float:
+        better = fitted.miss[fitted.aside] < 0
+        return fitted.joint.likely.evidence - float(np.where(better, outlying.TOO_GOOD, outlying.ODDS).sum())
 
-    found = search(np.zeros(measured.errors.shape))
-    for curve in np.flatnonzero((found.aside & (found.miss < 0)).any(axis=(1, 2))):
+    best = search(np.zeros(measured.errors.shape))
+    for curve in np.flatnonzero((best.aside & (best.miss < 0)).any(axis=(1, 2))):
         # What looks too good may be the only run of its curve that is not broken.
-        extra = np.where(found.aside, found.miss**2, 0.0)
-        extra[curve] = np.where(np.isfinite(found.miss) & ~found.aside, extra[curve].max(), 0.0)[curve]
-        found = max(found, search(extra), key=score)
-    law = found.joint.draw(draws, generator)
+        extra = np.where(best.aside, best.miss**2, 0.0)
+        extra[curve] = np.where(np.isfinite(best.miss) & ~best.aside, extra[curve].max(), 0.0)[curve]
+        best = max(best, search(extra), key=score)
+    law = best.joint.draw(draws, generator)
     where = np.broadcast_to(np.arange(points), axes.samples.shape) if seeds else None
     drawn = np.clip(
         law.errors(axes, np.arange(len(seen)), where) * scale, 0.0, np.inf if measured.loss else 1.0
     )
-    beside = np.full((2, *found.miss.shape), np.nan)
+    beside = np.full((2, *best.miss.shape), np.nan)
     if cooled < points:
-        beside[0], variance = outlying.left_out_together(**found.runs, points=cooled)
+        beside[0], variance = outlying.left_out_together(**best.runs, points=cooled)
         beside[1] = np.sqrt(variance)
     return Belief(
-        draws=drawn, noise=found.noise, freedom=seeds, law=law, scale=scale, aside=found.aside,
-        miss=found.miss, far=found.far, beside=beside,
+        draws=drawn, noise=best.noise, freedom=seeds, law=law, scale=scale, aside=best.aside,
+        miss=best.miss, far=best.far, beside=beside,
     )  # fmt: skip

@@ -92,10 +92,10 @@ class CellDraws:
 
     def groups(self, columns: list[str]) -> list[tuple[tuple[Hashable, ...], Indices]]:
         """Return each combination of values of the columns with its cells' positions, in sorted order."""
-        found = self.cells.groupby(columns, sort=True).indices
+        indices = self.cells.groupby(columns, sort=True).indices
         return [
             (key if isinstance(key, tuple) else (key,), np.asarray(positions, dtype=np.intp))
-            for key, positions in found.items()
+            for key, positions in indices.items()
         ]
 
 
@@ -112,17 +112,17 @@ def cell_draws(
     Without a confidence the usual one is asked of verdicts.
     """
     every = families(trials, grid, draws=draws)
-    found = {regime: family for regime, family in every.items() if family.measured.runs.any()}
-    cells = _cells(trials.sound, found)
+    measured = {regime: family for regime, family in every.items() if family.measured.runs.any()}
+    cells = _cells(trials.sound, measured)
     source: NoiseSource = next((family.source for family in every.values()), "none")
     drawn = np.empty((0 if source == "none" else draws, len(cells)))
-    for regime, family in found.items():
-        here = np.flatnonzero((cells["regime"] == regime).to_numpy(bool))
-        if len(drawn) and len(here):
-            curve, point = (cells[name].to_numpy(np.intp)[here] for name in ("curve", "point"))
-            drawn[:, here] = family.belief.draws[:, curve, point]
+    for regime, family in measured.items():
+        positions = np.flatnonzero((cells["regime"] == regime).to_numpy(bool))
+        if len(drawn) and len(positions):
+            curve, point = (cells[name].to_numpy(np.intp)[positions] for name in ("curve", "point"))
+            drawn[:, positions] = family.belief.draws[:, curve, point]
     return CellDraws(
-        cells=cells, lost=_lost(trials, every), draws=drawn, families=found, source=source,
+        cells=cells, lost=_lost(trials, every), draws=drawn, families=measured, source=source,
         chance=chance_error(trials.metric), error_unit=ErrorUnit.of(trials.metric),
         explanation=_explanation(source, cells, trials.trunks), confidence=confidence or CLEAR,
     )  # fmt: skip
@@ -139,12 +139,12 @@ def _lost(trials: Trials, every: Mapping[str, Family]) -> pd.DataFrame:
     return cells.assign(lost=cells["trial"].map(texts)).dropna(subset="lost")
 
 
-def _cells(runs_of: pd.DataFrame, found: Mapping[str, Family]) -> pd.DataFrame:
+def _cells(runs_of: pd.DataFrame, measured: Mapping[str, Family]) -> pd.DataFrame:
     position = group_numbers(runs_of, CELL)
     first, runs = np.unique(position, return_index=True, return_counts=True)[1:]
     one = runs_of[["trial", *CELL, "family"]].iloc[first].reset_index(drop=True)
     means = runs_of[["error", "images", "reading_error", *_MEANS]].groupby(position).mean()
-    places = [found[row["regime"]].place_of[row["trial"]] for row in records(one)]
+    places = [measured[row["regime"]].place_of[row["trial"]] for row in records(one)]
     cells = pd.concat([one, means], axis=1).assign(
         lost="", runs=runs, curve=[curve for curve, _ in places], point=[point for _, point in places]
     )

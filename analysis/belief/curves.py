@@ -39,12 +39,12 @@ def curves(draws: CellDraws, *, along: str) -> list[Curve]:
 
     Along ``compute`` its cells differ only in budget, along ``data`` only in size.
     """
-    x, found = draws.column(X_COLUMNS[along]), []
+    x, all_curves = draws.column(X_COLUMNS[along]), []
     for held, positions in _differing(draws.cells, "budget" if along == "compute" else "subset_size"):
         if len(positions) > 1:
             ordered = positions[np.argsort(x[positions], kind="stable")]
-            found.append(Curve(along=along, identity=held, positions=ordered))
-    return found
+            all_curves.append(Curve(along=along, identity=held, positions=ordered))
+    return all_curves
 
 
 def compared(cells: pd.DataFrame, axis: str, *along: str) -> Iterator[tuple[dict[str, Any], Indices]]:
@@ -70,13 +70,13 @@ def compared(cells: pd.DataFrame, axis: str, *along: str) -> Iterator[tuple[dict
 def _differing(cells: pd.DataFrame, *columns: str) -> Iterator[tuple[dict[str, Any], Indices]]:
     """Yield each group of cells that differ in some columns alone: what they share, and their positions."""
     one_epoch = cells["regime"].to_numpy(object) == "one-epoch"
-    for kept in (np.flatnonzero(~one_epoch), np.flatnonzero(one_epoch)):
+    for rows in (np.flatnonzero(~one_epoch), np.flatnonzero(one_epoch)):
         # In one epoch each pair is seen once: more compute means more pairs, so both vary together.
-        together = {"subset_size"} if "budget" in columns and one_epoch[kept].any() else set()
+        together = {"subset_size"} if "budget" in columns and one_epoch[rows].any() else set()
         shared = [name for name in CELL if name not in {*columns, *together}]
-        for key, places in cells.iloc[kept].groupby(shared, sort=True).indices.items():
+        for key, places in cells.iloc[rows].groupby(shared, sort=True).indices.items():
             values = key if isinstance(key, tuple) else (key,)
-            yield dict(zip(shared, values, strict=True)), kept[places]
+            yield dict(zip(shared, values, strict=True)), rows[places]
 
 
 def read(draws: CellDraws, curve: Curve, at: Floats) -> Floats:
@@ -86,23 +86,23 @@ def read(draws: CellDraws, curve: Curve, at: Floats) -> Floats:
     of the cells and, beside them, of the law of a typical configuration plus what the cells lie beside it:
     between two cells this changes evenly but for a random walk (a Brownian bridge), beyond either end by one.
     """
-    here, family = draws.take(curve.positions), draws.families[str(curve.identity["regime"])]
+    on_curve, family = draws.take(curve.positions), draws.families[str(curve.identity["regime"])]
     if curve.along == "compute":
-        one = here.cells["curve"].to_numpy(np.intp)[:1]
+        one = on_curve.cells["curve"].to_numpy(np.intp)[:1]
         return family.read(one, at[None, :])[:, 0]
-    x, both = here.column("subset_size"), np.concatenate([here.column("subset_size"), at])
+    x, both = on_curve.column("subset_size"), np.concatenate([on_curve.column("subset_size"), at])
     size, samples = (
-        np.full((1, len(both)), here.column(name).mean())
+        np.full((1, len(both)), on_curve.column(name).mean())
         for name in ("train_flops_per_sample", "samples_seen")
     )
     law = typical(family, curve.identity, size / FORWARD, samples, both[None, :])[:, 0]
-    beside = here.draws - law[:, : len(x)]
+    beside = on_curve.draws - law[:, : len(x)]
     walk = _walk(np.log(x), np.median(beside, axis=0), family.belief.scale)
     generator = stream(f"data/{sorted(curve.identity.items(), key=str)}")
     steps = generator.standard_normal((len(beside), len(x) + 1))
     gap, variance = _gaps(np.log(x), np.log(at))
-    found = law[:, len(x) :] + straight_lines(x, beside, at) + walk * np.sqrt(variance) * steps[:, gap]
-    return np.asarray(np.clip(found, 0.0, family.most))
+    errors = law[:, len(x) :] + straight_lines(x, beside, at) + walk * np.sqrt(variance) * steps[:, gap]
+    return np.asarray(np.clip(errors, 0.0, family.most))
 
 
 def _walk(log_x: Floats, beside: Floats, scale: float) -> float:

@@ -119,12 +119,12 @@ class Family:
         place = np.where(apart[curves, nearest] <= np.log(SAME_COST), nearest, -1)
         if self.regime != "fixed-compute" and not beyond:  # one that can't spend more is read at its largest
             place = np.where(asked > self.limit * SAME_COST, self.points - 1, place)
-        found = self.belief.draws[:, curves, np.maximum(place, 0)]
+        errors = self.belief.draws[:, curves, np.maximum(place, 0)]
         beside = np.flatnonzero((place < 0) & (self.lowest <= asked) & (beyond | self.reachable(asked)))
-        found[:, place < 0] = np.inf
+        errors[:, place < 0] = np.inf
         if len(beside):
-            found[:, beside] = self.read(beside, asked[beside, None])[:, :, 0]
-        return found, place
+            errors[:, beside] = self.read(beside, asked[beside, None])[:, :, 0]
+        return errors, place
 
     @property
     def lowest(self) -> Floats:
@@ -209,8 +209,8 @@ class Family:
         Such a curve is named apart: no verdict ranks it by what survived. Empty if it lost nothing.
         """
         return next((
-            text for (each, lost), text in self.lost.items()
-            if each == curve and (lost == point or self._last[curve] < self.x[curve, lost] <= flops)
+            text for (other, lost), text in self.lost.items()
+            if other == curve and (lost == point or self._last[curve] < self.x[curve, lost] <= flops)
         ), "")  # fmt: skip
 
     @property
@@ -229,7 +229,7 @@ class Family:
         """Return what each curve lost, see `lost_at`, where `at` reads them at one compute."""
         asked = np.broadcast_to(np.asarray(flops, dtype=np.float64), place.shape).tolist()
         return [
-            self.lost_at(curve, *each) for curve, each in enumerate(zip(place.tolist(), asked, strict=True))
+            self.lost_at(curve, *pair) for curve, pair in enumerate(zip(place.tolist(), asked, strict=True))
         ]
 
 
@@ -257,9 +257,9 @@ def families(trials: Trials, grid: pd.DataFrame | None = None, *, draws: int = D
     source: NoiseSource = "runs" if "runs" in known else "laws" if "laws" in known else "none"
     return {
         str(regime): _family(
-            str(regime), here.reset_index(drop=True), trials, draws, bounded=bounded, source=source
+            str(regime), group.reset_index(drop=True), trials, draws, bounded=bounded, source=source
         )
-        for regime, here in cells.groupby("regime", sort=True)
+        for regime, group in cells.groupby("regime", sort=True)
     }
 
 
@@ -315,19 +315,19 @@ def _family(  # noqa: PLR0913 - the cells, and how they are read
 
 def _lost(trials: Trials, place_of: Mapping[str, tuple[int, int]]) -> dict[tuple[int, int], str]:
     """Return what each cell lost, in words, the largest compute of a curve first."""
-    unit, cells, found = ErrorUnit.of(trials.metric), dict[tuple[int, int], list[dict[str, Any]]](), {}
+    unit, cells, texts = ErrorUnit.of(trials.metric), dict[tuple[int, int], list[dict[str, Any]]](), {}
     for run in records(pd.concat([trials.lost, trials.frame[trials.frame["lost"] > 0]])):
         if run["trial"] in place_of:
             cells.setdefault(place_of[run["trial"]], []).append(run)
     for place, runs in sorted(cells.items(), reverse=True):
         left = [run["error"] for run in runs if np.isfinite(run["error"])]
         which = "the one left has" if len(left) == 1 else f"the {len(left)} left average"
-        found[place] = (
+        texts[place] = (
             f"lost {len(runs) - len(left)} of {plural(len(runs), 'run')} at "
             f"{budget_text(runs[0]['regime'], runs[0]['budget'])}"
             + (f", {which} {unit.text(float(np.mean(left)))}" if left else "")
         )
-    return found
+    return texts
 
 
 def _measured(

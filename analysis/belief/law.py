@@ -122,8 +122,8 @@ class _Table:
         """Search for the mode of a component, from that of another one."""
         mean, spread = self.prior(link)
         if near is None:
-            common, own = np.zeros(len(self.kind_common)), np.zeros((self.curves, len(self.kind_own)))
-            point = _Point(common=np.concatenate([mean, common]), own=own, scales=self.usual)
+            common, per_curve = np.zeros(len(self.kind_common)), np.zeros((self.curves, len(self.kind_own)))
+            point = _Point(common=np.concatenate([mean, common]), own=per_curve, scales=self.usual)
         else:
             common = near.common.copy()
             common[[0, 2]] += (mean - near.mean)[[0, 2]]
@@ -200,14 +200,14 @@ class _Component:
 
     def next(self) -> _Point:
         """Return the next point of the search: a step towards the solution, and better deviations."""
-        common, own = self.common - self.point.common, self.own - self.point.own
+        common, per_curve = self.common - self.point.common, self.own - self.point.own
         common[:SURFACE] = np.clip(common[:SURFACE], -_STEP, _STEP)
         # Beyond a few units of ln q the law is far from linear.
-        moved = self._acts[0] @ common + (self._acts[1] @ own[:, : self.table.walks, None])[..., 0]
+        moved = self._acts[0] @ common + (self._acts[1] @ per_curve[:, : self.table.walks, None])[..., 0]
         most = float(np.abs(moved[self.table.estimates.seen]).max(initial=_FARTHEST))
         share = _FARTHEST / most
         return _Point(
-            common=self.point.common + share * common, own=self.point.own + share * own,
+            common=self.point.common + share * common, own=self.point.own + share * per_curve,
             scales=self._better_scales(),
         )  # fmt: skip
 
@@ -219,18 +219,18 @@ class _Component:
         """
         table, scales = self.table, self.point.scales
         across = self._l.transpose(0, 2, 1)
-        kept = ((across @ self._inverse) * across).sum(axis=-1)
+        explained = ((across @ self._inverse) * across).sum(axis=-1)
         through = (across @ self._weighted).reshape(-1, len(self._root)) @ self._root
-        own = self._of_own * (kept - (through**2).sum(axis=-1).reshape(kept.shape))
+        per_curve = self._of_own * (explained - (through**2).sum(axis=-1).reshape(explained.shape))
         spread = (self._root[SURFACE:] ** 2).sum(axis=1)
         common = 1.0 - spread / scales[table.kind_common] ** 2
 
-        def of_kinds(own: Floats, common: Floats) -> Floats:
+        def of_kinds(per_curve: Floats, common: Floats) -> Floats:
             kinds = np.concatenate([table.kind_own, table.kind_common])
-            weights = np.concatenate([(own * table.counted).sum(axis=0), common])
+            weights = np.concatenate([(per_curve * table.counted).sum(axis=0), common])
             return np.bincount(kinds, weights=weights, minlength=len(table.usual)).astype(np.float64)
 
-        determined = of_kinds(own, common)
+        determined = of_kinds(per_curve, common)
         squares = of_kinds(self.own**2, self.common[SURFACE:] ** 2) / table.usual**2
         begun = moved = np.log(scales / table.usual)
         for _ in range(_NEWTON):
@@ -259,19 +259,19 @@ class _Component:
         gained = scaled.transpose(0, 2, 1) @ np.linalg.solve(table.estimates.covariance, scaled)
         precision = np.eye(len(deviation)) + (gained + gained.transpose(0, 2, 1)) / 2
         root = deviation[:, None] * np.linalg.inv(np.linalg.cholesky(precision)).transpose(0, 2, 1)
-        own = root @ generator.standard_normal((table.curves, len(deviation), count))
+        per_curve = root @ generator.standard_normal((table.curves, len(deviation), count))
         known = np.isinf(table.estimates.freedom)
         freedom = np.where(known, 1.0, table.estimates.freedom)
         if not known.all():
             stretch = np.sqrt(freedom / generator.chisquare(freedom, size=(table.curves, count)))
-            own *= np.where(known, 1.0, stretch)[:, None]
+            per_curve *= np.where(known, 1.0, stretch)[:, None]
         follow = self._of_own[:, None] * (self._l.transpose(0, 2, 1) @ self._weighted)
-        own += self.own[..., None] - (follow.reshape(-1, len(moved)) @ moved).reshape(own.shape)
-        own[:, -len(table.misses[0]) :] = table.misses @ own[:, -len(table.misses[0]) :]
+        per_curve += self.own[..., None] - (follow.reshape(-1, len(moved)) @ moved).reshape(per_curve.shape)
+        per_curve[:, -len(table.misses[0]) :] = table.misses @ per_curve[:, -len(table.misses[0]) :]
         around = self.point.common
         return Drawn(
             link=self.link, weight=weight, scales=self.point.scales, around=around,
-            common=self.common[:, None] + moved - around[:, None], own=own,
+            common=self.common[:, None] + moved - around[:, None], own=per_curve,
         )  # fmt: skip
 
 
@@ -316,7 +316,7 @@ class JointLaw:
         """
         space, drawn = self.space, []
         for number, part in enumerate(self.parts):
-            surface, own = part.around[:SURFACE], part.own[curves]
+            surface, per_curve = part.around[:SURFACE], part.own[curves]
             samples = space.effective(surface, axes)
             by_common, by_own = space.common(axes, samples, curves), space.own(axes, samples)
             walks = by_own.shape[-1]
@@ -324,13 +324,13 @@ class JointLaw:
             slopes = np.concatenate([space.slopes(surface, axes, samples), by_common], axis=-1)
             log_q = (slopes.reshape(-1, slopes.shape[-1]) @ part.common).reshape(*middle.shape, -1)
             log_q += middle[..., None]
-            log_q += by_own @ own[:, :walks]
+            log_q += by_own @ per_curve[:, :walks]
             if space.trunks:
                 log_q *= 1 + np.multiply.outer(axes.trunk, part.around[SURFACE] + part.common[SURFACE])
             self._extrapolate(log_q, number, axes, samples, curves)
-            error = part.link.error(log_q, own[:, walks, None])
+            error = part.link.error(log_q, per_curve[:, walks, None])
             if points is not None:
-                miss = own[np.arange(len(own))[:, None], walks + 1 + np.maximum(points, 0)]
+                miss = per_curve[np.arange(len(per_curve))[:, None], walks + 1 + np.maximum(points, 0)]
                 error += np.where(points[..., None] >= 0, miss, 0.0)
             drawn.append(error)
         return np.concatenate(drawn, axis=-1).transpose(2, 0, 1)
@@ -346,8 +346,8 @@ class JointLaw:
         for step in np.flatnonzero(drift.any(axis=(0, 1)) | wander.any(axis=(0, 1))):
             generator = np.random.default_rng([number, int(step)])
             log_q += drift[..., step, None] * generator.standard_normal(log_q.shape[-1])
-            own = generator.standard_normal((len(part.own), log_q.shape[-1]))
-            log_q += wander[..., step, None] * own[curves, None]
+            increments = generator.standard_normal((len(part.own), log_q.shape[-1]))
+            log_q += wander[..., step, None] * increments[curves, None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -365,8 +365,8 @@ class JointFit:
     def draw(self, draws: int, generator: np.random.Generator) -> JointLaw:
         """Return so many draws of the law."""
         counts = generator.multinomial(draws, self.weight).tolist()
-        each = zip(self.components, counts, self.weight.tolist(), strict=True)
-        parts = tuple(one.draw(count, generator, weight) for one, count, weight in each if count)
+        components = zip(self.components, counts, self.weight.tolist(), strict=True)
+        parts = tuple(one.draw(count, generator, weight) for one, count, weight in components if count)
         return JointLaw(space=self.components[0].table.space, parts=parts)
 
 

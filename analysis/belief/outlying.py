@@ -33,9 +33,9 @@ def left_out(rest: Floats, gain: Floats, covariance: Floats, precision: Floats) 
         precision: Block B of the inverse of that of all estimates, of the same shape.
     """
     posterior = covariance - covariance @ precision @ covariance
-    own = np.einsum("cupp->cup", gain) - ((gain @ posterior[:, None]) * gain).sum(axis=-1)
-    own = np.where(np.isfinite(rest), own, np.nan)
-    return (gain @ np.nan_to_num(rest)[..., None])[..., 0] / own, 1 / own
+    diagonal = np.einsum("cupp->cup", gain) - ((gain @ posterior[:, None]) * gain).sum(axis=-1)
+    diagonal = np.where(np.isfinite(rest), diagonal, np.nan)
+    return (gain @ np.nan_to_num(rest)[..., None])[..., 0] / diagonal, 1 / diagonal
 
 
 def left_out_together(
@@ -53,10 +53,10 @@ def left_out_together(
     both = out[..., None, None] & out[:, None, None]
     size = out[0].size
     block = np.where(both, inverse, 0.0).reshape(-1, size, size) + np.eye(size) * ~out.reshape(-1, 1, size)
-    found = np.linalg.inv(block)
+    inverted = np.linalg.inv(block)
     pull = np.where(out, (gain @ np.nan_to_num(rest)[..., None])[..., 0], 0.0)
-    miss = (found @ pull.reshape(-1, size, 1)).reshape(out.shape)
-    variance = np.einsum("cpp->cp", found).reshape(out.shape)
+    miss = (inverted @ pull.reshape(-1, size, 1)).reshape(out.shape)
+    variance = np.einsum("cpp->cp", inverted).reshape(out.shape)
     return np.where(out, miss, np.nan), np.where(out, variance, np.nan)
 
 

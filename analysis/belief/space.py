@@ -110,12 +110,12 @@ class Space:
     def kinds(self, points: int) -> tuple[Indices, Indices]:
         """Return the kind of each parameter of a curve, and of each common one besides the surface."""
         drift, effects = len(self.drift) - 1, self.shared.shape[1]
-        own = {0: 1, 1: 1, WANDER: len(self.wander) - 1, 3: 1, 4: points}
+        dims = {0: 1, 1: 1, WANDER: len(self.wander) - 1, 3: 1, 4: points}
         common = dict(enumerate([drift, len(self.bends), len(self.late), effects, effects], DRIFT))
         if self.trunks:  # a curve's offset comes before its deviation of E, which does not act on ln q
-            own = {0: 1, 1: 1, WANDER: own[WANDER], MAP + 4: 1, 3: 1, 4: points // 2, MAP + 5: points // 2}
+            dims = {0: 1, 1: 1, WANDER: dims[WANDER], MAP + 4: 1, 3: 1, 4: points // 2, MAP + 5: points // 2}
             common = dict(enumerate([1, 1, drift, effects], MAP)) | common
-        own_kinds, common_kinds = (np.repeat([*one], [*one.values()]) for one in (own, common))
+        own_kinds, common_kinds = (np.repeat([*one], [*one.values()]) for one in (dims, common))
         return own_kinds, common_kinds
 
     def misses(self, points: int) -> Floats:
@@ -123,16 +123,16 @@ class Space:
         return np.tril(np.tile(np.eye(points // 2), (2, 2))) if self.trunks else np.eye(points)
 
     def tilted(
-        self, axes: Axes, tilt: float, log_q: Floats, common: Floats, own: Floats
+        self, axes: Axes, tilt: float, log_q: Floats, common: Floats, per_curve: Floats
     ) -> tuple[Floats, Floats, Floats]:
         """Return ln q and where common and own parameters act on it, with the tilt of states of trunks."""
         if not self.trunks:
-            return log_q, common, own
+            return log_q, common, per_curve
         state = np.asarray(axes.trunk)
         factor = 1 + tilt * state[..., None]
         common = common * factor
         common[..., SURFACE] = state * log_q
-        return log_q * factor[..., 0], common, own * factor
+        return log_q * factor[..., 0], common, per_curve * factor
 
     def effective(self, surface: Floats, axes: Axes) -> Floats:
         """Return ln effective samples from the centre, shape (curves, points).
@@ -169,8 +169,8 @@ class Space:
         if again.any():
             last = np.exp(surface[5])
             share = again / last
-            kept = np.exp(-share)
-            by_last = last * (1 - kept - share * kept) / (1 + last * (1 - kept))
+            decay = np.exp(-share)
+            by_last = last * (1 - decay - share * decay) / (1 + last * (1 - decay))
             slopes[..., 5] = -of_data * beta * by_last
         return slopes
 

@@ -89,4 +89,4 @@ def weights_miss(results: pd.DataFrame, plan: pd.DataFrame, metric: str) -> floa
     """Return `TrunkMap.miss` for the weights of trunks, where their averages were measured as well."""
     trials = tidy(results.drop(columns=metric + AVERAGE), metric=metric)
     maps = (trunk_map(family, trials) for family in families(trials, plan).values())
-    return next(found.miss for found in maps if found is not None)
+    return next(fitted.miss for fitted in maps if fitted is not None)

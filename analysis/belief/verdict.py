@@ -71,7 +71,7 @@ class Verdict:
             "probability": float(self.probability[self.leader]),
             "runner_up": "" if other is None else names[other], "runner_up_error": self.runner_up_error,
             "gap": self.gap, "gap_low": self.gap_low, "gap_high": self.gap_high, "verdict": self.kind,
-            "tied": "; ".join(names[each] for each in self.members) if self.kind == "tie" else "",
+            "tied": "; ".join(names[member] for member in self.members) if self.kind == "tie" else "",
             "reason": self.reason,
         }  # fmt: skip
 

@@ -112,28 +112,28 @@ def import_sweeps(table: pd.DataFrame, how: ColumnMap) -> tuple[pd.DataFrame, pd
     """
     table = table.reset_index(drop=True) if is_integer_dtype(table.index) else table
     selected = (_unselected(table, how) == "").to_numpy()
-    kept = table[selected]
-    frame = pd.DataFrame(index=kept.index)
+    rows = table[selected]
+    frame = pd.DataFrame(index=rows.index)
     for name, column in how.columns.items():
         read = _names if name in TEXT else _numbers
-        frame[name] = read(kept, column, name, how.at(f"columns.{name}"))
-    value = _numbers(kept, how.metric_column, how.metric, how.at("metric"))
-    _check_metric(value, kept, how)
+        frame[name] = read(rows, column, name, how.at(f"columns.{name}"))
+    value = _numbers(rows, how.metric_column, how.metric, how.at("metric"))
+    _check_metric(value, rows, how)
     frame[how.metric] = 1.0 - value if how.better == "lower" and not is_loss(how.metric) else value
     evaluated = how.metric.rpartition("/")[0]
     if how.images:
         images = how.images if isinstance(how.images, Column) else Column(value=str(how.images))
-        count = _numbers(kept, images, "images", how.at("images"))
-        _check_known(f"{how.at('images')}the number of images", count, value, kept, least=1)
+        count = _numbers(rows, images, "images", how.at("images"))
+        _check_known(f"{how.at('images')}the number of images", count, value, rows, least=1)
         frame[f"{evaluated}/count"] = count
     if how.reading_error is not None:
-        error = _numbers(kept, how.reading_error, READING_ERROR, how.at(READING_ERROR))
-        _check_known(f"{how.at(READING_ERROR)}the reading error", error, value, kept, least=0)
+        error = _numbers(rows, how.reading_error, READING_ERROR, how.at(READING_ERROR))
+        _check_known(f"{how.at(READING_ERROR)}the reading error", error, value, rows, least=0)
         frame[f"{evaluated}/{READING_ERROR}"] = error
     for name, column in how.sweep.items():
-        frame[f"{TUNED_COLUMN}{name}"] = _setting(kept, name, column, how.at(f"sweep.{name}"))
+        frame[f"{TUNED_COLUMN}{name}"] = _setting(rows, name, column, how.at(f"sweep.{name}"))
     frame["trial"] = [f"row-{place + 1}" for place in np.flatnonzero(selected)]
-    frame["line"] = [_line(kept, place) for place in range(len(kept))]
+    frame["line"] = [_line(rows, place) for place in range(len(rows))]
     results = complete(frame.reset_index(drop=True), how)
     return choose(results, metric=how.metric, mean=how.mean) if how.sweep else (results, pd.DataFrame())
 
@@ -171,7 +171,7 @@ def _unselected(table: pd.DataFrame, how: ColumnMap) -> "pd.Series[str]":
         chosen = pd.Series([_find_name(value, allowed) is not None for value in values], index=table.index)
         if not (left & chosen).any():
             there = ", ".join(
-                sorted({_name_text(value) for value, here in zip(values, left, strict=True) if here})
+                sorted({_name_text(value) for value, is_left in zip(values, left, strict=True) if is_left})
             )
             raise ValueError(
                 f"{how.at(f'rows.{name}')}no row has {name} {' or '.join(allowed)}; found: {there[:400]}"
@@ -210,23 +210,23 @@ def _each(
 ) -> NDArray[np.object_]:
     """Read a column value by value; an error names the column and the row."""
     _check(table, source, at)
-    found = np.empty(len(table), dtype=object)
+    values = np.empty(len(table), dtype=object)
     for place, value in enumerate(table[source].tolist()):
         try:
-            found[place] = read(value)
+            values[place] = read(value)
         except ValueError as error:
             line = _line(table, place)
             raise ValueError(f"{at}column '{source}'{what}; {line}: {error}") from None
-    return found
+    return values
 
 
 def _reader(column: Column, name: str) -> Callable[[object], str | None]:
     """Return a reader of names, which translates them if the map does; an absent name becomes None."""
 
     def read(value: object) -> str | None:
-        found = _find_name(value, column.names)
-        if found is not None:
-            return column.names[found]
+        known = _find_name(value, column.names)
+        if known is not None:
+            return column.names[known]
         if _is_absent(value):
             return None
         if column.names:
@@ -297,8 +297,8 @@ def _check_known(what: str, numbers: Floats, value: Floats, table: pd.DataFrame,
     """
     wrong = np.flatnonzero(np.isfinite(value) & ~(np.isfinite(numbers) & (numbers >= least)))
     if len(wrong):
-        line, found = _line(table, wrong[0]), numbers[wrong[0]]
-        shown = "none" if np.isnan(found) else f"{found:g}"
+        line, number = _line(table, wrong[0]), numbers[wrong[0]]
+        shown = "none" if np.isnan(number) else f"{number:g}"
         raise ValueError(f"{what} of {line} must be {least} or more; found {shown}")
 
 
@@ -311,8 +311,8 @@ def _check_metric(value: Floats, table: pd.DataFrame, how: ColumnMap) -> None:
     where = line if loss else f"column '{source}', {line}" if source else ""
     percents = not loss and finite.min() >= 0 and finite.max() <= _PERCENT
     hint = "; if these are percents, add `times: 0.01`" if percents else ""
-    found = f"{how.metric} must be {allowed}; found {value[outside[0]]:g}{hint}"
-    raise ValueError(f"{how.at('metric')}{where}{found}")
+    problem = f"{how.metric} must be {allowed}; found {value[outside[0]]:g}{hint}"
+    raise ValueError(f"{how.at('metric')}{where}{problem}")
 
 
 def complete(frame: pd.DataFrame, how: ColumnMap) -> pd.DataFrame:

@@ -81,9 +81,9 @@ class Tuned:
             for name in (won["architecture"], *won.get("serves", ()))
         ]
         pairs += [
-            (str(each["architecture"]), str(line["strategy"]))
+            (str(rate["architecture"]), str(line["strategy"]))
             for line in self.carried
-            for each in line["rates"]
+            for rate in line["rates"]
         ]
         moved = {
             (check["cell"]["architecture"], check["cell"]["strategy"]): float(check["cell"]["level_flops"])
@@ -182,8 +182,8 @@ class StudyFrames:
 def by_phase(**tables: pd.DataFrame) -> dict[str, Any]:
     """Return tables of both phases as arguments of `StudyFrames`: those of cooled trials, and ``trunks``."""
     trunks = {name: table[of_trunks(table)] for name, table in tables.items()}
-    kept: dict[str, Any] = {name: cooled(table) for name, table in tables.items()}
-    return kept | ({"trunks": trunks} if any(map(len, trunks.values())) else {})
+    frames: dict[str, Any] = {name: cooled(table) for name, table in tables.items()}
+    return frames | ({"trunks": trunks} if any(map(len, trunks.values())) else {})
 
 
 def as_planned(results: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:

@@ -52,7 +52,7 @@ class Surface:
         self.law = np.zeros((self._z.shape[1], numbers))
         height = self.height = y - np.array([y[rows].min() for rows in self.rows])[cell]
         self.used = height <= (_FIRST * np.median(height[height > 0]) if height.any() else 0.0)
-        terms = [each for power in (2, 3) for each in combinations_with_replacement(range(numbers), power)]
+        terms = [term for power in (2, 3) for term in combinations_with_replacement(range(numbers), power)]
         squares = self._squares = numbers * (numbers + 1) // 2
         width = self.law.size + x.shape[1] - numbers
         freedom = self.used.sum() - len(z)
@@ -97,13 +97,13 @@ class Surface:
     def _misfit(self, log_ratio: float) -> float:
         """Solve for the coefficients, and return minus the restricted log likelihood, up to a constant."""
         ratio = float(np.exp(log_ratio))
-        own = [self._normal(cell, ratio) for cell in range(len(self.rows))]
-        total = np.sum([normal for normal, _ in own], axis=0)
+        normals = [self._normal(cell, ratio) for cell in range(len(self.rows))]
+        total = np.sum([normal for normal, _ in normals], axis=0)
         self._precision = total[:-1, :-1] + _RIDGE * np.eye(len(total) - 1)
         self._weights = np.linalg.solve(self._precision, total[:-1, -1])
         freedom = max(int(self.used.sum()) - len(self.rows) - len(self._weights), 1)
         self.noise = max(float(total[-1, -1] - total[-1, :-1] @ self._weights) / freedom, 1e-24)
-        size = sum(size for _, size in own) + float(np.linalg.slogdet(self._precision)[1])
+        size = sum(size for _, size in normals) + float(np.linalg.slogdet(self._precision)[1])
         doubt = ((log_ratio - _USUAL) / _GIVE) ** 2
         return 0.5 * (freedom * float(np.log(self.noise)) + size + doubt)
 
@@ -135,18 +135,18 @@ class Surface:
 
     def curvature(self, weights: Floats) -> Floats:
         """Return the second derivatives at the expected optimum, shape (numbers, numbers)."""
-        found = np.zeros((self._numbers, self._numbers))
+        hessian = np.zeros((self._numbers, self._numbers))
         for weight, term in zip(weights[-len(self._terms) :], self._terms, strict=True):
             if len(term) == 2:  # noqa: PLR2004
-                found[term] += weight
-                found[term[::-1]] += weight
-        return found
+                hessian[term] += weight
+                hessian[term[::-1]] += weight
+        return hessian
 
     def curvatures(self, draws: int) -> Floats:
         """Return draws of the second derivatives at the expected optimum, shape (draws, numbers, numbers)."""
         spread = self.noise * np.linalg.inv(self._precision)
         weights = np.random.default_rng(0).multivariate_normal(self._weights, spread, size=draws)
-        return np.array([self.curvature(each) for each in weights])
+        return np.array([self.curvature(draw) for draw in weights])
 
     def at(self, cell: int, x: Floats) -> tuple[Floats, Floats]:
         """Return the mean and the covariance of the errors without noise at points of a cell."""
@@ -157,12 +157,12 @@ class Surface:
         alone, features, y = self._design(cell)
         inverse = np.linalg.inv(alone.T @ alone + self._penalty(self._ratio))
         pull = inverse @ alone.T
-        own = pull @ (y - features @ self._weights)
-        count = len(own)
+        effects = pull @ (y - features @ self._weights)
+        count = len(effects)
         through = wanted[:, count:] - wanted[:, :count] @ pull @ features
         spread = wanted[:, :count] @ inverse @ wanted[:, :count].T
         spread = spread + through @ np.linalg.solve(self._precision, through.T)
-        return wanted @ np.r_[own, self._weights], self.noise * spread
+        return wanted @ np.r_[effects, self._weights], self.noise * spread
 
     def slopes(self, cell: int) -> tuple[Floats, Floats]:
         """Return mean and covariance of a cell's slope at its centre."""

@@ -77,11 +77,11 @@ def choose(frame: pd.DataFrame, *, metric: str, mean: bool) -> tuple[pd.DataFram
             "standard_error": spread, "bias": value - best,
             **({} if mean else sweeps.optimum(place, chosen[0])),
         })  # fmt: skip
-        kept = runs.index[chosen]
+        used = runs.index[chosen]
         moved = (np.full(1, value) if mean else error[chosen] + value - best).clip(0.0)
-        frame.loc[kept, metric] = moved if is_loss(metric) else 1.0 - moved.clip(max=1.0)
-        frame.loc[kept, name] = np.hypot(frame.loc[kept, name], np.nan_to_num(spread) * np.sqrt(len(chosen)))
-        frame.loc[kept, ["status", "reason"]] = ["finished", ""]
+        frame.loc[used, metric] = moved if is_loss(metric) else 1.0 - moved.clip(max=1.0)
+        frame.loc[used, name] = np.hypot(frame.loc[used, name], np.nan_to_num(spread) * np.sqrt(len(chosen)))
+        frame.loc[used, ["status", "reason"]] = ["finished", ""]
     return frame, pd.DataFrame(tried)
 
 
@@ -121,12 +121,12 @@ class _Sweeps:
     def optimum(self, cell: int, chosen: int) -> dict[str, Any]:
         """Return the chosen settings, the optimum of each number, and why the cell looks undertuned."""
         rows, count = self.rows[cell], len(self._numbers)
-        found = {name: self._runs[name].iloc[chosen] for name in self._fields}
+        settings = {name: self._runs[name].iloc[chosen] for name in self._fields}
         flags = []
         if self.far[rows].sum() == len(rows) - 1 > 0:
             flags.append(f"all of its {plural(len(rows), 'run')} but one diverged")
         if not self.surface.known or not count:
-            return {**found, "flag": "; ".join(flags)}
+            return {**settings, "flag": "; ".join(flags)}
         tried = self.x[rows, :count]
         places, losses = self._drawn(cell, tried)
         if np.quantile(losses, 0.1) > self._worth:
@@ -142,7 +142,7 @@ class _Sweeps:
             ends = np.quantile(places[:, place], [0.05, 0.5, 0.95])
             told = len(rows) >= _FEWEST and ends[2] - ends[0] < _WIDEST
             texts = np.exp(ends * self._unit[place] + self._middle[place]) if told else [np.nan] * 3
-            found |= dict(zip((f"{short}_low", f"{short}_optimum", f"{short}_high"), texts, strict=True))
+            settings |= dict(zip((f"{short}_low", f"{short}_optimum", f"{short}_high"), texts, strict=True))
             at, low, high = self.x[chosen, place], tried[:, place].min(), tried[:, place].max()
             for edge, sign, word in ((low, -1.0, "lowest"), (high, 1.0, "highest")):
                 beyond = sign * (places[:, place] - edge)
@@ -152,7 +152,7 @@ class _Sweeps:
                         f"the best {short} is the {word} tried, and the {self._unit_of.word} still falls "
                         f"there, by about {self._unit_of.gap(gain)}"
                     )
-        return {**found, "flag": "; ".join(flags)}
+        return {**settings, "flag": "; ".join(flags)}
 
     def _drawn(self, cell: int, tried: Floats) -> tuple[Floats, Floats]:
         """Return draws of a cell's optimum, and of the loss to it of the nearest run."""

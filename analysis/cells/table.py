@@ -179,14 +179,14 @@ def used_attempts(table: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
     if VERSION in results:
         newest = results.groupby("strategy")[VERSION].transform("first")
         former = results["trial"][results[VERSION] != newest]
-        table, results = (each[~each["trial"].isin(former)] for each in (table, results))
+        table, results = (frame[~frame["trial"].isin(former)] for frame in (table, results))
     several = repeated(results)
     if not several:
         return table
     unused = {row["trial"] for attempts in several.values() for row in attempts[:-1]}
     first = {attempts[-1]["trial"]: name for name, attempts in several.items()}
-    kept = table[~table["trial"].isin(unused)]
-    return kept.assign(trial=kept["trial"].replace(first))
+    used = table[~table["trial"].isin(unused)]
+    return used.assign(trial=used["trial"].replace(first))
 
 
 def first_attempts(plan: pd.DataFrame) -> pd.DataFrame:
@@ -204,13 +204,13 @@ def budgets(trials: pd.DataFrame) -> Floats:
     level, samples, flops, per_sample = (_numbers(trials, name) for name in names)
     batch = _numbers(trials, "batch_size") if "batch_size" in trials else np.full(len(trials), np.nan)
     fixed = (trials["regime"] == "fixed-compute").to_numpy(bool)
-    found = np.where(fixed, level, np.nan)
+    budget = np.where(fixed, level, np.nan)
     for regime in REGIMES:
-        here = (trials["regime"] == regime).to_numpy(bool) & np.isnan(found)
+        missing = (trials["regime"] == regime).to_numpy(bool) & np.isnan(budget)
         value, step = (flops, batch * per_sample) if regime == "fixed-compute" else (samples, batch)
-        given = found[(trials["regime"] == regime).to_numpy(bool) & ~here]
-        found[here] = levels(value[here], step[here], np.unique(given).tolist())
-    return found
+        given = budget[(trials["regime"] == regime).to_numpy(bool) & ~missing]
+        budget[missing] = levels(value[missing], step[missing], np.unique(given).tolist())
+    return budget
 
 
 def with_budgets(plan: pd.DataFrame, trials: Trials) -> pd.DataFrame:
@@ -245,7 +245,7 @@ def levels(values: Floats, step: Floats, given: Sequence[float] = ()) -> Floats:
     reach = np.where(np.isnan(step), values / (1.0 - BATCH_ROUNDING), np.nextafter(values + step, 0.0))
     above = np.append(given, np.inf)[np.searchsorted(given, values)]
     joins = above <= reach
-    found, level = np.where(joins, above, values), np.inf
+    rounded, level = np.where(joins, above, values), np.inf
     # Go from the largest value down. A level takes the values that reach up to it, and only those: a chain of
     # close values is not merged into one level.
     for place in np.argsort(-values, kind="stable"):
@@ -253,8 +253,8 @@ def levels(values: Floats, step: Floats, given: Sequence[float] = ()) -> Floats:
             continue
         if not values[place] <= level <= reach[place]:
             level = values[place]
-        found[place] = level
-    return found
+        rounded[place] = level
+    return rounded
 
 
 def group_numbers(frame: pd.DataFrame, columns: Sequence[str]) -> Indices:
@@ -308,8 +308,8 @@ def _check_columns(results: pd.DataFrame, metric: str) -> None:
         raise ValueError(unknown("metric", metric, metrics(results)))
     # A failed row of an imported table may lack its regime.
     regimes = results.loc[results["status"] != "failed", "regime"]
-    for name, found, allowed in (("regime", regimes, REGIMES), ("status", results["status"], STATUSES)):
-        strange = sorted(set(map(str, found.unique())) - set(allowed))
+    for name, values, allowed in (("regime", regimes, REGIMES), ("status", results["status"], STATUSES)):
+        strange = sorted(set(map(str, values.unique())) - set(allowed))
         if strange:
             raise ValueError(f"results column '{name}': " + unknown(name, strange[0], allowed))
     repeated = results.loc[results["trial"].duplicated(), "trial"]

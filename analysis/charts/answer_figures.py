@@ -82,14 +82,14 @@ def hero(
             line += f", dashed: its forecast to {format_flops(beyond)}"
     shown, ranked = (frame[frame["verdict"] != "beaten"] for frame in (turns(rows)[0], rows))
     marks += _winners(records(shown), unit, named=len(draws.cells["strategy"].unique()) > 1)
-    said = [row | {"best": _short(row, strategy=True)} for row in records(ranked)]
+    answers = [row | {"best": _short(row, strategy=True)} for row in records(ranked)]
     return FigureData(
         name="hero",
         title=title,
         x_label="training compute of one trial (FLOPs)",
         y_label=error_label(measure.metric),
         frame=mark_frame(marks),
-        finding=finding(said, unit),
+        finding=finding(answers, unit),
         caption=f"Grey: {plural(len(mine), 'trial')}; stars: the best at each budget, hollow unless clear"
         f"{line}.",
         by="strategy",
@@ -152,7 +152,7 @@ def matters(shares: pd.DataFrame, *, word: str) -> FigureData | Missing:
     ]  # fmt: skip
     firsts = records(rows.sort_values("share").drop_duplicates("budget", keep="last").sort_values("budget"))
     ends = [firsts[-1]] if firsts[0]["part"] == firsts[-1]["part"] else [firsts[0], firsts[-1]]
-    said = "; ".join(
+    explained = "; ".join(
         f"{part_text(row['part'])} explains {share_text(row)} at {budget_text(regime, row['budget'])}"
         for row in ends
     )
@@ -162,7 +162,7 @@ def matters(shares: pd.DataFrame, *, word: str) -> FigureData | Missing:
         x_label=f"budget of one trial ({'FLOPs' if regime == 'fixed-compute' else 'samples'})",
         y_label=f"% of the variance of {word}",
         frame=mark_frame(marks),
-        finding=f"Of the variance of {word}, {said}.",
+        finding=f"Of the variance of {word}, {explained}.",
         caption=f"Shares of the variance of {word} between the cells of a budget that each part explains by "
         "itself, and that they explain only together"
         f"{'' if same else '; the budgets have different cells'}.",
@@ -213,7 +213,7 @@ def cells_against(cells: pd.DataFrame, *, metric: str) -> FigureData | Missing:
     ]  # fmt: skip
     mean = float((cells["its"] - cells["error"]).mean())
     theirs = "the others" if several else str(cells["study"].iloc[0])
-    said = f"{int(apart.sum())} of {plural(len(cells), 'shared cell')} differ by more than the noise"
+    differing = f"{int(apart.sum())} of {plural(len(cells), 'shared cell')} differ by more than the noise"
     return FigureData(
         name="cells",
         title=title,
@@ -221,7 +221,7 @@ def cells_against(cells: pd.DataFrame, *, metric: str) -> FigureData | Missing:
         y_label=unit.heading_of(f"{unit.word} in {theirs}"),
         x_scale="linear",
         frame=mark_frame([*ends, *points]),
-        finding=f"{said}; on average the {unit.word} in {theirs} is {unit.gap(abs(mean))} "
+        finding=f"{differing}; on average the {unit.word} in {theirs} is {unit.gap(abs(mean))} "
         f"{'lower' if mean < 0 else 'higher'}.",
         caption=f"{capital(metric_text(metric))} of each shared cell, with the interval of the difference; "
         "hollow points differ by no more than it from the dashed line of equality.",
@@ -229,16 +229,16 @@ def cells_against(cells: pd.DataFrame, *, metric: str) -> FigureData | Missing:
     )
 
 
-def forecasts(found: Holdout, *, metric: str) -> FigureData | Missing:
+def forecasts(held: Holdout, *, metric: str) -> FigureData | Missing:
     """Return the figure of forecast against measured error of the held-out cells."""
     title, unit = "Forecasts of held-out levels", ErrorUnit.of(metric)
-    if found.reason:
-        return Missing(title=title, reason=found.reason)
-    points = records(found.points)
+    if held.reason:
+        return Missing(title=title, reason=held.reason)
+    points = records(held.points)
     rows = [_forecast(point, law, unit) for law in (LAST, JOINT) for point in points]
     values = [value for row in rows for value in (row["x"], row["y"])]
     same = [{"mark": "reference", "line": "same", "x": end, "y": end} for end in (min(values), max(values))]
-    said = ", ".join(f"{row['law']} {unit.gap(row['error'], fine=True)}" for row in records(found.scores))
+    misses = ", ".join(f"{row['law']} {unit.gap(row['error'], fine=True)}" for row in records(held.scores))
     return FigureData(
         name="forecasts",
         title=title,
@@ -246,23 +246,23 @@ def forecasts(found: Holdout, *, metric: str) -> FigureData | Missing:
         x_label=unit.heading_of("measured"),
         y_label=unit.heading_of("forecast"),
         frame=mark_frame([*same, *rows]),
-        finding=f"Mean absolute miss of the forecasts: {said}.",
+        finding=f"Mean absolute miss of the forecasts: {misses}.",
         caption=f"{capital(metric_text(metric))} of {plural(len(points), 'cell')} of the largest levels, "
         "each forecast from the levels below it, against the measured value; dashed: equality.",
     )
 
 
-def trunk_map(found: TrunkMap, weights_miss: float, *, metric: str) -> FigureData | Missing:
+def trunk_map(fitted: TrunkMap, weights_miss: float, *, metric: str) -> FigureData | Missing:
     """Return the figure of the error after a cooldown against that of the trunk state, with the map.
 
     ``weights_miss`` is of `trunk_map.weights_miss`, NaN if weight averages were not measured.
     """
-    title, unit, pairs = "What a cooldown gains", ErrorUnit.of(metric), records(found.pairs)
+    title, unit, pairs = "What a cooldown gains", ErrorUnit.of(metric), records(fitted.pairs)
     if not pairs:
         return Missing(title=title, reason="no run cooled down from a trunk state that was evaluated")
     by = "strategy" if len({row["strategy"] for row in pairs}) > 1 else "architecture"
-    at = np.linspace(found.pairs["trunk_error"].min(), found.pairs["trunk_error"].max(), _POINTS)
-    marks = band_marks("law", band(at, found.cooled(at)), unit, ratio=unit.factor, series=MAP)
+    at = np.linspace(fitted.pairs["trunk_error"].min(), fitted.pairs["trunk_error"].max(), _POINTS)
+    marks = band_marks("law", band(at, fitted.cooled(at)), unit, ratio=unit.factor, series=MAP)
     marks += [{"mark": "reference", "line": "equal", "x": row["x"], "y": row["x"]} for row in marks]
     marks += [
         {
@@ -274,10 +274,10 @@ def trunk_map(found: TrunkMap, weights_miss: float, *, metric: str) -> FigureDat
         }
         for row in pairs
     ]  # fmt: skip
-    gain = unit.gap(float(np.median(found.gain)), *interval(found.gain))
-    slope = f"{format_number(float(np.median(found.slope)), '.2f')} {interval_text(*interval(found.slope))}"
-    learned = "" if found.learned else f"The map is not learned from {plural(len(pairs), 'pair')}. "
-    near = unit.gap(found.miss, fine=True)
+    gain = unit.gap(float(np.median(fitted.gain)), *interval(fitted.gain))
+    slope = f"{format_number(float(np.median(fitted.slope)), '.2f')} {interval_text(*interval(fitted.slope))}"
+    learned = "" if fitted.learned else f"The map is not learned from {plural(len(pairs), 'pair')}. "
+    near = unit.gap(fitted.miss, fine=True)
     if not isnan(weights_miss):
         near += f" by the weight average, {unit.gap(weights_miss, fine=True)} by the weights"
     return FigureData(
@@ -287,7 +287,7 @@ def trunk_map(found: TrunkMap, weights_miss: float, *, metric: str) -> FigureDat
         x_label=unit.heading_of(f"{unit.word} of the trunk state"),
         y_label=unit.heading_of(f"{unit.word} after the cooldown"),
         frame=mark_frame(marks),
-        finding=f"{learned}A cooldown gains {gain} at {unit.text(found.middle)}, and {slope} of what an "
+        finding=f"{learned}A cooldown gains {gain} at {unit.text(fitted.middle)}, and {slope} of what an "
         f"{unit.word} lies above that. The root mean square of the residuals is {near}.",
         caption=f"{capital(metric_text(metric))} of each cooled run against that of its trunk state; line: "
         "the map; dashed: equality.",

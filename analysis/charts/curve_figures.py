@@ -130,7 +130,7 @@ def over_compute(measure: Measure, contrasts: pd.DataFrame, *, axis: str) -> Fig
         return Missing(title=title, reason=f"no two finished trials differ only in {word}")
     panel = _Panel(measure=measure, held=held, positions=positions, x="train_flops")
     verdicts = _verdicts(contrasts, axis, panel)
-    said = finding(verdicts, unit)
+    text = finding(verdicts, unit)
     led = Counter(row["best"] for row in verdicts)
     drawn = sorted(counts, key=lambda value: (-led[axis_text(axis, value)], -counts[value]))[:_CURVES]
     positions = positions[[value in drawn for value in values[positions]]]
@@ -147,7 +147,7 @@ def over_compute(measure: Measure, contrasts: pd.DataFrame, *, axis: str) -> Fig
             stars += cell_marks(draws, [place], x="train_flops", series=series, mark=star(row["verdict"]))
     return _figure(
         [panel], axis=axis, name="quality" if axis == "quality" else f"error-compute-{axis}", title=title,
-        finding=said if compute or not said else f"{capital(regime_text(str(held['regime'])))}: {said}",
+        finding=text if compute or not text else f"{capital(regime_text(str(held['regime'])))}: {text}",
         before=[mark | {"low": np.nan, "high": np.nan} for mark in others], after=stars,
         also=("grey: other configurations",) if rest else (),
     )  # fmt: skip
@@ -244,20 +244,20 @@ def _figure(  # noqa: PLR0913 (what is drawn, and its words)
                 order[series] = quality_fraction(value)
             elif axis in ("budget", "subset_size"):
                 order[series] = float(value)
-        said = fixed_factors_text(panel.held)
+        factors = fixed_factors_text(panel.held)
         if "budget" in panel.held:
-            said += f" at {budget_text(regime, panel.held['budget'])}"
-        fixed[said] = None
+            factors += f" at {budget_text(regime, panel.held['budget'])}"
+        fixed[factors] = None
     if any(mark["mark"] == "law" for mark in marks):
         also = ["lines: the joint law", *also]
-    said = f"{listed([*map(metric_text, metrics)])} against {what.words}, by {AXIS_WORDS.get(axis, axis)}"
-    said += f" ({'; '.join(fixed)})"
+    caption = f"{listed([*map(metric_text, metrics)])} against {what.words}, by {AXIS_WORDS.get(axis, axis)}"
+    caption += f" ({'; '.join(fixed)})"
     return FigureData(
         name=name, title=title, x_label=what.label, by=axis, order=order,
         y_label=error_label(*metrics), finding=finding or _lowest(marks),
         families=architecture_families(every) if sized else {},
         frame=mark_frame([*marks, *after]),
-        caption=f"{capital('; '.join([said, *also]))}.",
+        caption=f"{capital('; '.join([caption, *also]))}.",
     )  # fmt: skip
 
 
@@ -284,7 +284,7 @@ def _curve(panel: _Panel, positions: Indices) -> list[dict[str, Any]]:
     if panel.x == "subset_size":
         epochs = draws.column("epochs")[positions].tolist()
         points = [
-            mark | {"text": f"{mark['text']}, {epochs_text(each)} epochs"}
-            for mark, each in zip(points, epochs, strict=True)
+            mark | {"text": f"{mark['text']}, {epochs_text(value)} epochs"}
+            for mark, value in zip(points, epochs, strict=True)
         ]
     return [*lines, *sorted(points, key=lambda mark: mark["x"])]

@@ -140,11 +140,11 @@ def architecture_order(cells: pd.DataFrame) -> dict[str, float]:
 
 def architecture_families(cells: pd.DataFrame) -> dict[str, str]:
     """Return the ``families`` of architectures, with the patch size that a ViT's name ends with."""
-    found = {}
+    labels = {}
     for name, family in zip(cells["architecture"], cells["family"], strict=True):
         patch = re.search(r"[-/](\d+)(?!.*\d)", name)
-        found[name] = f"{family}, patch {patch[1]}" if patch else family
-    return found
+        labels[name] = f"{family}, patch {patch[1]}" if patch else family
+    return labels
 
 
 def star(verdict: str) -> str:

@@ -109,18 +109,18 @@ def _lines(  # noqa: PLR0913 (what is drawn, and its words)
 
 def _lowest_seeds(trials: Trials, held: Mapping[str, Any]) -> pd.DataFrame:
     """Return the trial of the lowest seed of each architecture and budget, with the other parts fixed."""
-    kept = trials.frame
+    rows = trials.frame
     for name, value in held.items():
-        kept = kept[kept[name] == value]
-    return kept.sort_values("seed", kind="stable").drop_duplicates(["architecture", "budget"])
+        rows = rows[rows[name] == value]
+    return rows.sort_values("seed", kind="stable").drop_duplicates(["architecture", "budget"])
 
 
 def _thin(curve: pd.DataFrame) -> list[tuple[float, float]]:
     """Return means of compute and loss over bins of equal width in log compute."""
-    kept = curve[(curve["train_flops"] > 0) & np.isfinite(curve["loss"])]
-    if kept.empty:
+    logged = curve[(curve["train_flops"] > 0) & np.isfinite(curve["loss"])]
+    if logged.empty:
         return []
-    points = pd.DataFrame({"x": np.log(kept["train_flops"]), "y": kept["loss"]})
+    points = pd.DataFrame({"x": np.log(logged["train_flops"]), "y": logged["loss"]})
     means = points.groupby(pd.cut(points["x"], _BINS, labels=False)).mean()
     return list(zip(np.exp(means["x"]).tolist(), means["y"].tolist(), strict=True))
 
@@ -181,11 +181,11 @@ def _cell(group: pd.DataFrame, row: str, level: str) -> dict[str, Any]:
     if planned:
         state = "finished" if finished == planned else "partly finished" if finished else "not run"
         state = "without a result" if without and not finished else state
-    said = f"{finished} of {planned} finished" if planned else "left out of the plan"
-    said += f", {without} without a result" if without else ""
+    text = f"{finished} of {planned} finished" if planned else "left out of the plan"
+    text += f", {without} without a result" if without else ""
     return {
         "mark": "cell", "series": state, "label": row, "line": level, "low": float(finished),
-        "high": float(planned), "text": f"{row}, {level}: {said}",
+        "high": float(planned), "text": f"{row}, {level}: {text}",
     }  # fmt: skip
 
 

@@ -43,7 +43,7 @@ def isoflop(draws: CellDraws, profiles: Sequence[Profile], *, metric: str) -> Fi
         key=lambda group: (sum(len(one.positions) for one in group), float(group[0].identity["subset_size"])),
     )
     fixed, known = group[0].identity, [one for one in group if one.status == "ok"]
-    said = [f"the best size at {_budget(one)} is {_size_text(one)} per sample" for one in known]
+    sizes = [f"the best size at {_budget(one)} is {_size_text(one)} per sample" for one in known]
     epochs = max(max(one.epochs) for one in group)
     return FigureData(
         name="isoflop",
@@ -51,7 +51,7 @@ def isoflop(draws: CellDraws, profiles: Sequence[Profile], *, metric: str) -> Fi
         x_label=_SIZE,
         y_label=error_label(metric),
         frame=mark_frame([mark for one in group for mark in _profile(draws, one)]),
-        finding=f"{capital(said[-1])}." if said else "No budget has a minimum that the draws agree on.",
+        finding=f"{capital(sizes[-1])}." if sizes else "No budget has a minimum that the draws agree on.",
         caption=f"{capital(metric_text(metric))} against model size ({fixed['family']} family, "
         f"{fixed_factors_text(fixed)}, up to {format_number(epochs, '.2g')} epochs); a curve with "
         "its minimum where at least 90 % of the draws have one between the sizes near the lowest.",
@@ -122,16 +122,16 @@ def scaling_figure(
         for point in records(part)
         if len(part) > 1
     ]
-    groups = slices([each for each in profiles if each.status == "ok"])
+    groups = slices([fit for fit in profiles if fit.status == "ok"])
     minima = max(groups, key=lambda group: (len(group), str(group[0].identity)), default=[])
     if one.family.regime == "fixed-compute":
         marks += [
             {
-                "mark": "point", "series": series, "x": float(each.identity["budget"]), "y": each.size,
-                "low": max(each.low, each.band["x"].min()), "high": min(each.high, each.band["x"].max()),
-                "text": f"{_budget(each)}: {_size_text(each)} per sample",
+                "mark": "point", "series": series, "x": float(fit.identity["budget"]), "y": fit.size,
+                "low": max(fit.low, fit.band["x"].min()), "high": min(fit.high, fit.band["x"].max()),
+                "text": f"{_budget(fit)}: {_size_text(fit)} per sample",
             }
-            for each in minima
+            for fit in minima
         ]  # fmt: skip
     return FigureData(
         name="scaling-model-size", title=title, x_label="training compute of one trial (FLOPs)",

@@ -39,9 +39,9 @@ def _figure(tuned: Tuned, field: str) -> FigureData:
     tried = tuned.tried.assign(
         value=tuned.tried.get(tuned.metric, np.nan), counting=tuned.tried.get(f"{tuned.metric}_se", np.nan)
     )
-    winners = [*tuned.winners, *(each["winner"] for each in tuned.checks if each["winner"])]
+    winners = [*tuned.winners, *(check["winner"] for check in tuned.checks if check["winner"])]
     rows: list[dict[str, Any]] = []
-    said, lost, order = [], 0, dict[str, float]()
+    outcomes, lost, order = [], 0, dict[str, float]()
     for (architecture, strategy, level), group in tried.groupby(
         ["architecture", "strategy", "level_flops"], sort=False, dropna=False
     ):
@@ -59,18 +59,18 @@ def _figure(tuned: Tuned, field: str) -> FigureData:
                 and (not several or won["cell"]["level_flops"] == level)
             ), None,
         )  # fmt: skip
-        points, without = _points(group, field, [each for each in tuned.fields if each != field], won)
+        points, without = _points(group, field, [other for other in tuned.fields if other != field], won)
         lost += without
         fixed = {"series": name, "line": name}
         rows += [point | fixed | {"mark": mark} for mark in ("line", "point") for point in points]
         if won is None:
-            said.append(f"{name}: none chosen")
+            outcomes.append(f"{name}: none chosen")
             continue
         best = next(point for point in points if point["x"] == won["values"][field])
         mark = star("tie" if won["tie"] else "clear")
         edge = " at the edge of the values tried" if field in won["at_edge"] else ""
         tie = ", a tie" if won["tie"] else ""
-        said.append(f"{name}: {won['values'][field]:g}{tie}{edge}")
+        outcomes.append(f"{name}: {won['values'][field]:g}{tie}{edge}")
         rows.append(best | fixed | {"mark": mark, "text": f"{best['text']}; won{edge}{tie}"})
     values = [row["x"] for row in rows]
     others = "" if len(tuned.fields) == 1 else ", the other fields at their winning values"
@@ -81,7 +81,7 @@ def _figure(tuned: Tuned, field: str) -> FigureData:
         x_label=field_label(field),
         y_label=f"{metric_text(tuned.metric)} (%)",
         frame=mark_frame(rows),
-        finding=f"Won: {'; '.join(said)}.",
+        finding=f"Won: {'; '.join(outcomes)}.",
         caption=f"{capital(metric_text(tuned.metric))} of each value tried{others} "
         f"({plural(len(tried), 'trial')}); hollow: the runner-up ties{diverged}.",
         order=order,
@@ -115,8 +115,8 @@ def _points(
         error = 1 - float(score.mean())
         reach = QUANTILE * _noise(runs, score)
         low, high = error - reach, error + reach
-        said = f"{PERCENT.text(error, low, high)}, {plural(len(runs), 'run')}"
-        text = f"{field_label(field)} {value:g}: {said}"
+        measured = f"{PERCENT.text(error, low, high)}, {plural(len(runs), 'run')}"
+        text = f"{field_label(field)} {value:g}: {measured}"
         points.append(
             {"x": float(str(value)), "y": 100 * error, "low": 100 * low, "high": 100 * high, "text": text}
         )

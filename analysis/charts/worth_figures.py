@@ -21,19 +21,19 @@ def equivalence(table: pd.DataFrame, *, along: str) -> FigureData | Missing:
     """Return the figure of each strategy's worth in data or compute against plain CLIP, at each x."""
     title = f"What a strategy is worth in {along}"
     plain = axis_text("strategy", BASELINE)
-    here = table
+    rows = table
     if len(table):
-        here = table[(table["along"] == along) & (table["axis"] == "strategy") & (table["other"] == plain)]
-    if here.empty:
+        rows = table[(table["along"] == along) & (table["axis"] == "strategy") & (table["other"] == plain)]
+    if rows.empty:
         reason = f"no strategy and plain CLIP both have a curve along {along}"
         return Missing(title=title, reason=reason)
     # A ratio beyond the measured range of CLIP is a bound, which the table has.
-    here = here[(here["factor"] > 0) & np.isfinite(here["factor"])]
-    if here.empty:
+    rows = rows[(rows["factor"] > 0) & np.isfinite(rows["factor"])]
+    if rows.empty:
         return Missing(title=title, reason="every ratio lies beyond the measured range of plain CLIP")
-    decided = (here["verdict"] != "undecided").groupby(here["held"]).agg(["size", "sum"])
+    decided = (rows["verdict"] != "undecided").groupby(rows["held"]).agg(["size", "sum"])
     panel = str(decided.sort_values(["size", "sum"], ascending=False, kind="stable").index[0])
-    mine = here[here["held"] == panel].sort_values(["option", "x"])
+    mine = rows[rows["held"] == panel].sort_values(["option", "x"])
     ends = (float(mine["x"].min()), float(mine["x"].max()))
     line = [{"mark": "reference", "line": "one", "y": 1.0, "x": end} for end in ends]
     points = [_ratio(row) for row in records(mine)]
@@ -80,14 +80,14 @@ def shift(results: pd.DataFrame, *, metric: str) -> FigureData | Missing:
     names = list(dict.fromkeys(cells["shifted_set"]))
     rows: list[dict[str, Any]] = []
     for name in names[:_PANELS]:
-        here = cells[cells["shifted_set"] == name].sort_values("plain")
+        on_set = cells[cells["shifted_set"] == name].sort_values("plain")
         fixed = {"panel": name, "mark": "reference", "line": name}
-        rows += [fixed | {"x": 100 * row["plain"], "y": 100 * row["predicted"]} for row in records(here)]
-        ends = (100 * here["plain"].min(), 100 * here["plain"].max())
+        rows += [fixed | {"x": 100 * row["plain"], "y": 100 * row["predicted"]} for row in records(on_set)]
+        ends = (100 * on_set["plain"].min(), 100 * on_set["plain"].max())
         rows += [
             {"panel": name, "mark": "reference", "line": f"{name}: equal", "x": end, "y": end} for end in ends
         ]
-        for row in records(here.sort_values(["strategy", "architecture"], kind="stable")):
+        for row in records(on_set.sort_values(["strategy", "architecture"], kind="stable")):
             axis = "architecture" if row["strategy"] == BASELINE else "strategy"
             rows.append({
                 "panel": name, "mark": "point", "series": axis_text(axis, row[axis]), "x": 100 * row["plain"],

@@ -146,8 +146,8 @@ def decide(  # noqa: PLR0913 (what is known, what may be run, and at what price)
     answers: list[Answer] = []
     options: list[_Option] = []
     for part in parts:
-        found, goals = answers_of(part.family, ask, ErrorUnit.of(trials.metric))
-        answers += found
+        of_part, goals = answers_of(part.family, ask, ErrorUnit.of(trials.metric))
+        answers += of_part
         # After the answers, which rest on results alone; before the options, else several slots would be
         # filled with runs that tell the same.
         runs = _expect(part, goals, waiting, generator)
@@ -184,8 +184,8 @@ class _Part:
 
 def _first_round(part: _Part, present: Mask, taken: Mask) -> list[int]:
     """Return the rows of the first round that are neither run nor waiting."""
-    found = []
-    here = present[part.rows]
+    rows = []
+    begun = present[part.rows]
     cells, states = part.family.x.shape[1], part.family.states
     # `present` trials have a result or will have one; `taken` ones are those and the failed ones. A failed
     # seed is replaced by the next free one of its cell.
@@ -197,9 +197,9 @@ def _first_round(part: _Part, present: Mask, taken: Mask) -> list[int]:
                 continue
             cell = of_curve & (part.point == place)
             free = part.rows[cell & ~taken[part.rows]]
-            missing = seed + 1 - int((cell & here).sum())
-            found += free[max(0, seed - int((cell & here).sum())) : seed + 1][: max(0, missing)].tolist()
-    return list(dict.fromkeys(found))
+            missing = seed + 1 - int((cell & begun).sum())
+            rows += free[max(0, seed - int((cell & begun).sum())) : seed + 1][: max(0, missing)].tolist()
+    return list(dict.fromkeys(rows))
 
 
 def _expect(part: _Part, goals: list[Goal], waiting: Mask, generator: np.random.Generator) -> Floats:
@@ -242,7 +242,7 @@ def _options(  # noqa: PLR0913, PLR0917 (a family, what is known of it, what is 
     curve, point = part.curve[at], part.point[at]
     draws = family.belief.draws
     # The mean of n runs has 1/n of the variance of one.
-    variance = family.belief.noise[curve, point] / np.array([len(each) for each in rows])
+    variance = family.belief.noise[curve, point] / np.array([len(some) for some in rows])
     gains = np.zeros(len(rows))
     for goal in goals:
         if np.isnan(goal.indifference):
@@ -257,11 +257,11 @@ def _options(  # noqa: PLR0913, PLR0917 (a family, what is known of it, what is 
             gains[confirms] = np.maximum(gains[confirms], 1 - ask.confidence)
     return [
         _Option(
-            rows=some, cost=float(cost[some].sum()), gain=gain, curve=(family.regime, int(each)),
-            what=f"{family.names[each]}{part.kinds[place // cells]} "
-            f"{format_flops(family.x[each, place % cells], digits=3)}",
+            rows=some, cost=float(cost[some].sum()), gain=gain, curve=(family.regime, int(number)),
+            what=f"{family.names[number]}{part.kinds[place // cells]} "
+            f"{format_flops(family.x[number, place % cells], digits=3)}",
         )
-        for some, gain, each, place in zip(rows, gains.tolist(), curve, point, strict=True)
+        for some, gain, number, place in zip(rows, gains.tolist(), curve, point, strict=True)
     ]  # fmt: skip
 
 
@@ -286,7 +286,7 @@ def _pick(  # noqa: PLR0913, PLR0917 (options by rank, and what limits them)
             if option.curve in served:
                 again.append(option)
                 continue
-            row = next((int(each) for each in option.rows if not chosen[each]), None)
+            row = next((int(index) for index in option.rows if not chosen[index]), None)
             if row is None:
                 continue
             needed = prices.brought(row, chosen)
@@ -300,9 +300,9 @@ def _pick(  # noqa: PLR0913, PLR0917 (options by rank, and what limits them)
             again.append(option)
             picks += [
                 Pick(
-                    trial=str(names[each]), cost_flops=float(prices.paid[each]), gain=option.gain,
+                    trial=str(names[index]), cost_flops=float(prices.paid[index]), gain=option.gain,
                     reason=option.reason,
-                ) for each in needed
+                ) for index in needed
             ]  # fmt: skip
         left = again
     return picks
@@ -355,7 +355,7 @@ def _made_up(grid: pd.DataFrame, metric: str, number: int) -> pd.DataFrame:
     error = floor + (start - floor) * ((x / first + shift) / (1 + shift)) ** -slope
     trunk = trunks_of(grid)
     common = generator.standard_normal(int(trunk.max()) + 1)[trunk]
-    own = generator.standard_normal(len(grid))
+    alone = generator.standard_normal(len(grid))
     error += np.where(of_trunks(grid), generator.uniform(0.02, 0.08), 0.0)
-    error = np.clip(error + noise * (np.sqrt(_SHARED) * common + np.sqrt(1 - _SHARED) * own), 0.001, 0.999)
+    error = np.clip(error + noise * (np.sqrt(_SHARED) * common + np.sqrt(1 - _SHARED) * alone), 0.001, 0.999)
     return grid.assign(**{metric: 1 - error}, status="finished", reason="", train_loss=error)

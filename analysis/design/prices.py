@@ -45,9 +45,9 @@ class Prices:
         costs = np.where(taken | self.branch, 0.0, self.paid)[self.order]
         # The running sum over all trunks, minus its value just before the trunk of each trial.
         along = np.cumsum(costs)
-        found = np.empty_like(self.paid)
-        found[self.order] = along - (along - costs)[self.start]
-        return np.where(taken, self.paid, found + np.where(self.branch, self.paid, 0.0))
+        due = np.empty_like(self.paid)
+        due[self.order] = along - (along - costs)[self.start]
+        return np.where(taken, self.paid, due + np.where(self.branch, self.paid, 0.0))
 
     def brought(self, row: int, taken: Mask) -> list[int]:
         """Return the missing shorter trials of a trial's trunk, the shortest first, then the trial itself."""

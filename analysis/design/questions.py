@@ -2,7 +2,7 @@
 
 A configuration is dropped where it is within the indifference of the best in fewer than ``HOPELESS`` of the
 draws. These hold every law that its runs leave plausible, also the one that falls fastest. Nothing is
-dropped for good: each decision draws anew.
+dropped for good: each decision draws again.
 
 The belief is given as joint draws of the true errors; curves are independent. Let t be the error that a
 question is about, and y the mean of the further runs of one cell. A linear regression of t on y over the
@@ -133,12 +133,12 @@ def computes(family: Family, best: Sequence[float] | None) -> list[float]:
 
     These are the levels of fixed compute; elsewhere the given ones, or those of all cells.
     """
-    own = np.unique(family.levels[np.isfinite(family.levels)])
+    levels = np.unique(family.levels[np.isfinite(family.levels)])
     if best is None:
         return []
     if family.regime == "fixed-compute":
-        return [one for one in own.tolist() if not best or same_cost(np.array(best), one).any()]
-    return sorted(best) if best else own.tolist()
+        return [one for one in levels.tolist() if not best or same_cost(np.array(best), one).any()]
+    return sorted(best) if best else levels.tolist()
 
 
 def answers_to(trials: Trials, grid: pd.DataFrame, ask: Ask) -> list[Answer]:
@@ -170,32 +170,32 @@ def answers_of(family: Family, ask: Ask, unit: ErrorUnit) -> tuple[list[Answer],
                 indifference = np.nan if forecast else ask.indifference
                 goals.append(Goal(errors=open_, place=place, indifference=indifference))
             continue
-        found = judge(values, family.names, runs=runs, lost=lost, confidence=ask.confidence, unit=unit)
+        verdict = judge(values, family.names, runs=runs, lost=lost, confidence=ask.confidence, unit=unit)
         if family.source == "none":
-            found = replace(found, kind="undecided")
+            verdict = replace(verdict, kind="undecided")
         within = shares(values, ask.indifference)
-        near = not found.gap > ask.indifference
-        lowest = ranking.min(axis=1) if forecast else values[:, found.leader]
+        near = not verdict.gap > ask.indifference
+        lowest = ranking.min(axis=1) if forecast else values[:, verdict.leader]
         low, high = interval(lowest)
-        settled = found.kind == "clear" or bool(
-            near and within[found.leader] >= ask.confidence and runs[found.leader]
+        settled = verdict.kind == "clear" or bool(
+            near and within[verdict.leader] >= ask.confidence and runs[verdict.leader]
         )
         if forecast:
             settled = (high - low) / 2 <= ask.width
         settled = settled and family.source != "none"
-        dropped = [each for each in np.argsort(-found.probability, kind="stable") if within[each] < HOPELESS]
+        dropped = [one for one in np.argsort(-verdict.probability, kind="stable") if within[one] < HOPELESS]
         answers.append(Answer(
-            regime=family.regime, flops=flops, leader=family.names[found.leader],
-            probability=float(found.probability[found.leader]), right=float(within[found.leader]),
-            error=float(np.median(lowest)), low=low, high=high, runs=int(runs[found.leader]),
-            verdict=found.kind,
-            tied=tuple(family.names[each] for each in found.members),
-            chances=tuple(found.probability[[*found.members]].tolist()),
-            dropped=tuple(family.names[each] for each in dropped),
-            returns=tuple(found.probability[dropped].tolist()),
-            settled=settled, apart=found.apart, kind="forecast" if forecast else "best",
-            by_trunk=bool(family.by_trunk(place)[found.leader]),
-            unlearned="" if runs[[*found.members]].all() else family.unlearned,
+            regime=family.regime, flops=flops, leader=family.names[verdict.leader],
+            probability=float(verdict.probability[verdict.leader]), right=float(within[verdict.leader]),
+            error=float(np.median(lowest)), low=low, high=high, runs=int(runs[verdict.leader]),
+            verdict=verdict.kind,
+            tied=tuple(family.names[curve] for curve in verdict.members),
+            chances=tuple(verdict.probability[[*verdict.members]].tolist()),
+            dropped=tuple(family.names[curve] for curve in dropped),
+            returns=tuple(verdict.probability[dropped].tolist()),
+            settled=settled, apart=verdict.apart, kind="forecast" if forecast else "best",
+            by_trunk=bool(family.by_trunk(place)[verdict.leader]),
+            unlearned="" if runs[[*verdict.members]].all() else family.unlearned,
         ))  # fmt: skip
         if not settled:
             # If the next one is close, runs decide whether the leader is within the indifference; otherwise
@@ -236,22 +236,22 @@ def best_gains(  # noqa: PLR0913 (a belief, options and what counts)
     first = values.argmin(axis=1)
     lowest = values.min(axis=1)
     second = np.partition(values, 1, axis=1)[:, 1] if count > 1 else np.full(len(values), np.inf)
-    for each in np.unique(curve):
-        if likely[each] < _UNLIKELY or not np.isfinite(values[0, each]):
+    for candidate in np.unique(curve):
+        if likely[candidate] < _UNLIKELY or not np.isfinite(values[0, candidate]):
             continue
-        others = np.where(first == each, second, lowest)
-        here = np.flatnonzero(curve == each)
-        target = _trimmed(values[:, each])
+        others = np.where(first == candidate, second, lowest)
+        options = np.flatnonzero(curve == candidate)
+        target = _trimmed(values[:, candidate])
         # Each function is tabulated at quantiles of t. The curve itself is right if the lowest other is not
         # below t − indifference.
         table = np.quantile(target, np.linspace(0, 1, _TABLE))
         functions = [1 - np.searchsorted(np.sort(others), table - indifference) / len(others)]
-        for leader in leaders[leaders != each]:
+        for leader in leaders[leaders != candidate]:
             error = values[:, leader]
             # Another is right if it is within the indifference of the lowest other and of t.
             error = np.sort(error[error <= others + indifference])
             functions.append(np.searchsorted(error - indifference, table, side="right") / len(others))
-        slope, left = _regress(target, draws[:, each, :][:, point[here]], variance[here])
+        slope, left = _regress(target, draws[:, candidate, :][:, point[options]], variance[options])
         # E[t | y] at each outcome y, and t around it: shapes (options, outcomes) and (…, nodes).
         posterior_mean = target.mean() + slope[:, None] * _OUTCOMES
         at = posterior_mean[..., None] + left[:, None, None] * _NODES
@@ -259,9 +259,9 @@ def best_gains(  # noqa: PLR0913 (a belief, options and what counts)
         right_after = np.array([np.interp(at, table, one) @ _SHARES for one in functions]) / _SHARES.sum()
         mean = right_after @ _WEIGHTS
         # The leader is the curve itself, or else the first of the others, which are in order of probability.
-        lead = right_after[0 if each == leaders[0] else 1]
+        lead = right_after[0 if candidate == leaders[0] else 1]
         doubt = (lead - (lead @ _WEIGHTS)[:, None]) ** 2 @ _WEIGHTS
-        gains[here] = np.maximum(right_after.max(axis=0) @ _WEIGHTS - mean.max(axis=0), doubt)
+        gains[options] = np.maximum(right_after.max(axis=0) @ _WEIGHTS - mean.max(axis=0), doubt)
     return gains
 
 

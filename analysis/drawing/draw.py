@@ -115,7 +115,7 @@ def _draw_marks(axes: Axes, frame: DataFrame, looks: dict[str, Look]) -> None:
         _draw_points(axes, rows[rows["mark"] == "undecided"], look, face="white")
         _draw_stars(axes, rows, look)
         # The page finds by its name what belongs to a series.
-        for part, artist in enumerate(each for each in axes.get_children() if each not in before):
+        for part, artist in enumerate(child for child in axes.get_children() if child not in before):
             artist.set_gid(f"series-{number}-{part}")
 
 

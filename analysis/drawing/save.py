@@ -108,7 +108,7 @@ def _with_targets(svg: str, figure: Figure, data: FigureData, series: Sequence[s
     which is that of its number in the ids of what was drawn.
     """
     named = re.sub(
-        r'id="series-(\d+)-\d+"', lambda found: f'data-series="{escape(series[int(found[1])])}"', svg
+        r'id="series-(\d+)-\d+"', lambda match: f'data-series="{escape(series[int(match[1])])}"', svg
     )
     over = "".join([*_circles(figure, data), *_buttons(figure, data)])
     return named.replace("</svg>", f'<g class="marks" fill="none" pointer-events="all">{over}</g></svg>')

@@ -65,15 +65,15 @@ def looks(data: FigureData) -> dict[str, Look]:
     ordered = ramp({name: data.order[name] for name in series if name in data.order})
     families = list(dict.fromkeys(data.families.get(name, "") for name in series))
     greys = [to_hex((shade,) * 3) for shade in np.linspace(0.13, 0.65, len(series))]
-    found = {}
+    by_series = {}
     for place, name in enumerate(series):
         # A strategy has one colour in all figures: a user's own has it by its name.
-        own = _OWN[crc32(name.encode()) % len(_OWN)] if data.by == "strategy" else greys[place]
+        colour = _OWN[crc32(name.encode()) % len(_OWN)] if data.by == "strategy" else greys[place]
         marker = 0 if name in ordered else place
         if data.families:
             marker = families.index(data.families.get(name, ""))
-        found[name] = Look(
-            colour=ordered.get(name) or _STRATEGIES.get(name, own),
+        by_series[name] = Look(
+            colour=ordered.get(name) or _STRATEGIES.get(name, colour),
             marker=_MARKERS[marker % len(_MARKERS)],
         )
-    return found | {name: Look(colour="#000000", marker="") for name in series if name in {FRONTIER, MAP}}
+    return by_series | {name: Look(colour="#000000", marker="") for name in series if name in {FRONTIER, MAP}}

@@ -74,13 +74,13 @@ class Profile:
 
 def profiles(draws: CellDraws) -> tuple[Profile, ...]:
     """Return the profile of each fixed-compute budget and family of architectures with two sizes or more."""
-    columns, found = ["regime", "subset_size", "quality", "strategy", "family", "budget"], []
+    columns, fitted = ["regime", "subset_size", "quality", "strategy", "family", "budget"], []
     size = draws.column("train_flops_per_sample")
     for key, positions in draws.groups(columns):
         if key[0] == "fixed-compute" and len(np.unique(size[positions])) > 1:
             ordered = positions[np.argsort(size[positions], kind="stable")]
-            found.append(_profile(draws, dict(zip(columns, key, strict=True)), ordered))
-    return tuple(sorted(found, key=lambda one: float(one.identity["budget"])))
+            fitted.append(_profile(draws, dict(zip(columns, key, strict=True)), ordered))
+    return tuple(sorted(fitted, key=lambda one: float(one.identity["budget"])))
 
 
 def slices(profiles: Iterable[Profile]) -> list[list[Profile]]:
@@ -185,29 +185,29 @@ class Growth:
 
 def growths(draws: CellDraws) -> tuple[Growth, ...]:
     """Return the growth of each regime with three sizes and ``CELLS`` cells."""
-    found = []
+    fitted = []
     for (regime,), positions in draws.groups(["regime"]):
-        here, family = draws.take(positions), draws.families[str(regime)]
-        size, compute = here.column("train_flops_per_sample"), here.column("train_flops")
+        of_regime, family = draws.take(positions), draws.families[str(regime)]
+        size, compute = of_regime.column("train_flops_per_sample"), of_regime.column("train_flops")
         count = len(np.unique(size))
         if count >= _SIZES and len(positions) >= CELLS and family.belief.law.space.sized:
-            found.append(
+            fitted.append(
                 Growth(
                     family=family, sizes=(float(size.min()), float(size.max())), count=count,
                     compute=(float(compute.min()), float(compute.max())),
                 )
             )  # fmt: skip
-    return tuple(found)
+    return tuple(fitted)
 
 
-def scaling_exponents(found: Sequence[Growth]) -> pd.DataFrame:
+def scaling_exponents(fitted: Sequence[Growth]) -> pd.DataFrame:
     """Return the exponents of N* and D* of each growth, columns ``EXPONENTS``.
 
     ``status`` is ``ok``; ``undetermined`` if the interval is wider than one half; or ``none`` if the best
     size is far from all sizes at each compute.
     """
     rows = []
-    for one in found:
+    for one in fitted:
         drawn, status, reason = one.exponent(), "ok", ""
         if not len(drawn):
             drawn, status, reason = np.full(1, np.nan), "none", "the best size is far from all sizes tried"

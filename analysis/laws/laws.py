@@ -65,9 +65,9 @@ def run_variance(family: Family) -> Floats:
 
 
 def _law(draws: CellDraws, curve: Curve, variance: Floats) -> Law:
-    here = draws.take(curve.positions)
-    x, error, runs = (here.column(name) for name in (X_COLUMNS[curve.along], "error", "runs"))
-    place = (here.cells["curve"].to_numpy(np.intp), here.cells["point"].to_numpy(np.intp))
+    on_curve = draws.take(curve.positions)
+    x, error, runs = (on_curve.column(name) for name in (X_COLUMNS[curve.along], "error", "runs"))
+    place = (on_curve.cells["curve"].to_numpy(np.intp), on_curve.cells["point"].to_numpy(np.intp))
     status: LawStatus = "no intervals"
     if draws.known:
         status = "ok" if _falls(x, error, variance[place] / runs) else "no decrease"

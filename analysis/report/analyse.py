@@ -110,9 +110,9 @@ def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
     grown = growths(draws)
     progress("analysis", 4, _STEPS)
     levels = by_level(every, study.spent, study.events)
-    mapped = next(filter(None, (trunk_map(each, trials) for each in draws.families.values())), None)
+    mapped = next(filter(None, (trunk_map(family, trials) for family in draws.families.values())), None)
     averaged = mapped is not None and len(mapped.pairs) and study.metric + AVERAGE in study.results
-    found = Analysis(
+    analysis = Analysis(
         study=study,
         trials=trials,
         draws=draws,
@@ -146,4 +146,4 @@ def analyse(study: StudyFrames, progress: OnProgress = no_progress) -> Analysis:
         levels=levels,
     )
     progress("analysis", _STEPS, _STEPS)
-    return found
+    return analysis

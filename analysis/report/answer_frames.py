@@ -97,9 +97,9 @@ class AnswerFrame(NamedTuple):
     columns: ColumnMeanings
 
 
-def _frame(content: str, names: str, **here: tuple[str, str]) -> AnswerFrame:
-    """Return a frame by the names of its columns, and what some of them mean ``here``."""
-    return AnswerFrame(content, {name: here.get(name, _MEANINGS[name]) for name in names.split()})
+def _frame(content: str, names: str, **meanings: tuple[str, str]) -> AnswerFrame:
+    """Return a frame by the names of its columns, and what some of them mean in it (``meanings``)."""
+    return AnswerFrame(content, {name: meanings.get(name, _MEANINGS[name]) for name in names.split()})
 
 
 _CELL = f"regime budget {' '.join(CONFIGURATION)}"
@@ -173,9 +173,9 @@ def answer_frame(name: str, rows: pd.DataFrame) -> pd.DataFrame:
     return rows.reindex(columns=list(FRAMES[name].columns)).reset_index(drop=True)
 
 
-def curve_points(found: Analysis) -> pd.DataFrame:
+def curve_points(analysis: Analysis) -> pd.DataFrame:
     """Return the points of all curves; one row for a curve without a point."""
-    return pd.concat([_curve(law) for law in found.laws] or [pd.DataFrame()])
+    return pd.concat([_curve(law) for law in analysis.laws] or [pd.DataFrame()])
 
 
 def _curve(law: Law) -> pd.DataFrame:

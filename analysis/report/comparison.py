@@ -42,8 +42,8 @@ def compare(studies: Sequence[StudyFrames]) -> tuple[Table, Table, FigureData | 
         raise ValueError(f"a study is compared with others, not with itself; found {listed(names)}")
     measures = {study.name: study.metric for study in studies}
     if len(set(measures.values())) > 1:
-        said = ", ".join(f"{name} measures {metric}" for name, metric in measures.items())
-        raise ValueError(f"studies with different metrics can't be compared: {said}")
+        measured = ", ".join(f"{name} measures {metric}" for name, metric in measures.items())
+        raise ValueError(f"studies with different metrics can't be compared: {measured}")
     draws = {study.name: study_draws(study) for study in studies}
     shared = {name: _shared(draws[names[0]], other) for name, other in draws.items() if name != names[0]}
     for name, cells in shared.items():
@@ -71,8 +71,8 @@ def other_settings(studies: Sequence[StudyFrames]) -> Iterator[str]:
 
 
 def _budgets(draws: CellDraws) -> str:
-    found = draws.cells[["regime", "budget"]].drop_duplicates()
-    return listed([budget_text(row["regime"], row["budget"]) for row in records(found)] or ["no result"])
+    rows = draws.cells[["regime", "budget"]].drop_duplicates()
+    return listed([budget_text(row["regime"], row["budget"]) for row in records(rows)] or ["no result"])
 
 
 def _shared(first: CellDraws, other: CellDraws) -> pd.DataFrame:
@@ -95,15 +95,15 @@ def _answers(best: Mapping[str, pd.DataFrame]) -> Table:
     first, *others = best
     rows = []
     for mine in records(best[first]):
-        found = {name: _same_budget(best[name], mine) for name in others}
-        theirs = {name: one for name, one in found.items() if one is not None}
+        matched = {name: _same_budget(best[name], mine) for name in others}
+        theirs = {name: one for name, one in matched.items() if one is not None}
         if not theirs:
             continue
         row = {"Budget": mine["at"]}
-        for name, one in {first: mine, **found}.items():
+        for name, one in {first: mine, **matched}.items():
             row[name] = "–" if one is None else f"{configuration_text(one)} ({one['verdict']})"
         changes = {name: _change(mine, one, first, name) for name, one in theirs.items()}
-        named = changes if len(others) == 1 else {name: f"{name}: {said}" for name, said in changes.items()}
+        named = changes if len(others) == 1 else {name: f"{name}: {text}" for name, text in changes.items()}
         row["Change"] = "; ".join(named.values())
         rows.append(row)
     note = (
@@ -161,20 +161,20 @@ def _cells(metric: str, draws: Mapping[str, CellDraws], cells: pd.DataFrame) -> 
     lower, higher, unknown = ((cells["verdict"] == word).sum() for word in ("lower", "higher", _UNKNOWN))
     judged = len(cells) - unknown
     other = others[0] if len(others) == 1 else "the other study"
-    said = [f"differences: the {unit.word} of {other} minus that of {first}"]
+    notes = [f"differences: the {unit.word} of {other} minus that of {first}"]
     if judged:
-        said.append(
+        notes.append(
             f"{lower + higher} of {plural(judged, 'cell')} differ by more than the noise ({higher} higher, "
             f"{lower} lower), about {format_number(0.1 * judged, '.2g')} of equal studies would"
         )
     if unknown:
-        said.append(f"{plural(unknown, 'cell')} not judged: no noise is known in one of the studies")
+        notes.append(f"{plural(unknown, 'cell')} not judged: no noise is known in one of the studies")
     for name, mine in cells.groupby("study", sort=False):
         alone = {which: len(draws[which].cells) - len(mine) for which in (first, str(name))}
         lone = " and ".join(f"{plural(count, 'cell')} of {which}" for which, count in alone.items() if count)
-        said += [f"{lone} without a counterpart in the comparison with {name}"] if lone else []
+        notes += [f"{lone} without a counterpart in the comparison with {name}"] if lone else []
     return Table.of(
-        "cells", "Cell by cell", "; ".join(said), cells.assign(gap=cells["its"] - cells["error"]), [
+        "cells", "Cell by cell", "; ".join(notes), cells.assign(gap=cells["its"] - cells["error"]), [
             BUDGET, NAMED, column(first, "error", unit.text),
             *([column("Study", "study")] if len(others) > 1 else []),
             column(f"Its {unit.word}", "its", unit.text),

@@ -48,29 +48,29 @@ class FirstScreen:
     unfinished: str
 
 
-def first_screen(found: Analysis) -> FirstScreen:
+def first_screen(analysis: Analysis) -> FirstScreen:
     """Return the texts of the first screen."""
-    study = found.study
-    shown, more = turns(found.best)
+    study = analysis.study
+    shown, more = turns(analysis.best)
     hours = run_hours(study.every("results"), study.events)
     return FirstScreen(
-        answer="".join(f"At {line}" for line in answer_lines(shown.tail(1), found)),
-        caveats=tuple(_caveats(found)),
-        rows=tuple(_budget(row, found, hours, study.price_per_hour) for row in records(shown)),
+        answer="".join(f"At {line}" for line in answer_lines(shown.tail(1), analysis)),
+        caveats=tuple(_caveats(analysis)),
+        rows=tuple(_budget(row, analysis, hours, study.price_per_hour) for row in records(shown)),
         more=more,
-        unfinished=_unfinished(found.progress),
+        unfinished=_unfinished(analysis.progress),
     )
 
 
-def _caveats(found: Analysis) -> Iterator[str]:
-    study = found.study
-    if not found.draws.known and len(found.draws.cells):
-        yield f"{capital(found.draws.explanation)}."
-    if study.tuned_rates is not None and not study.tuned_rates and len(found.draws.cells):
+def _caveats(analysis: Analysis) -> Iterator[str]:
+    study = analysis.study
+    if not analysis.draws.known and len(analysis.draws.cells):
+        yield f"{capital(analysis.draws.explanation)}."
+    if study.tuned_rates is not None and not study.tuned_rates and len(analysis.draws.cells):
         yield "Learning rates were not tuned."
-    if found.trials.frame["trunk"].astype(bool).any():
+    if analysis.trials.frame["trunk"].astype(bool).any():
         yield "Levels are branches of a trunk, not runs of their own."
-    for family in found.draws.families.values():
+    for family in analysis.draws.families.values():
         if family.states and family.learned:
             yield "Where no branch was cooled down, the trunk state counts as a run."
         elif family.unlearned:
@@ -84,9 +84,9 @@ def _caveats(found: Analysis) -> Iterator[str]:
 
 
 def _budget(
-    row: Mapping[str, Any], found: Analysis, hours: Mapping[str, float], price_per_hour: float | None
+    row: Mapping[str, Any], analysis: Analysis, hours: Mapping[str, float], price_per_hour: float | None
 ) -> BudgetRow:
-    unit, share = found.draws.error_unit, probability_text(float(row["probability"]))
+    unit, share = analysis.draws.error_unit, probability_text(float(row["probability"]))
     data = f"{axis_text('subset_size', row['subset_size'])}, {axis_text('quality', row['quality'])}"
     runs = plural(int(row["runs"]), "trunk state" if row["by_trunk"] else "run")
     why = [f"{row['reason']}{': ' if row['tied'] else ''}{row['tied']}", str(row["scope"])]
@@ -96,14 +96,14 @@ def _budget(
         f"{count_text(row['samples_seen'])} samples, {epochs_text(row['epochs'])} epochs; {runs}"
         f"{', not cooled down here' if row['by_trunk'] else ''}"
     )
-    trials = found.trials.frame
+    trials = analysis.trials.frame
     mine = trials[(trials[[*CELL]] == [row[name] for name in CELL]).all(axis=1)]["trial"]
     if known := [hours[trial] for trial in mine if trial in hours]:
         mean = sum(known) / len(known)
         price = "" if price_per_hour is None else f", {format_number(mean * price_per_hour, ',.2f')}"
         why.append(f"a run of its own takes {format_seconds(3600 * mean)} of device time{price}")
     if row["score_flops"]:
-        why.append(f"its quality score cost {score_text(row['score_flops'], found.cost)}")
+        why.append(f"its quality score cost {score_text(row['score_flops'], analysis.cost)}")
     sure = [source_text(row, predicted=not row["runs"])]
     sure += [f"P(best)\u00a0{share}"] if share != EMPTY and row["runner_up"] else []
     return BudgetRow(
@@ -124,9 +124,9 @@ def _unfinished(progress: TrialCounts) -> str:
     return f"{progress.finished:,} of {plural(progress.planned, 'trial')} have a result{begun}"
 
 
-def cost_texts(found: Analysis) -> dict[str, str]:
+def cost_texts(analysis: Analysis) -> dict[str, str]:
     """Return what a study cost: name → text. Shares are of the compute that it spent."""
-    cost, progress = found.cost, found.progress
+    cost, progress = analysis.cost, analysis.progress
     notes = [
         f"{count} {what}"
         for count, what in (
@@ -136,26 +136,26 @@ def cost_texts(found: Analysis) -> dict[str, str]:
         )
         if count
     ]  # fmt: skip
-    said = {"Trials finished": "; ".join([f"{progress.finished} of {progress.planned}", *notes])}
-    said["Compute spent"] = _spent_text(cost)
-    if costs := score_costs(found.study.scores):
-        budget = "part of it" if found.study.scores["counted"].any() else "outside the study budget"
-        said["Quality scores"] = (
+    texts = {"Trials finished": "; ".join([f"{progress.finished} of {progress.planned}", *notes])}
+    texts["Compute spent"] = _spent_text(cost)
+    if costs := score_costs(analysis.study.scores):
+        budget = "part of it" if analysis.study.scores["counted"].any() else "outside the study budget"
+        texts["Quality scores"] = (
             f"{score_text(score_flops(costs), cost)}, {budget}: {'; '.join(score_words(costs))}"
         )
     if cost.evaluation_flops > 0:
-        said["Evaluation"] = f"{format_flops(cost.evaluation_flops)} of forward passes, outside all budgets"
+        texts["Evaluation"] = f"{format_flops(cost.evaluation_flops)} of forward passes, outside all budgets"
     time = cost.time
     if not isnan(cost.device_hours):
-        said["Device time"] = (
+        texts["Device time"] = (
             f"{format_seconds(3600 * cost.device_hours)}, evaluation and lost attempts included"
             + ("" if isnan(cost.price) else f"; {format_number(cost.price, ',.2f')} at the declared price")
         )
     if not isnan(time.wall_s):
         up_to = "up to " if round(time.slot_s) < round(time.slots * time.wall_s) else ""
         busy = "" if time.busy is None else f", {format_share(time.busy)} busy"
-        said["Time"] = f"{format_seconds(time.wall_s)} with {up_to}{plural(time.slots, 'slot')}{busy}"
-    return said
+        texts["Time"] = f"{format_seconds(time.wall_s)} with {up_to}{plural(time.slots, 'slot')}{busy}"
+    return texts
 
 
 def _spent_text(cost: Cost) -> str:

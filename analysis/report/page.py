@@ -59,7 +59,7 @@ _TERMS = {term.lower(): term for term in GLOSSARY}
 
 
 def render(  # noqa: PLR0913 (a page shows as many things)
-    found: Analysis,
+    analysis: Analysis,
     *,
     declaration_text: str,
     figures: Sequence[FigureData | Missing],
@@ -69,24 +69,24 @@ def render(  # noqa: PLR0913 (a page shows as many things)
     reload_s: int | None = None,
 ) -> str:
     """Return the text of the page; takes what `report.write_report` does, and the drawn figures by name."""
-    drawn = {each.name: each for each in figures if isinstance(each, FigureData)}
+    drawn = {figure.name: figure for figure in figures if isinstance(figure, FigureData)}
     views = {name: {"data": data, "svg": inline_svg(svgs[name], name)} for name, data in drawn.items()}
     main = [tables[name] for name in MAIN_TABLES if name in tables][:_OPEN_TABLES]
     context = {
-        "found": found,
-        "name": found.study.name,
-        "metric": metric_text(found.trials.metric),
-        "first": first_screen(found),
-        "no_answer": no_answer(found),
+        "found": analysis,
+        "name": analysis.study.name,
+        "metric": metric_text(analysis.trials.metric),
+        "first": first_screen(analysis),
+        "no_answer": no_answer(analysis),
         "hero": views.get(FIRST_FIGURE),
         "main_figures": [views[name] for name in MAIN_FIGURES if name in views],
         "more_figures": [views[name] for name in views if name not in (FIRST_FIGURE, *MAIN_FIGURES)],
         "main_tables": main,
         "more_tables": [one for one in tables.values() if one not in main and one.name != "trials"],
         "trials": tables["trials"],
-        "cost": found.study.imported or cost_texts(found),
-        "open_questions": open_questions(found, figures),
-        "clear": clear_text(found.draws.confidence),
+        "cost": analysis.study.imported or cost_texts(analysis),
+        "open_questions": open_questions(analysis, figures),
+        "clear": clear_text(analysis.draws.confidence),
         "declaration_text": escape(printable(declaration_text)),
         "provenance": provenance,
         "reload_s": reload_s,
@@ -161,10 +161,10 @@ def _unbroken(value: object) -> object:
     return _WHOLE.sub(lambda whole: whole[0].replace(" ", "\u00a0"), one_line(value))
 
 
-def open_questions(found: Analysis, figures: Sequence[FigureData | Missing]) -> list[str]:
+def open_questions(analysis: Analysis, figures: Sequence[FigureData | Missing]) -> list[str]:
     """Return what the study does not decide and no table has, a sentence each."""
-    said = [f"The best at {text}." for text in unranked(found.draws)]
-    said += [f"{each.title}: not drawn: {each.reason}." for each in figures if isinstance(each, Missing)]
-    if found.holdout.reason and len(found.draws.cells):
-        said.append(f"How well the joint law forecasts: {found.holdout.reason}.")
-    return said + undecided(found.exponents)
+    texts = [f"The best at {text}." for text in unranked(analysis.draws)]
+    texts += [f"{data.title}: not drawn: {data.reason}." for data in figures if isinstance(data, Missing)]
+    if analysis.holdout.reason and len(analysis.draws.cells):
+        texts.append(f"How well the joint law forecasts: {analysis.holdout.reason}.")
+    return texts + undecided(analysis.exponents)

@@ -151,8 +151,8 @@ def _reading_text(figures: pd.DataFrame, panels: Sequence[str]) -> str:
     parts = figures[shown & (figures["source"] == "digitised")]
     low, high = parts["precision"].min(), parts["precision"].max()
     notes = parts["note"].fillna("")
-    said = f"{plural(len(parts), 'reading')} of {_panels_text(panels)}, made for this project, to within "
-    also = [said + (f"{low:g} points" if low == high else f"{low:g} to {high:g} points")]
+    reading = f"{plural(len(parts), 'reading')} of {_panels_text(panels)}, made for this project, to within "
+    also = [reading + (f"{low:g} points" if low == high else f"{low:g} to {high:g} points")]
     if hidden := int(notes.str.contains("hidden marker|% visible").sum()):
         also.append(f"{hidden} of markers that others hide partly or fully")
     if set(panels) & set(ACCURACIES):

@@ -41,8 +41,8 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
         ValueError: A frame does not match its schema; see ``table.tidy``.
     """
     with helpers(processes) as pool:
-        found = analyse(study, progress)
-        figures, shown = report_figures(found), report_tables(found)
+        analysis = analyse(study, progress)
+        figures, shown = report_figures(analysis), report_tables(analysis)
         with replacing(folder) as new:
             (new / "figures").mkdir()
             (new / "tables").mkdir()
@@ -51,8 +51,8 @@ def write_report(  # noqa: PLR0913 (a study, where it goes, and what the page sa
             for table in shown:
                 save_table(table, new / "tables")
             text = page.render(
-                found, declaration_text=declaration_text, figures=figures, svgs=svgs,
+                analysis, declaration_text=declaration_text, figures=figures, svgs=svgs,
                 tables={table.name: table for table in shown}, provenance=provenance, reload_s=reload_s,
             )  # fmt: skip
             (new / "report.html").write_text(text, encoding="utf-8")
-    return summary_lines(found, why=why)
+    return summary_lines(analysis, why=why)

@@ -56,13 +56,13 @@ _PARAMETERS = {
 }  # fmt: skip
 
 
-def report_tables(found: Analysis) -> tuple[Table, ...]:
+def report_tables(analysis: Analysis) -> tuple[Table, ...]:
     """Return the tables of a report that have a row, and that of the trials."""
-    unit, study, tuned = found.draws.error_unit, found.study, found.study.tuned
+    unit, study, tuned = analysis.draws.error_unit, analysis.study, analysis.study.tuned
     tables = chain(
-        _answers(found, unit),
-        _laws(found, unit),
-        _what_was_run(found, unit),
+        _answers(analysis, unit),
+        _laws(analysis, unit),
+        _what_was_run(analysis, unit),
         [] if study.sweeps.empty else [sweep_table(study.sweeps, unit)],
         [] if tuned is None or tuned.tried.empty else tuning_tables(tuned),
         [choices_table(study.events)],
@@ -70,47 +70,48 @@ def report_tables(found: Analysis) -> tuple[Table, ...]:
     return tuple(table for table in tables if len(table.frame) or table.name == "trials")
 
 
-def best_table(found: Analysis, best: pd.DataFrame) -> Table:
+def best_table(analysis: Analysis, best: pd.DataFrame) -> Table:
     """Return the table of the best configuration at each budget, or at some of them."""
-    unit = found.draws.error_unit
+    unit = analysis.draws.error_unit
     return Table.of(
         "best", "Best configuration at each budget",
-        f"{capital(metric_text(found.trials.metric))}. {clear_text(found.draws.confidence)}",
+        f"{capital(metric_text(analysis.trials.metric))}. {clear_text(analysis.draws.confidence)}",
         best, [
             column("Budget", "at"), *PARTS, EPOCHS, *errors(unit),
             column("P(best)", "probability", probability_text), column("Runner-up", "runner_up"),
             column(f"Its {unit.heading.lower()}", "runner_up_error", unit.number), VERDICT,
             TextColumn("Run here", lambda row: f"{row['measured']} of {row['configurations']}"),
-            column("Its score cost", "score_flops", lambda flops: score_text(flops, found.cost)),
+            column("Its score cost", "score_flops", lambda flops: score_text(flops, analysis.cost)),
         ],
     )  # fmt: skip
 
 
-def _answers(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
+def _answers(analysis: Analysis, unit: ErrorUnit) -> Iterator[Table]:
     error, ends = errors(unit)
     ahead = column(unit.gap_heading_of("Ahead by"), "gap", unit.number)
     gap_ends = interval("Interval", unit.interval, "gap_low", "gap_high")
     axis = column("Axis", "axis", lambda name: "data size" if name == "subset_size" else name)
-    yield best_table(found, found.best)
-    middle, reach = found.outliers["error"] - found.outliers["miss"], QUANTILE * found.outliers["deviation"]
+    yield best_table(analysis, analysis.best)
+    middle = analysis.outliers["error"] - analysis.outliers["miss"]
+    reach = QUANTILE * analysis.outliers["deviation"]
     yield Table.of(
         "outliers", "Runs that stand out",
         "They have little weight in the noise, the law and the errors of their cells",
-        found.outliers.assign(at=middle, low=middle - reach, high=middle + reach), [
+        analysis.outliers.assign(at=middle, low=middle - reach, high=middle + reach), [
             column("Trial", "trial"), NAMED, BUDGET, error,
             column("All others predict", "at", unit.number), ends,
             column(unit.gap_heading_of("Off by"), "miss", unit.number),
-            column("Standard deviations", "deviations", number(".0f")), *_phase(found),
+            column("Standard deviations", "deviations", number(".0f")), *_phase(analysis),
         ],
     )  # fmt: skip
-    parts = dict.fromkeys(found.shares["part"])
+    parts = dict.fromkeys(analysis.shares["part"])
     yield Table.of(
         "matters", f"What the {unit.word} depends on",
         f"Shares of the variance of {unit.word} between the cells of a budget: of each part by itself, the "
         "mean over all orders in which the parts can enter a linear model, and of the parts together",
         pd.DataFrame([
             {**group.iloc[0], **{row["part"]: share_text(row) for row in records(group)}}
-            for _, group in found.shares.groupby(["regime", "budget"])
+            for _, group in analysis.shares.groupby(["regime", "budget"])
         ]),
         [
             BUDGET, column("Cells", "cells"),
@@ -120,14 +121,14 @@ def _answers(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
     )  # fmt: skip
     yield Table.of(
         "contrasts", "One choice at a time",
-        f"Each verdict is on its own comparison alone, of {len(found.contrasts):,}",
-        found.contrasts, [
+        f"Each verdict is on its own comparison alone, of {len(analysis.contrasts):,}",
+        analysis.contrasts, [
             axis, BUDGET, column("Fixed", "held"), column("Compared", "values"),
             column(f"Lowest {unit.word}", "best"), error, ahead, gap_ends,
             column("P(best)", "probability", probability_text), VERDICT, column("Lacking", "lacking"),
         ],
     )  # fmt: skip
-    pairs = found.comparisons
+    pairs = analysis.comparisons
     last = (~pairs.duplicated([*PAIR], keep="last")).to_numpy(bool) if len(pairs) else np.zeros(0, dtype=bool)
     shown = last | (len(pairs) <= _MOST_COMPARED)
     yield Table.of(
@@ -143,16 +144,15 @@ def _answers(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
     )  # fmt: skip
     yield Table.of(
         "pareto", "Pareto frontier over compute", "Cells that no other cell beats at equal or lower cost",
-        found.pareto,
-        [FLOPS, NAMED, error, column("P(on the frontier)", "probability", probability_text)],
+        analysis.pareto, [FLOPS, NAMED, error, column("P(on the frontier)", "probability", probability_text)],
     )  # fmt: skip
     yield Table.of(
         "quality-trade", "How much to filter",
         "Slope: of the logarithm of the best fraction over that of the compute or of the pool",
-        found.quality_trades, [
+        analysis.quality_trades, [
             column("As this grows", "along", lambda along: "compute" if along == "budget" else "the pool"),
             TextColumn("Fixed", _trade_text),
-            column("Best fraction", "fractions", lambda kept: ", ".join(map(format_share, kept))),
+            column("Best fraction", "fractions", lambda fractions: ", ".join(map(format_share, fractions))),
             column("Slope", "slope", number("+.2f")),
             interval("Interval", lambda low, high: interval_text(low, high, "+.2f")), VERDICT, REASON,
         ],
@@ -160,7 +160,7 @@ def _answers(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
     yield Table.of(
         "robustness", "Effective robustness",
         "Points of top-1 on the shifted set above a line through the plain CLIP cells, on logit scales",
-        found.robustness, [
+        analysis.robustness, [
             TextColumn("Of", lambda row: axis_text(row["axis"], row["value"])),
             column("Shifted set", "shifted"),
             column("Slope of the line", "slope", number(".2f")), column("r²", "r2", number(".2f")),
@@ -170,9 +170,9 @@ def _answers(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
     )  # fmt: skip
 
 
-def _phase(found: Analysis) -> list[TextColumn]:
+def _phase(analysis: Analysis) -> list[TextColumn]:
     """Return the column that tells states of trunks from cooled runs, if there are any."""
-    return [column("Phase", PHASE)] if len(found.trials.trunks) else []
+    return [column("Phase", PHASE)] if len(analysis.trials.trunks) else []
 
 
 def _x_interval(along: str, low: float, high: float) -> str:
@@ -211,7 +211,7 @@ def _trade_text(row: Mapping[str, Any]) -> str:
     return f"{row['architecture']}, {axis_text('strategy', row['strategy'])}, {held}"
 
 
-def _laws(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
+def _laws(analysis: Analysis, unit: ErrorUnit) -> Iterator[Table]:
     regime, fine = column("Regime", "regime"), lambda value: unit.number(value, fine=True)
 
     def parameter(row: Mapping[str, Any], name: str) -> str:
@@ -225,18 +225,18 @@ def _laws(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
         "error = E + (c − E)·q/(1 + q), c the error of chance (of losses: E + q); ln q = γ·ln(a·F^−α + "
         "b·D^−β) + effects + drift; F: forward FLOPs of a sample; D: samples, of which repeats last R* "
         "epochs. Effects: factors of q. α, β and γ trade off: each alone is known less well than the curves",
-        found.parameters, [
+        analysis.parameters, [
             column("Parameter", "parameter", lambda name: _PARAMETERS.get(name, f"effect of the {name}")),
             TextColumn("Of", lambda row: row["of"] and axis_text(row["parameter"], row["of"])), regime,
             TextColumn("Value", lambda row: parameter(row, "value")),
             TextColumn("Interval", lambda row: f"[{parameter(row, 'low')}, {parameter(row, 'high')}]"),
         ],
     )  # fmt: skip
-    if found.trunk_map is not None:
+    if analysis.trunk_map is not None:
         yield Table.of(
             "trunk-map", "What a cooldown gains",
             "Predicted: from all but the cooled runs of the configuration",
-            found.trunk_map.pairs, [
+            analysis.trunk_map.pairs, [
                 NAMED, BUDGET, column("Seed", "seed", number(".0f")),
                 column(f"Trunk state's {unit.heading.lower()}", "trunk_error", unit.number),
                 column(unit.heading, "error", unit.number), column("Predicted", "predicted", unit.number),
@@ -247,7 +247,7 @@ def _laws(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
     yield Table.of(
         "isoflop", "IsoFLOP profiles",
         "Size: training FLOPs of a sample. Epochs: of the smallest and of the largest model",
-        found.profiles, [
+        analysis.profiles, [
             TextColumn("Budget", lambda one: budget_text("fixed-compute", one.identity["budget"])),
             TextColumn("Family", lambda one: one.identity["family"]),
             TextColumn("Fixed", lambda one: fixed_factors_text(one.identity)),
@@ -261,8 +261,8 @@ def _laws(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
     yield Table.of(
         "holdout", "Forecasts of held-out levels",
         f"The joint law is refitted without each of the last {ORIGINS} levels and all above it. "
-        f"{capital(found.holdout.reason)}".strip(),
-        found.holdout.scores, [
+        f"{capital(analysis.holdout.reason)}".strip(),
+        analysis.holdout.scores, [
             column("Forecast", "law"), column("Held-out cells", "cells"),
             column(unit.gap_heading_of("Mean absolute miss"), "error", fine),
             column(unit.gap_heading_of("Bias"), "bias", fine),
@@ -273,7 +273,7 @@ def _laws(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
         "exponents", "How model size and data grow with compute",
         "Of the lowest error at each compute, by the joint law, where no pair is seen twice. N: training "
         "FLOPs of a sample; D: samples seen; compute is N·D",
-        found.exponents, [
+        analysis.exponents, [
             column("Law", "what", {"N": "N ∝ C^a", "D": "D ∝ C^b"}.__getitem__), regime,
             column("Exponent", "exponent", number(".3f")),
             interval("Interval", lambda low, high: interval_text(low, high, ".3f")),
@@ -282,15 +282,15 @@ def _laws(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
     )  # fmt: skip
 
 
-def _what_was_run(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
-    study = found.study
+def _what_was_run(analysis: Analysis, unit: ErrorUnit) -> Iterator[Table]:
+    study = analysis.study
     if not study.imported:
-        yield _cost(found)
-    ended, settings = found.trials.every, ["lr_peak", "batch_size"]
+        yield _cost(analysis)
+    ended, settings = analysis.trials.every, ["lr_peak", "batch_size"]
     results = study.every("results").reindex(columns=["trial", *settings]).set_index("trial")
     yield Table.of(
         "trials", "All finished trials",
-        capital(metric_text(found.trials.metric)),
+        capital(metric_text(analysis.trials.metric)),
         ended.assign(again=ended["trial"].map(study.again), **{
             name: ended["trial"].map(results[name]) for name in settings
         }), [
@@ -298,7 +298,7 @@ def _what_was_run(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
             column("Seed", "seed", number(".0f")), column("Learning rate", "lr_peak", "{:g}".format),
             column("Batch", "batch_size", count_text), column("Samples", "samples_seen", count_text), EPOCHS,
             *([] if set(ended["regime"]) <= {"fixed-compute"} else [FLOPS]), column("Trial", "trial"),
-            column("Attempts", "again"), *_phase(found),
+            column("Attempts", "again"), *_phase(analysis),
         ],
     )  # fmt: skip
     if study.imported:
@@ -315,14 +315,14 @@ def _what_was_run(found: Analysis, unit: ErrorUnit) -> Iterator[Table]:
         )  # fmt: skip
     yield Table.of(
         "missing", "What is missing",
-        f"{plural(int(found.missing['trials'].sum()), 'planned trial')} without a result",
-        found.missing, [NAMED, BUDGET, column("Seeds", "seeds"), REASON],
+        f"{plural(int(analysis.missing['trials'].sum()), 'planned trial')} without a result",
+        analysis.missing, [NAMED, BUDGET, column("Seeds", "seeds"), REASON],
     )  # fmt: skip
 
 
-def _cost(found: Analysis) -> Table:
+def _cost(analysis: Analysis) -> Table:
     """Return FLOPs and device hours by budget level and in total, then scores outside the budget."""
-    levels, scores = found.levels, found.study.scores
+    levels, scores = analysis.levels, analysis.study.scores
     total = levels.drop(columns="level").sum().to_dict() | {"level": "all"}
     charges = () if scores.empty or scores["counted"].any() else score_charges(score_costs(scores))
     outside = [{"level": f"not in all: {charge.what}", "spent": charge.flops} for charge in charges]

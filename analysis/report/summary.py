@@ -14,43 +14,43 @@ from analysis.report.analyse import Analysis
 from budgets.quantity import format_flops, plural
 
 
-def answer_lines(best: pd.DataFrame, found: Analysis, *, why: bool = False) -> Iterator[str]:
+def answer_lines(best: pd.DataFrame, analysis: Analysis, *, why: bool = False) -> Iterator[str]:
     """Yield a line for each row of the best configurations, if asked with its reasons."""
     for row in records(best):
-        leader, unit = configuration_text(row), found.draws.error_unit
+        leader, unit = configuration_text(row), analysis.draws.error_unit
         yield answer_line(str(row["at"]), leader, row, unit, tied=len(row["leaders"]))
         if why:
-            scope = f"{row['scope']}{notable_score(row['score_flops'], found.cost)}"
+            scope = f"{row['scope']}{notable_score(row['score_flops'], analysis.cost)}"
             yield from reason_lines(row, row["reason"], scope, tied=[row["tied"]])
 
 
-def no_answer(found: Analysis) -> str:
+def no_answer(analysis: Analysis) -> str:
     """Return why no budget has an answer yet."""
-    what = "cooled run" if len(found.trials.trunks) else "trial"
+    what = "cooled run" if len(analysis.trials.trunks) else "trial"
     return f"no {what} has finished, so there is nothing to compare yet"
 
 
-def summary_lines(found: Analysis, *, why: bool = False) -> tuple[str, ...]:
+def summary_lines(analysis: Analysis, *, why: bool = False) -> tuple[str, ...]:
     """Return the answers as the command line prints them, if asked with the reasons of each."""
-    progress, unit = found.progress, found.draws.error_unit
+    progress, unit = analysis.progress, analysis.draws.error_unit
     unfinished = f", {progress.excluded} failed or diverged" if progress.excluded else ""
-    spent = format_flops(found.cost.spent_flops)
+    spent = format_flops(analysis.cost.spent_flops)
     left = f", {progress.not_chosen} more not chosen" if progress.not_chosen else ""
     ran = f"{progress.finished} of {progress.planned} trials finished{unfinished}{left}; {spent} spent"
-    lines = [found.study.imported or ran]
-    shown, more = turns(found.best)
-    lines += answer_lines(shown, found, why=why)
+    lines = [analysis.study.imported or ran]
+    shown, more = turns(analysis.best)
+    lines += answer_lines(shown, analysis, why=why)
     lines += [f"{more}: tables/best.md"] if more else []
-    lines += unranked(found.draws)
-    if found.best.empty and len(lines) == 1:
-        lines.append(no_answer(found))
-    lines += outlier_lines(found.outliers, unit)
-    without = found.missing["reason"].isin(found.trials.excluded["reason"])
+    lines += unranked(analysis.draws)
+    if analysis.best.empty and len(lines) == 1:
+        lines.append(no_answer(analysis))
+    lines += outlier_lines(analysis.outliers, unit)
+    without = analysis.missing["reason"].isin(analysis.trials.excluded["reason"])
     for what, rows in (("no result yet", ~without), ("failed or diverged", without)):
-        lacking = found.missing[rows].groupby(["regime", "budget"], as_index=False)[["trials"]].sum()
-        said = ", ".join(
+        lacking = analysis.missing[rows].groupby(["regime", "budget"], as_index=False)[["trials"]].sum()
+        text = ", ".join(
             f"{plural(row['trials'], 'trial')} at {budget_text(row['regime'], row['budget'])}"
             for row in records(lacking)
         )
-        lines += [f"{what}: {said}; see tables/missing.md"] if said else []
+        lines += [f"{what}: {text}; see tables/missing.md"] if text else []
     return tuple(lines)

@@ -146,7 +146,7 @@ def _tex(text: str) -> str:
     """Escape TeX markup; a letter missing from TeX's fonts becomes its code point."""
     parts = [_MARKUP.sub(_replaced, part) for part in _WHOLE.split(one_line(text))]
     parts[1::2] = [rf"\mbox{{{part}}}" for part in parts[1::2]]
-    return "".join(each if each < "\u0180" else f"U+{ord(each):04X}" for each in "".join(parts))
+    return "".join(letter if letter < "\u0180" else f"U+{ord(letter):04X}" for letter in "".join(parts))
 
 
 def _replaced(match: re.Match[str]) -> str:

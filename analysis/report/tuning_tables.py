@@ -122,7 +122,7 @@ def _check_notes(tuned: Tuned) -> Iterator[str]:
     yield f"The tuned rate and its neighbours, by {metric_text(tuned.metric)}"
     yield f"moved: another rate is better by more than {tuned.noise}"
     yield f"{format_flops(tuned.check_paid)} of {format_flops(tuned.check_flops)} set aside were paid"
-    yield from (f"not checked: {said}" for said in tuned.left_out)
+    yield from (f"not checked: {reason}" for reason in tuned.left_out)
 
 
 def _tuning_notes(won: Mapping[str, Any]) -> list[str]:
