@@ -18,23 +18,23 @@ _NEAREST_SHOWN = 12
 _LONGEST_SHOWN = 200
 
 
-def unknown(kind: str, found: str, allowed: Iterable[str], *, meant: str | None = None) -> str:
+def unknown(kind: str, name: str, allowed: Iterable[str], *, meant: str | None = None) -> str:
     """Format the error for a name that is not one of the allowed ones, on one line.
 
     Such as ``unknown architecture 'ViT-B32'; did you mean 'ViT-B-32'? allowed: …``. If there are very many
     names, only the nearest are listed. The hint is for ``meant`` if that is given.
     """
-    names, found = sorted(map(shortened, allowed)), shortened(found)
+    names, name = sorted(map(shortened, allowed)), shortened(name)
     if not names:
-        return f"unknown {kind} '{found}'; no {kind} is defined"
+        return f"unknown {kind} '{name}'; no {kind} is defined"
     if len(names) > _MOST_SHOWN:
-        near = get_close_matches(found, names, n=_NEAREST_SHOWN, cutoff=0) or names[:_NEAREST_SHOWN]
+        near = get_close_matches(name, names, n=_NEAREST_SHOWN, cutoff=0) or names[:_NEAREST_SHOWN]
         shown = f"{', '.join(near)} and {len(names) - len(near):,} more"
     else:
         shown = ", ".join(names)
-    near_one = nearest_name(meant or found, names)
+    near_one = nearest_name(meant or name, names)
     hint = ";" if near_one is None else f"; did you mean '{near_one}'?"
-    return f"unknown {kind} '{found}'{hint} allowed: {shown}"
+    return f"unknown {kind} '{name}'{hint} allowed: {shown}"
 
 
 def shortened(text: str) -> str:
@@ -69,7 +69,7 @@ def without_secrets(text: str) -> str:
 
 def one_line(text: T) -> T | str:
     """Return a text with control characters and line breaks written out; anything else as it is."""
-    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text) if isinstance(text, str) else text
+    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text) if isinstance(text, str) else text
 
 
 def printable(text: str) -> str:

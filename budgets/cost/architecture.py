@@ -191,13 +191,13 @@ def own_architectures(folder: str | Path | None) -> dict[str, Architecture]:
     return {path.stem: load_architecture(path.stem, folder) for path in sorted(Path(folder).glob("*.json"))}
 
 
-def family_of(name: str, own: Mapping[str, Architecture]) -> str:
-    """Return the family of a study's architecture, given the study's own ones.
+def family_of(name: str, architectures: Mapping[str, Architecture]) -> str:
+    """Return the family of a study's architecture, given the study's ``architectures``.
 
     Of a name without a config, as in an imported table, it is the leading letters. Names without leading
     letters, such as a number of parameters, are sizes of one family, ``model``.
     """
-    return own[name].family if name in own else _family_of_known(name)
+    return architectures[name].family if name in architectures else _family_of_known(name)
 
 
 @cache

@@ -75,8 +75,8 @@ class Count:
     def image_tower(self, kept_fraction: float) -> ImageTower:
         """Cost of one image; ValueError unless ``kept_fraction`` is a key of ``trunk_macs``."""
         if kept_fraction not in self.trunk_macs:
-            kept = ", ".join(f"{share:g}" for share in self.trunk_macs)
-            raise ValueError(f"kept_fraction {kept_fraction:g}: this model is counted only at {kept}")
+            counted = ", ".join(f"{share:g}" for share in self.trunk_macs)
+            raise ValueError(f"kept_fraction {kept_fraction:g}: this model is counted only at {counted}")
         return ImageTower(
             trunk=TowerCost(self.trunk_macs[kept_fraction], self.trunk_parameters),
             projection=TowerCost(self.projection_macs, self.projection_parameters),
@@ -139,7 +139,7 @@ def _canonical(content: object) -> str:
 
 def _read(content: Mapping[str, Any]) -> Count:
     # JSON has text keys only.
-    trunk = {float(kept): macs for kept, macs in content["trunk_macs"].items()}
+    trunk = {float(fraction): macs for fraction, macs in content["trunk_macs"].items()}
     texts = {int(tokens): macs for tokens, macs in content["text_macs"].items()}
     return Count(**{**content, "trunk_macs": trunk, "text_macs": texts})
 

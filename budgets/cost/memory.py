@@ -79,15 +79,15 @@ def memory_bytes(  # noqa: PLR0913 - one a fact that the estimate needs
     if recipe.gradient_checkpointing:
         text *= _CHECKPOINTED
         image *= _kept_of_image(architecture)
-    kept = image + text + 2 * views * pixels
+    activations = image + text + 2 * views * pixels
     if recipe.precision == "fp32":
-        kept *= _FP32
+        activations *= _FP32
     columns = sum(
         2 * width if width > 1 else 8 * (width or architecture.costs.context_length) for width in widths
     )
     step = (
         on_device * 4 * views * pixels
-        + -(-on_device // recipe.accumulation) * kept
+        + -(-on_device // recipe.accumulation) * activations
         + _loss_bytes(architecture, strategy, batch_size=batch_size, on_device=on_device)
     )
     average = _AVERAGE_BYTES if recipe.ema or averaged else 0

@@ -183,12 +183,12 @@ class Strategy:
 
     def similarity_macs(self, architecture: Architecture, batch_size: int) -> int:
         """Multiply-accumulates of the loss for a sample: here of a matrix of images and one of texts."""
-        counted = (each.similarity_macs for each in self.counted if each.architecture == architecture.name)
+        counted = (cost.similarity_macs for cost in self.counted if cost.architecture == architecture.name)
         return next(counted, 2 * COUNTED_BATCH * architecture.embed_dim) * batch_size // COUNTED_BATCH
 
     def head_cost(self, architecture: Architecture) -> TowerCost:
         """Cost of a sample in the head: the multiply-accumulates of all its views, and its parameters."""
-        counted = (each.head for each in self.counted if each.architecture == architecture.name)
+        counted = (cost.head for cost in self.counted if cost.architecture == architecture.name)
         return next(counted, TowerCost())
 
     def inapplicable(self, architecture: Architecture) -> str | None:
@@ -214,13 +214,13 @@ class Strategy:
         ignored = _OF_STRATEGIES - {field.name for field in fields(self)}
         recipe = replace(declared, **{name: getattr(Recipe(), name) for name in ignored})
         tail = recipe.unmasked_tail if self.masks else 0.0
-        own = tail is None or (self.image_fraction < 1 and not tail)
-        return replace(recipe, unmasked_tail=self.unmasked_tail if own else tail)
+        own_tail = tail is None or (self.image_fraction < 1 and not tail)
+        return replace(recipe, unmasked_tail=self.unmasked_tail if own_tail else tail)
 
     def configured(self, recipe: Recipe) -> "Strategy":
         """Return the strategy with the settings of a trial's recipe."""
-        own = {field.name for field in fields(self)} & {field.name for field in fields(recipe)}
-        return replace(self, **{name: getattr(recipe, name) for name in own})
+        shared = {field.name for field in fields(self)} & {field.name for field in fields(recipe)}
+        return replace(self, **{name: getattr(recipe, name) for name in shared})
 
     def head(self, _architecture: Architecture) -> Module | None:
         """Build what is trained beside the model; None if there is nothing."""
@@ -283,7 +283,7 @@ def strategies() -> Mapping[str, Strategy]:
     """
     places = import_module(_SHIPPED).__path__
     modules = [import_module(f"{_SHIPPED}.{module.name}") for module in pkgutil.iter_modules(places)]
-    found = dict[str, Strategy]()
+    by_name = dict[str, Strategy]()
     for entry in entry_points(group=_GROUP):
         try:
             modules.append(entry.load())
@@ -291,19 +291,19 @@ def strategies() -> Mapping[str, Strategy]:
             raise ValueError(f"{entry.value}: its strategies cannot be loaded: {error}") from error
     for module in modules:
         for strategy in module.STRATEGIES:
-            if strategy.name in found:
+            if strategy.name in by_name:
                 raise ValueError(f"{module.__name__}: the strategy {strategy.name} is there already")
-            found[strategy.name] = strategy
-    return MappingProxyType(found)
+            by_name[strategy.name] = strategy
+    return MappingProxyType(by_name)
 
 
-def find_strategy(name: str, own: Mapping[str, Strategy] = MappingProxyType({})) -> Strategy:
-    """Return the strategy of a given name, a user's ``own`` ones included.
+def find_strategy(name: str, user_strategies: Mapping[str, Strategy] = MappingProxyType({})) -> Strategy:
+    """Return the strategy of a given name, those of the user included.
 
     Raises:
         ValueError: The name is unknown; the message gives the nearest name and all valid ones.
     """
-    known = {**strategies(), **own}
+    known = {**strategies(), **user_strategies}
     if name not in known:
         raise ValueError(unknown("strategy", name, known))
     return known[name]

@@ -29,20 +29,20 @@ def load_strategy_files(paths: Iterable[str | Path]) -> dict[str, Strategy]:
         ValueError: A file cannot be executed, lists no strategies, or one under a name that is taken. The
             message names the file, and the line if there is one.
     """
-    found = dict[str, Strategy]()
+    by_name = dict[str, Strategy]()
     for file in _read(paths):
         for strategy in _strategies_of(file):
-            if strategy.name in strategies() or strategy.name in found:
+            if strategy.name in strategies() or strategy.name in by_name:
                 raise ValueError(
                     f"{file.path}: the name '{strategy.name}' is taken; give the strategy another one"
                 )
-            found[strategy.name] = strategy
-    return found
+            by_name[strategy.name] = strategy
+    return by_name
 
 
 def strategy_of(name: str, file: StrategyFile | None) -> Strategy:
     """Return the strategy of a trial, whose file is None for a shipped one."""
-    return find_strategy(name, {each.name: each for each in _strategies_of(file)} if file else {})
+    return find_strategy(name, {strategy.name: strategy for strategy in _strategies_of(file)} if file else {})
 
 
 def place_in(file: str, error: BaseException) -> str:
@@ -91,7 +91,7 @@ def _strategies_of(file: StrategyFile) -> tuple[Strategy, ...]:
     several = listed if isinstance(listed, tuple | list) else (listed,)
     if problem := next(filter(None, map(_problem, several)), ""):
         raise ValueError(f"{file.path}: {problem}")
-    return tuple(replace(each, file=file) for each in several)
+    return tuple(replace(strategy, file=file) for strategy in several)
 
 
 def _problem(strategy: object) -> str:

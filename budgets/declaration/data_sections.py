@@ -130,7 +130,7 @@ def pool_clashes(pool: DeclaredPool | None, pools: Mapping[str, DeclaredPool], m
     elif not (pools and mixtures):
         missing = "mixtures" if pools else "pools" if mixtures else "pool"
         yield missing, f"{missing} is missing: declare a pool, or pools and mixtures of them"
-    described = [each.described for each in (pools.values() if pool is None else (pool,))]
+    described = [declared.described for declared in (pools.values() if pool is None else (pool,))]
     if any(described) and not all(described):
         yield "pools", "pools: either all of them are described (name, pairs, scored), or none"
     for name, parts in mixtures.items():

@@ -127,20 +127,20 @@ class Declaration:
     @property
     def evaluation(self) -> dict[str, str]:
         """Evaluation sets with a folder: name → folder."""
-        return {name: each.path for name, each in self.evaluation_sets.items() if each.path is not None}
+        return {name: entry.path for name, entry in self.evaluation_sets.items() if entry.path is not None}
 
     @property
     def probes(self) -> tuple[str, ...]:
         """Evaluation sets with probes, which are fitted to the training split of the set."""
-        return tuple(name for name, each in self.evaluation_sets.items() if each.probe)
+        return tuple(name for name, entry in self.evaluation_sets.items() if entry.probe)
 
     @property
     def evaluation_counts(self) -> dict[str, tuple[int, int]]:
         """Images and texts of evaluation sets that are only described."""
         return {
-            name: (each.images or 0, each.texts or 0)
-            for name, each in self.evaluation_sets.items()
-            if each.path is None
+            name: (entry.images or 0, entry.texts or 0)
+            for name, entry in self.evaluation_sets.items()
+            if entry.path is None
         }
 
     def tuning_metric(self, available: Collection[str]) -> str:
@@ -211,7 +211,7 @@ class Declaration:
         axes = ("architectures", self.pairs, 0), ("strategies", self.pairs, 1), ("sizes", tuned, 0)
         for key, pairs, place in axes:
             used, kind = {pair[place] for pair in pairs}, ("architecture", "strategy")[place]
-            for name in (each for each in getattr(tuning, key) if each not in used):
+            for name in (listed for listed in getattr(tuning, key) if listed not in used):
                 yield f"tuning.{key}", f"tuning.{key}: {unknown(kind, name, used)}"
         rated = self.training.lr_peak or any(rule.lr_peak for rule in self.training.rules)
         if "lr_peak" in tuning.fields and not rated and len(tuned) < len(self.pairs):
@@ -267,8 +267,8 @@ class Declaration:
         """Yield metrics of undeclared sets, for described pools; other pools may bring sets of their own."""
         if not self.evaluation_counts or not self.described:
             return
-        own = self.metric if given("metric") else None
-        for key, metric in (("metric", own), ("tuning.metric", self.tuning and self.tuning.metric)):
+        declared = self.metric if given("metric") else None
+        for key, metric in (("metric", declared), ("tuning.metric", self.tuning and self.tuning.metric)):
             name = (metric or "").partition("/")[0]
             if metric and name not in self.evaluation_sets:
                 yield key, f"{key}: {unknown('evaluation set', name, self.evaluation_sets)}"
@@ -354,10 +354,10 @@ def _mixture_clashes(mixtures: Mixtures, grid: Sequence[GridBlock], exclude: Seq
     ]
     for number, block in enumerate(grid, start=1):
         yield from _clashes_of_names(f"grid[{number}]", block, mixtures)
-        here = [name for name in counted if name in (block.mixtures or counted)]
-        if here and block.sizes != (None,):
+        in_block = [name for name in counted if name in (block.mixtures or counted)]
+        if in_block and block.sizes != (None,):
             at = f"grid[{number}].sizes"
-            yield at, f"{at}: the mixture {here[0]} declares pairs of its pools, so only all is allowed"
+            yield at, f"{at}: the mixture {in_block[0]} declares pairs of its pools, so only all is allowed"
     for number, rule in enumerate(exclude, start=1):
         yield from _clashes_of_names(f"exclude[{number}]", rule, mixtures)
 

@@ -52,8 +52,8 @@ class Section(Form):
     @property
     def names(self) -> list[str]:
         """Its keys, with those of inline sections."""
-        each = ([key.name] if key.name else key.form.names for key in keys(self.kind))
-        return [name for names in each for name in names]
+        nested = ([key.name] if key.name else key.form.names for key in keys(self.kind))
+        return [name for names in nested for name in names]
 
     def read(self, node: Node, instead: Any) -> Any:  # noqa: ANN401, ARG002 - of the class
         """Return an instance; beside a misspelt key, what seems to contradict it is not reported."""
@@ -82,12 +82,12 @@ class Section(Form):
         """Return an instance from a checked mapping; ``instead`` has the defaults, if not the class."""
         by_rule = getattr(self.kind, "defaults", None)
         instead = by_rule(node.file.top) if by_rule else instead
-        found: dict[str, Any] = {}
+        arguments: dict[str, Any] = {}
         for key in keys(self.kind):
             default = key.default if instead is None else getattr(instead, key.field)
             inside = node.inside.get(key.name)
             if not key.name:
-                found[key.field] = key.form.build(node, None if default is MISSING else default)
+                arguments[key.field] = key.form.build(node, None if default is MISSING else default)
                 continue
             if inside is None and default is MISSING:
                 node.clash(key.name, f"{key.name} is missing")
@@ -95,11 +95,11 @@ class Section(Form):
                 # What a missing section lacks is not reported beside it.
                 unsaid = key.form.names if default is MISSING else ()
                 empty = Node(value={}, file=node.file, line=node.line, meant=unsaid)
-                found[key.field] = key.form.build(empty)
+                arguments[key.field] = key.form.build(empty)
             else:
                 default = key.form.empty if default is MISSING else default
-                found[key.field] = default if inside is None else key.form.read(inside, default)
-        value = self.kind(**found)
+                arguments[key.field] = default if inside is None else key.form.read(inside, default)
+        value = self.kind(**arguments)
         for at, message in () if node.misspelt else clashes(value, node.given):
             node.clash(at, message)
         return value
@@ -173,8 +173,8 @@ class Key:
         for kind in self.kind.__mro__[:-1]:  # without `object`
             body = ast.parse(cleandoc(getsource(kind))).body[0]
             assert isinstance(body, ast.ClassDef)
-            for each, below in pairwise(body.body):
-                match each, below:
+            for statement, below in pairwise(body.body):
+                match statement, below:
                     case ast.AnnAssign(target=ast.Name(id=self.field)), ast.Expr(
                         ast.Constant(value=str(text))
                     ):
@@ -214,19 +214,19 @@ def unusual(value: object, around: str = "") -> Iterator[str]:
         at, inside = f"{around}.{key.name}".strip("."), getattr(value, key.field)
         reader = key.form.item if isinstance(key.form, Named) else key.form
         named = (
-            {f"{at}.{name}": each for name, each in inside.items()}
+            {f"{at}.{name}": entry for name, entry in inside.items()}
             if isinstance(inside, dict)
             else {at: inside}
         )
         if isinstance(inside, tuple):
-            named = {f"{at}[{number}]": each for number, each in enumerate(inside, start=1)}
-        for place, each in named.items():
-            if is_dataclass(each):
-                yield from unusual(each, place)
-            elif isinstance(reader, Reader) and reader.usual and isinstance(each, int | float):
+            named = {f"{at}[{number}]": entry for number, entry in enumerate(inside, start=1)}
+        for place, entry in named.items():
+            if is_dataclass(entry):
+                yield from unusual(entry, place)
+            elif isinstance(reader, Reader) and reader.usual and isinstance(entry, int | float):
                 low, high = reader.usual
-                if not low <= each <= high:
-                    yield f"{place} = {each:g} is unusual: {low:g} to {high:g} is common"
+                if not low <= entry <= high:
+                    yield f"{place} = {entry:g} is unusual: {low:g} to {high:g} is common"
 
 
 def clashes(value: object, given: Given) -> Clashes:
@@ -248,7 +248,7 @@ def form_of(hint: Any, name: str, marks: tuple[object, ...] = ()) -> Any:  # noq
     Raises:
         TypeError: A single value has no reader.
     """
-    origin, inner = get_origin(hint), [each for each in get_args(hint) if each is not NoneType]
+    origin, inner = get_origin(hint), [argument for argument in get_args(hint) if argument is not NoneType]
     if origin is Annotated:
         return form_of(inner[0], name, hint.__metadata__)
     if form := next((mark for mark in marks if isinstance(mark, Form)), None):

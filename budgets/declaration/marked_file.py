@@ -135,12 +135,12 @@ class Node:
     @property
     def sound(self) -> bool:
         """True if the value and all inside could be read."""
-        return not self.wrong and all(each.sound for each in self._parts())
+        return not self.wrong and all(part.sound for part in self._parts())
 
     @property
     def misspelt(self) -> bool:
         """True if the value, or one inside, has an unknown key."""
-        return bool(self.meant) or any(each.misspelt for each in self._parts())
+        return bool(self.meant) or any(part.misspelt for part in self._parts())
 
     def find(self, key: str) -> tuple["Node", str]:
         """Return the value of a key such as ``grid[2].quality``, or the innermost around it, and the rest."""

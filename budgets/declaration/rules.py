@@ -81,7 +81,7 @@ class Rule:
             yield "", f"sets nothing; give one of {', '.join(names)}"
 
 
-_AXES = {each.name for each in fields(Rule)}
+_AXES = {axis.name for axis in fields(Rule)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,10 +130,10 @@ def ruled_settings(
     rules: Iterable[Rule], architecture: str, strategy: str, level: int | None
 ) -> Mapping[str, Any]:
     """Return what the rules set for a cell: key → value of the last rule that matches and names it."""
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for rule in rules:
         axes = ((rule.architectures, architecture), (rule.strategies, strategy), (rule.levels, level))
         if all(not allowed or value in allowed for allowed, value in axes):
-            named = ((each.name, getattr(rule, each.name)) for each in fields(rule) if each.name not in _AXES)
-            found |= {name: value for name, value in named if value is not None}
-    return found
+            named = ((key.name, getattr(rule, key.name)) for key in fields(rule) if key.name not in _AXES)
+            settings |= {name: value for name, value in named if value is not None}
+    return settings

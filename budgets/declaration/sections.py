@@ -227,8 +227,8 @@ class Tuning:
             yield "check", "check needs lr_peak among tuning.fields"
         # A share that could not be read is None here.
         if self.share and (most := round(1 - self.share, 9)) < self.check:
-            said = f"check = {self.check:g} is more of the study budget than share = {self.share:g} leaves"
-            yield "check", f"{said}: at most {most:g}"
+            excess = f"check = {self.check:g} is more of the study budget than share = {self.share:g} leaves"
+            yield "check", f"{excess}: at most {most:g}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -367,8 +367,8 @@ class Cluster:
         if len(self.utilisation) > 2:  # noqa: PLR2004 - the ends of a range
             yield "utilisation", "utilisation is one share of the peak, or the lowest and the highest"
         elif (low_high := self.utilisation) and low_high[0] > low_high[-1]:
-            found = f"found {low_high[0]:g} before {low_high[1]:g}"
-            yield "utilisation", f"utilisation: the lowest comes first, {found}"
+            order = f"found {low_high[0]:g} before {low_high[1]:g}"
+            yield "utilisation", f"utilisation: the lowest comes first, {order}"
 
     @property
     def cpus_per_gpu(self) -> int | None:

@@ -155,7 +155,7 @@ class Reader(Scalar):
             return {"type": types, "takes": self.takes}
         word = [self.word[0]] if self.word else []
         types = ["number", "string", *(["boolean"] if "false" in word else [])]
-        pattern = "|".join([r"^\s*[-+.]?[0-9.]", *(f"^{each}$" for each in word)])
+        pattern = "|".join([r"^\s*[-+.]?[0-9.]", *(f"^{literal}$" for literal in word)])
         bounds = {key: bound for bound, _, _, key in self._bounds()}
         return {"type": types, "pattern": pattern, **bounds, "takes": self.takes}
 
@@ -211,17 +211,17 @@ class Several(Form):
             node.must_be("a list with at least one entry (- …)" if sections else "at least one value")
             return ()
         items = node.value if isinstance(node.value, list) else [node]
-        found = [value for each in items if (value := self.item.read(each, _WRONG)) is not _WRONG]
-        if LISTED in self.marks and single and found and found[0] > 1:
-            count = found[0]
+        parsed = [value for item in items if (value := self.item.read(item, _WRONG)) is not _WRONG]
+        if LISTED in self.marks and single and parsed and parsed[0] > 1:
+            count = parsed[0]
             alone = f"{count} is ambiguous: write [{count}] for {count} alone, or list {count:,} values"
             node.error(f"{node.at}: {alone}, such as [0, 1, …]")
-        values = tuple(found if sections else dict.fromkeys(found))
+        values = tuple(parsed if sections else dict.fromkeys(parsed))
         return tuple(sorted(values)) if RISING in self.marks else values
 
     def write(self, value: tuple[Any, ...]) -> list[Any]:
         """Return a list."""
-        return [self.item.write(each) for each in value]
+        return [self.item.write(entry) for entry in value]
 
     def schema(self) -> Schema:
         """Return the schema of a list, or of one value."""
@@ -249,7 +249,7 @@ class Named(Form):
         """Return the names and values that can be read."""
         if not isinstance(node.value, dict):
             node.must_be("a mapping (key: value)")
-        found = {}
+        entries = {}
         for name, inside in node.inside.items():
             form = self.form(name)
             value = form.read(inside, _WRONG) if form else _WRONG
@@ -259,8 +259,8 @@ class Named(Form):
                 inside.file.add(inside.key_line, f"{node.at}: {error}")
                 continue
             if value is not _WRONG:
-                found[name] = value
-        return found
+                entries[name] = value
+        return entries
 
     def form(self, name: str) -> Any:  # noqa: ANN401 - a form, or None
         """Return the form of a name's value; None of a name that is not allowed."""
@@ -268,7 +268,7 @@ class Named(Form):
 
     def write(self, value: Mapping[str, Any]) -> dict[str, Any]:
         """Return a mapping."""
-        return {name: self.form(name).write(each) for name, each in value.items()}
+        return {name: self.form(name).write(entry) for name, entry in value.items()}
 
     def schema(self) -> Schema:
         """Return the schema of a mapping."""

@@ -89,16 +89,16 @@ def _storage(text: str) -> str:
         if {".", ".."} & set(rest.split("/")):
             raise ValueError(f"'{text}': a URL has no . or .. in its path; write the folder itself")
         return _path(text.rstrip("/"))
-    found = _path(rest if separator else text)
-    if found.startswith("/") and not found.strip("/."):
+    folder = _path(rest if separator else text)
+    if folder.startswith("/") and not folder.strip("/."):
         raise ValueError(f"'{text}' is the top of the file system; name a folder, such as /shared/clip")
-    if not found.startswith("/"):
+    if not folder.startswith("/"):
         raise ValueError(f"'{text}' must be an absolute path, the same on every node")
-    if os.path.normpath(found).lstrip("/").split("/")[0] in {"proc", "sys"}:
+    if os.path.normpath(folder).lstrip("/").split("/")[0] in {"proc", "sys"}:
         raise ValueError(
             f"'{text}' can't be written to: it is the kernel's; name a folder, such as /shared/clip"
         )
-    return found
+    return folder
 
 
 _number = partial(Reader, parse=parse_number, noun="a number")
@@ -183,7 +183,7 @@ storage = _text(
 )
 device = _text(
     parse=lambda text: find_device(text).name,
-    noun=", ".join(f"`{each}`" for each in sorted({d.name for d in devices().values()})),
+    noun=", ".join(f"`{name}`" for name in sorted({d.name for d in devices().values()})),
 )
 architecture = OneOf(kind="architecture")
 strategy = OneOf(kind="strategy")

@@ -47,7 +47,7 @@ def allocate(plan: Plan, grid: Grid, own_speeds: Speeds) -> Plan:
 
     trials, tuning = tuple(map(allocated, plan.trials)), plan.tuning
     if tuning is not None:
-        tried, neighbours = (tuple(map(allocated, each)) for each in (tuning.trials, tuning.neighbours))
+        tried, neighbours = (tuple(map(allocated, group)) for group in (tuning.trials, tuning.neighbours))
         tuning = replace(tuning, trials=tried, neighbours=neighbours)
     return replace(plan, trials=trials, tuning=tuning, chosen=chosen)
 

@@ -137,8 +137,8 @@ def carry_rates(  # noqa: PLR0913 - the plan and the results that a line follows
         if len(ends) < 2:  # noqa: PLR2004 (a line through two points)
             tried = [place for place, _ in members if place in cells]
             if ends or (tried and all(place in tuned for place in tried)):
-                kept = tuned[ends[0][0]] if ends else None
-                values |= {place: kept for place, _ in members}
+                winner = tuned[ends[0][0]] if ends else None
+                values |= {place: winner for place, _ in members}
             if ends and not tuning.levels:
                 serves[ends[0][0]] = tuple(place[0] for place, _ in members if place != ends[0][0])
             continue

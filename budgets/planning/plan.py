@@ -107,7 +107,7 @@ class Plan:
         if not self.grid_waits or self.tuning is None:
             return ()
         ready = {trial.trial_id for trial in self.tuning.ready}
-        later = [each for each in (*self.tuning.neighbours, *self.trials) if each.trial_id not in ready]
+        later = [trial for trial in (*self.tuning.neighbours, *self.trials) if trial.trial_id not in ready]
         paid = accumulate(trial.paid_flops for trial in later)
         cap = math.inf if self.study_flops is None else self.study_flops
         return tuple(trial for trial, flops in zip(later, paid, strict=True) if flops <= cap)

@@ -192,8 +192,8 @@ def _trials(grid: Grid, levels: tuple[int, ...]) -> tuple[tuple[Trial, ...], tup
             if key not in trials:
                 trials[key] = grid.trial(candidate, seed)
     ordered = sorted(trials.values(), key=lambda trial: trial.cell.level_flops or 0)
-    kept, copies = without_copies(ordered)
-    return _linked(kept, grid.declaration), (*left_out.values(), *copies)
+    distinct, copies = without_copies(ordered)
+    return _linked(distinct, grid.declaration), (*left_out.values(), *copies)
 
 
 def _linked(trials: Sequence[Trial], declaration: Declaration) -> tuple[Trial, ...]:

@@ -99,7 +99,7 @@ def is_measured(trial: Trial, cluster: Cluster | None, own_speeds: Speeds = UNME
 def device_hours(trial: Trial, cluster: Cluster, own_speeds: Speeds = UNMEASURED) -> Range:
     """Device hours of a trial, summed over its devices.
 
-    Recomputed forward passes take time, though they are not among the FLOPs that are booked.
+    Recomputed forward passes take time, though they are not among the FLOPs that are recorded.
     """
     return wall_s(trial, cluster, own_speeds).times(trial.resources.devices / _SECONDS_PER_HOUR)
 
@@ -165,9 +165,9 @@ def kept_speed(
         width = max(
             measured for *of, measured in own_speeds if tuple(of) == combination and measured < devices
         )
-    kept = 1.0 if alone is None else own_speeds[*combination, width] / width / alone
+    share = 1.0 if alone is None else own_speeds[*combination, width] / width / alone
     scaling = 1.0 if cluster is None else cluster.scaling
-    return kept * float(scaling ** math.log2(devices / width))
+    return share * float(scaling ** math.log2(devices / width))
 
 
 def relative_hours(
@@ -186,7 +186,7 @@ def price_plan(plan: Plan, cluster: Cluster, *, own_speeds: Speeds = UNMEASURED)
     trials = plan.all_trials
     resources = [trial.resources for trial in trials]
     walls = [wall_s(trial, cluster, own_speeds).times(1 / _SECONDS_PER_HOUR) for trial in trials]
-    hours = [wall.times(each.devices) for wall, each in zip(walls, resources, strict=True)]
+    hours = [wall.times(allocation.devices) for wall, allocation in zip(walls, resources, strict=True)]
     charged_flops = sum(charge.flops for charge in plan.charges)
     charges = _seconds(charged_flops, cluster).times(1 / _SECONDS_PER_HOUR)
     all_hours, rate = sum_of([*hours, charges]), cluster.price_per_hour
@@ -245,11 +245,11 @@ def forecast(
     every = [speed for of_kind in speeds.values() for speed in of_kind]
 
     def left(trial: PendingTrial) -> Range:
-        own, middle = speeds.get(trial.kind, []), trial.work_s.middle
+        of_kind, middle = speeds.get(trial.kind, []), trial.work_s.middle
         if not every:
             return trial.work_s.plus(trial.start_s)
-        spread = _SPREAD_OF_OTHERS if not own else 1.0 if len(own) >= _FEW else _SPREAD_OF_FEW
-        known = own or every
+        spread = _SPREAD_OF_OTHERS if not of_kind else 1.0 if len(of_kind) >= _FEW else _SPREAD_OF_FEW
+        known = of_kind or every
         work = Range(low=middle / max(known) / spread, high=middle / min(known) * spread)
         return work.plus(trial.start_s)
 

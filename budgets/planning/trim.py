@@ -26,7 +26,7 @@ Link = Callable[[Sequence[Trial]], tuple[Trial, ...]]
 def without_copies(trials: Iterable[Trial]) -> tuple[list[Trial], list[LeftOut]]:
     """Divide trials, levels rising, into those to run and the cells of the copies."""
     first: dict[tuple[object, ...], Trial] = {}
-    kept: list[Trial] = []
+    distinct: list[Trial] = []
     copies: dict[object, LeftOut] = {}
     of_id: dict[str, Trial] = {}
     for trial in trials:
@@ -41,14 +41,14 @@ def without_copies(trials: Iterable[Trial]) -> tuple[list[Trial], list[LeftOut]]
         if same is not trial and (trunk := trunk_id(trial)) != trunk_id(same):
             same = first.setdefault((*key, trunk), trial)
         if same is trial:
-            kept.append(trial)
+            distinct.append(trial)
         else:
             level = same.cell.level
             if level == cell.level:  # they differ in a later digit
                 level += f" ({same.cell.level_flops:,} FLOP)"
             reason = f"the same {plural(trial.steps, 'step')} as at {level}"
             copies[cell] = LeftOut(cell=cell, reason=reason)
-    return kept, list(copies.values())
+    return distinct, list(copies.values())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,12 +111,12 @@ def trim_trials(trials: Sequence[Trial], room: int, link: Link) -> Trimmed | Non
             break
     else:
         return None
-    kept = _without_extra_seeds(link(_without_levels(trials, whole)), room, link)
-    ids = {trial.trial_id for trial in kept}
+    fitting = _without_extra_seeds(link(_without_levels(trials, whole)), room, link)
+    ids = {trial.trial_id for trial in fitting}
     return Trimmed(
-        kept=kept,
+        kept=fitting,
         dropped=tuple(trial for trial in trials if trial.trial_id not in ids),
-        saved_flops=paid_flops_of(trials) - paid_flops_of(kept),
+        saved_flops=paid_flops_of(trials) - paid_flops_of(fitting),
         whole_levels=whole,
     )
 

@@ -175,9 +175,9 @@ class _Course:
         while moved and self._complete:
             moved, self._stuck = False, {}
             for place, points in self.tried.items():
-                if not (said := self._scores.at_chance(points)):
+                if not (verdict := self._scores.at_chance(points)):
                     continue
-                name = f"tuning of {place[0]} with {place[1]}: {said}"
+                name = f"tuning of {place[0]} with {place[1]}: {verdict}"
                 dearer = None if self._tuning.levels else self._dearer(place)
                 if dearer is None or (cost := tried_flops(dearer[1])) > self._left:
                     why = "there is no higher level to try the values at"
@@ -219,8 +219,8 @@ class _Course:
         """Yield sentences on the places where nothing was chosen, with what the tuned grid uses there."""
         beat = [won.cell.level_flops for won in self.won.values() if won and won.cell.level_flops]
         others = f"others beat chance at {format_flops(min(beat))}; " if beat else ""
-        for place, said in self._stuck.items():
-            yield f"{said}; {others}undecided, the grid uses lr_peak {grid.setup(*place).lr_peak:g}"
+        for place, reason in self._stuck.items():
+            yield f"{reason}; {others}undecided, the grid uses lr_peak {grid.setup(*place).lr_peak:g}"
 
     def _all_values(self, on: GridCell, fields: Fields) -> list[SweepPoint]:
         """Return each combination of values with its trials, in the fields' order."""
