@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     notice = Notice(at_once=True)
     with notice.listening():
         try:
-            unshield()  # a command that is started anew begins shielded
+            unshield()  # a command that is started again begins shielded
             return _run(None, notice)
         except AskedToStop:
             print(f"study: stopped by {notice.by}; the same command continues", file=sys.stderr)
@@ -85,7 +85,7 @@ def _run(arguments: Sequence[str] | None, notice: Notice | None) -> int:
     options.notice = notice
     if _ONCE_MORE in os.environ and hasattr(options, "again"):
         options.again = []  # recorded before Ray died: the attempts are in the plan
-    # New processes would import it: a script that calls this would begin anew in each, and one read from
+    # New processes would import it: a script that calls this would begin again in each, and one read from
     # stdin would not be found.
     main_module = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")

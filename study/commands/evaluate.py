@@ -128,9 +128,9 @@ def run(options: Namespace) -> int:
     precision = options.precision or EVALUATION_PRECISION
     loaded = load_model(source, device)
     set_gpu_arithmetic(device.type)
-    probes = [name for name, each in facts.items() if "probe_top1" in each.metrics]
+    probes = [name for name, entry in facts.items() if "probe_top1" in entry.metrics]
     metrics = evaluate_model(loaded, sets, probes, precision=precision)
-    images, texts = (sum(getattr(each, what) for each in facts.values()) for what in ("images", "texts"))
+    images, texts = (sum(getattr(entry, what) for entry in facts.values()) for what in ("images", "texts"))
     flops = forward_flops(loaded, images=images, texts=texts)
     rows = list(_rows(metrics))
     # First the files: whatever reads the table may close it early, such as `head`.
@@ -145,7 +145,7 @@ def run(options: Namespace) -> int:
             "evaluation_version": EVALUATION_VERSION,
             "device": str(device),
             "sets": {
-                name: {"folder": str(sets[name]), "content": each.content} for name, each in facts.items()
+                name: {"folder": str(sets[name]), "content": entry.content} for name, entry in facts.items()
             },
             "images": images,
             "texts": texts,
@@ -177,15 +177,15 @@ def _rows(metrics: dict[str, float]) -> Iterator[dict[str, Any]]:
 def _table(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
     from study.show.terminal import table_lines
 
-    said = []
+    table_rows = []
     for row in rows:
         metric = row["metric"]
         value, error = (
             "" if row[what] is None else f"{100 * row[what]:.2f}" for what in ("value", "standard_error")
         )
         measured = metric.replace("_r", " R@").replace("_top1", " top-1").replace("_", " ")
-        said.append({
+        table_rows.append({
             "set": row["set"], "measured": _LABELS.get(metric, measured), "%": value, "±": error,
             "images": f"{row['images']:,}" if row["images"] else "",
         })  # fmt: skip
-    return table_lines(said, words=("set", "measured"), group="set")
+    return table_lines(table_rows, words=("set", "measured"), group="set")

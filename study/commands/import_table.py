@@ -76,8 +76,8 @@ def run(options: Namespace) -> int:
     counts = [
         f"{plural(count, 'row')}: {reason}" for reason, count in dropped["reason"].value_counts().items()
     ]
-    kept = len(imported) - len(excluded)
-    if not kept:
+    usable = len(imported) - len(excluded)
+    if not usable:
         raise ValueError(
             f"{table} has no usable row: {'; '.join(counts) or 'it has a header and nothing below'}"
         )
@@ -99,10 +99,10 @@ def run(options: Namespace) -> int:
         same = not (other or missing)
         if not same:
             _replace(folder, new, table)
-    said = [f"{name}: {kept:,} of {plural(len(frame), 'row')} of {table.name}, {columns.metric}"]
-    said += [*_tried(sweeps, columns.metric), *(f"  dropped: {line}" for line in counts)]
-    said += [f"  list of dropped rows: {folder / 'dropped.parquet'}"] if len(dropped) else []
-    show_all([*said, f"{folder} is unchanged" if same else f"imported into {folder}"])
+    lines = [f"{name}: {usable:,} of {plural(len(frame), 'row')} of {table.name}, {columns.metric}"]
+    lines += [*_tried(sweeps, columns.metric), *(f"  dropped: {line}" for line in counts)]
+    lines += [f"  list of dropped rows: {folder / 'dropped.parquet'}"] if len(dropped) else []
+    show_all([*lines, f"{folder} is unchanged" if same else f"imported into {folder}"])
     return 0
 
 
@@ -126,7 +126,7 @@ def _tried(sweeps: "pd.DataFrame", metric: str) -> list[str]:
     if "flag" not in sweeps:
         return [f"  sweep: the means of {runs}"]
     bias, flagged = sweeps["bias"], int((sweeps["flag"] != "").sum())
-    moved = [ErrorUnit.of(metric).gap(each, fine=True) for each in (bias.mean(), bias.max())]
+    moved = [ErrorUnit.of(metric).gap(value, fine=True) for value in (bias.mean(), bias.max())]
     told = f"bias of choosing removed, {moved[0]} on average, {moved[1]} at most"
     told = told if bias.notna().all() else "too few to estimate the bias of choosing"
     return [f"  sweep: the best of {runs}; {told}; undertuned by the look of it: {plural(flagged, 'cell')}"]

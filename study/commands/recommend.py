@@ -76,9 +76,9 @@ def run(options: Namespace) -> int:
     frames = prior_frames(options.prior, options.table) if study is None else study_frames(study)
     source = f"{frames.name}, as a prior" if study is None else str(study.folder)
     draws = study_draws(frames)
-    found = recommend(draws, flops=flops, pairs=pairs, limit=options.limit)
+    recommendation = recommend(draws, flops=flops, pairs=pairs, limit=options.limit)
     apart = outliers(draws.families, frames.trials)
-    show_all(recommendation_lines(found, source=source, apart=apart, why=options.why))
+    show_all(recommendation_lines(recommendation, source=source, apart=apart, why=options.why))
     return 0
 
 

@@ -60,7 +60,7 @@ class _Column(Column):
         read = str if name in TEXT else parse_count if name in {"seed", "images"} else parse_quantity
         for key, text in (
             ("value", self.value),
-            *((f"names.{each}", self.names[each]) for each in self.names),
+            *((f"names.{label}", self.names[label]) for label in self.names),
         ):
             try:
                 _ = text and read(text)
@@ -149,13 +149,13 @@ def shipped_table(path: Path) -> Path:
     Raises:
         ValueError: There is none.
     """
-    found = [*path.parent.glob("*.csv")] if path.parent.parent == _SHIPPED else []
-    if not found:
+    tables = [*path.parent.glob("*.csv")] if path.parent.parent == _SHIPPED else []
+    if not tables:
         with_tables = sorted(table.stem for table in _SHIPPED.glob("*/*.yaml"))
         raise ValueError(
             f"the map {path.stem} needs --table FILE; maps with a table: {', '.join(with_tables)}"
         )
-    return found[0]
+    return tables[0]
 
 
 def load_column_map(path: Path) -> ColumnMap:

@@ -44,7 +44,7 @@ def load_declaration(path: Path, folder: Path | None = None) -> Declaration:
 def _is_saved(path: Path) -> bool:
     """Return whether a declaration is the copy that a run keeps in the study's folder."""
     files = ("spent.parquet", "plan.parquet", "left-out.parquet")
-    spent, *tables = (path.with_name(each).is_file() for each in files)
+    spent, *tables = (path.with_name(file).is_file() for file in files)
     # A user may have written a plan of that name beside a declaration of that name.
     return path.name == "study.yaml" and (spent or all(tables))
 
@@ -62,15 +62,15 @@ def _completed(declaration: Declaration) -> Declaration:
 
 def _architectures(top: Node) -> tuple[str, ...]:
     """Return the architectures that may be used: the catalogue's, open_clip's, the declared folder's."""
-    node, own = top.inside.get("catalogue"), dict[str, Path]()
+    node, configs = top.inside.get("catalogue"), dict[str, Path]()
     declared = None if node is None else values.path.read(node, None)
     if node is not None and declared:
-        own = {file.stem: file for file in sorted(Path(declared).glob("*.json"))}
-        if not own:
+        configs = {file.stem: file for file in sorted(Path(declared).glob("*.json"))}
+        if not configs:
             node.error(f"catalogue: '{node.value}' must be a folder with JSON files")
-        for name in own:
+        for name in configs:
             try:
                 load_architecture(name, declared)
             except (ValueError, OSError) as error:
                 node.error(f"catalogue: {error}")
-    return tuple(sorted({*open_clip_configs(), *catalogue(), *own}))
+    return tuple(sorted({*open_clip_configs(), *catalogue(), *configs}))

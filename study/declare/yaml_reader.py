@@ -55,23 +55,23 @@ def read_top(path: Path, folder: Path | None = None) -> Node:
             raise DeclarationError(
                 f"{path}: larger than {_LARGEST_BYTES // 10**6} MB, the limit for a declaration"
             )
-        found = yaml.compose(content.decode("utf-8"), Loader=_Loader)
-        if found is None:
+        root = yaml.compose(content.decode("utf-8"), Loader=_Loader)
+        if root is None:
             raise DeclarationError(
                 f"{path}:1: the file is empty; `python -m study new NAME` writes a commented one"
             )
         marked = MarkedFile(path, folder)
-        marked.top = _Nodes(marked).node(found)
+        marked.top = _Nodes(marked).node(root)
     except yaml.MarkedYAMLError as error:
         # An error at the file's end is reported on its last line.
         found_at = error.problem_mark.line + 1 if error.problem_mark else 1
         line = min(found_at, len(content.splitlines()) or 1)
         tabbed = b"\t" in b"".join(content.split(b"\n")[line - 1 : line])
-        said = error.problem or error.context or ""
-        if said.startswith("but "):  # the rest of a sentence
-            said = f"{error.context}, {said}"
+        problem = error.problem or error.context or ""
+        if problem.startswith("but "):  # the rest of a sentence
+            problem = f"{error.context}, {problem}"
         tab = "; indent with spaces, not tabs" if tabbed else ""
-        raise DeclarationError(f"{path}:{line}: not valid YAML: {said}{tab}") from None
+        raise DeclarationError(f"{path}:{line}: not valid YAML: {problem}{tab}") from None
     except yaml.reader.ReaderError as error:
         line = content[: error.position].count(b"\n") + 1
         raise DeclarationError(
@@ -98,29 +98,29 @@ class _Nodes:
         self._seen: set[int] = set()
         self._repeated = count()
 
-    def node(self, found: yaml.Node, around: Node | None = None, name: str = "", key_line: int = 0) -> Node:
+    def node(self, tree: yaml.Node, around: Node | None = None, name: str = "", key_line: int = 0) -> Node:
         """Return a node with all inside; an alias of what it is in is empty."""
-        if id(found) in self._seen and next(self._repeated) > _MOST_REPEATED:
+        if id(tree) in self._seen and next(self._repeated) > _MOST_REPEATED:
             raise DeclarationError(f"{self._file.path}: its aliases (*NAME) repeat too many values")
-        line = found.start_mark.line + 1
+        line = tree.start_mark.line + 1
         node = Node(value="", file=self._file, around=around, name=name, line=line, key_line=key_line or line)
-        if id(found) not in self._open:
-            self._open.add(id(found))
-            self._seen.add(id(found))
-            node.value = self._content(found, node)
-            self._open.remove(id(found))
+        if id(tree) not in self._open:
+            self._open.add(id(tree))
+            self._seen.add(id(tree))
+            node.value = self._content(tree, node)
+            self._open.remove(id(tree))
         return node
 
-    def _content(self, found: yaml.Node, node: Node) -> Content:
-        if isinstance(found, yaml.SequenceNode):
-            numbered = enumerate(found.value, start=1)
-            names = ((f"[{n}]" if isinstance(each, yaml.MappingNode) else "", each) for n, each in numbered)
-            return [self.node(each, node, name) for name, each in names]
-        if not isinstance(found, yaml.MappingNode):
-            self._check(str(found.value), node.line)
-            return str(found.value)
+    def _content(self, tree: yaml.Node, node: Node) -> Content:
+        if isinstance(tree, yaml.SequenceNode):
+            numbered = enumerate(tree.value, start=1)
+            names = ((f"[{n}]" if isinstance(item, yaml.MappingNode) else "", item) for n, item in numbered)
+            return [self.node(item, node, name) for name, item in names]
+        if not isinstance(tree, yaml.MappingNode):
+            self._check(str(tree.value), node.line)
+            return str(tree.value)
         content: dict[str, Node] = {}
-        for key, value in found.value:
+        for key, value in tree.value:
             text, line = key.value if isinstance(key, yaml.ScalarNode) else "?", key.start_mark.line + 1
             self._check(text, line)
             if text == "<<":

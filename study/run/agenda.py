@@ -108,17 +108,17 @@ def with_again(study: Study, plan: Plan, wanted: Sequence[str]) -> tuple[Plan, l
         NoRoomError: The study budget has no room.
     """
     newest, new = {trial.first_id: trial for trial in plan.trials}, []  # further attempts come last
-    for each in wanted:
-        matches = [first for first in newest if first.startswith(each.partition("-")[0])]
+    for prefix in wanted:
+        matches = [first for first in newest if first.startswith(prefix.partition("-")[0])]
         if len(matches) != 1:
-            raise ValueError(f"--again: {unknown('trial of the grid', each, newest)}")
+            raise ValueError(f"--again: {unknown('trial of the grid', prefix, newest)}")
         last = newest[matches[0]]
         state = trial_states(study.folder, [last.trial_id])[last.trial_id]
         if state.outcome is not None:
             new.append(f"{last.first_id}-{last.attempt + 1}")
         elif state.stage is Stage.FAILED or last.attempt == 1:
             runs = "failed: `run --retry-failed`" if state.stage is Stage.FAILED else "has no result: `run`"
-            raise ValueError(f"--again {each}: nothing to repeat: trial {last.trial_id} {runs} runs it")
+            raise ValueError(f"--again {prefix}: nothing to repeat: trial {last.trial_id} {runs} runs it")
     if not new:
         return plan, [], []
     planned = plan_study(study, further=new)

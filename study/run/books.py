@@ -1,4 +1,4 @@
-"""The books of a run: result, failure and FLOPs of each trial, also from earlier runs."""
+"""Accounting of a run: result, failure and FLOPs of each trial, also from earlier runs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -141,7 +141,7 @@ class Books(ABC):
         # Longer ones continue from one of these, or from one that has made its milestone needless.
         passed = {self.trials[ended].previous for ended in self.outcomes}
         folders = map(self.study.trial_folder, continuing)
-        return bool(continuing & passed) or any(self.site.with_storage(milestone, each) for each in folders)
+        return bool(continuing & passed) or any(self.site.with_storage(milestone, path) for path in folders)
 
     def book_lost(self, trial: Trial) -> None:
         """Book what a trial has lost since its last sound checkpoint."""
@@ -153,26 +153,26 @@ class Books(ABC):
         self._book(trial)
 
     def _book(self, trial: Trial, outcome: Outcome | None = None) -> None:
-        """Derive a trial's account anew; without a result, write its meter if there is none to count on from.
+        """Derive a trial's account again; without a result, write its meter if there is none to count from.
 
         An unreadable meter lacks what the last start computed: the most that it can have lost is wasted.
         """
         folder, with_storage = self.study.trial_folder(trial.trial_id), self.site.with_storage
-        found = with_storage(account, folder, trial, outcome, self.book.of(trial.trial_id))
+        entry = with_storage(account, folder, trial, outcome, self.book.of(trial.trial_id))
         if outcome is None and with_storage(read_meter, folder) is None:
             if with_storage(_has_computed, folder):
-                lost = trial.train_flops - found.kept_flops
-                found = replace(found, wasted_flops=found.wasted_flops + lost)
+                lost = trial.train_flops - entry.kept_flops
+                entry = replace(entry, wasted_flops=entry.wasted_flops + lost)
                 self.progress.say(
                     f"the meter of trial {trial.trial_id} is missing or damaged; {format_flops(lost)} are "
                     "booked as wasted, the most that it can have lost in its last start"
                 )
-            if found.computed_flops:
+            if entry.computed_flops:
                 folder.mkdir(exist_ok=True)
-                count = FlopCount(train_flops=found.computed_flops, evaluation_flops=found.evaluation_flops)
+                count = FlopCount(train_flops=entry.computed_flops, evaluation_flops=entry.evaluation_flops)
                 with_storage(write_meter, folder, count)
                 self.publish(trial.trial_id)
-        self.book.trials[trial.trial_id] = found
+        self.book.trials[trial.trial_id] = entry
 
     def _drop(self, trial: Trial) -> None:
         """Remove the checkpoints of a trial: all its work is lost, and nothing is reserved for it."""

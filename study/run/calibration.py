@@ -57,8 +57,8 @@ def calibrate_study(study: Study, *, device_name: str | None, seconds: float) ->
     seconds_each = max(0.5, seconds * at_once / len(kinds) - _START_S)
     speeds, failed = dict[str, Throughput](), list[str]()
     with LocalBackend(modules=("runners.trials.try_kind",)) as backend:
-        here = {name: (trial, tuple(backend.nodes())) for name, trial in kinds.items()}
-        for job, tried in try_kinds(study, here, backend, seconds=seconds_each, at_once=at_once):
+        placed = {name: (trial, tuple(backend.nodes())) for name, trial in kinds.items()}
+        for job, tried in try_kinds(study, placed, backend, seconds=seconds_each, at_once=at_once):
             if isinstance(tried, str):
                 failed.append(f"{job.trial}: {tried}")
             else:

@@ -89,7 +89,7 @@ class Execution(Books):
             ValueError: A trial does not fit on the nodes of the cluster.
         """
         # Each round of the loop: carry out the schedule's decisions, choose further trials, look at the
-        # cluster, then wait for the backend. Ended trials are booked before the schedule decides again.
+        # cluster, then wait for the backend. Ended trials are recorded before the schedule decides again.
         self.site.with_storage(self.link)
         self._measured = measured_throughput(self.study, self.plan)
         self._take_cores(cores_per_gpu(backend.nodes().values()))
@@ -258,8 +258,8 @@ class Execution(Books):
                     _, reason = self._ends.get(trial_id, ({}, "not started"))
                     self.leave_out(self.trials[trial_id], reason)
                 case GiveUp(trial=trial_id, cause=cause):
-                    kept = self.site.with_storage(kept_steps, self.study.trial_folder(trial_id))
-                    keep = cause == "crashed" or (cause == "full" and kept > 0)
+                    steps = self.site.with_storage(kept_steps, self.study.trial_folder(trial_id))
+                    keep = cause == "crashed" or (cause == "full" and steps > 0)
                     self.give_up(self.trials[trial_id], *self._ends[trial_id], keep=keep)
                     self._link_again(self.trials[trial_id])
                 case LeaveOut(node=node, failures=0):
@@ -327,9 +327,9 @@ class Execution(Books):
             self._schedule.fail(ended.trial, full=ended.how == "full")
         elif ended.how == "crashed":
             # Only crashes in a row without a newer checkpoint use up the retries.
-            kept = self.site.with_storage(kept_steps, self.study.trial_folder(ended.trial))
-            progressed = kept > self._kept.get(ended.trial, 0)
-            self._kept[ended.trial] = kept
+            steps = self.site.with_storage(kept_steps, self.study.trial_folder(ended.trial))
+            progressed = steps > self._kept.get(ended.trial, 0)
+            self._kept[ended.trial] = steps
             self._schedule.crash(ended.trial, progressed=progressed, dead_nodes=ended.dead_nodes)
         else:
             self.event("trial-left", **span, reason=ended.reason)
@@ -361,7 +361,7 @@ class Execution(Books):
         self._schedule.left(trial.trial_id)
         fixed = {task.trial for task in self._schedule.running()}
         scheduled = self._schedule.unfinished()
-        for old in [each for each in self.trials.values() if each.trial_id not in fixed]:
+        for old in [candidate for candidate in self.trials.values() if candidate.trial_id not in fixed]:
             new = planned.get(old.trial_id, old)
             if (new.cell.combination, new.batch_size) == kind:
                 changed = replace(old, recipe=new.recipe, resources=new.resources.on_nodes(self._cores))

@@ -75,8 +75,8 @@ class Chooser:
         if state == self._state:
             return None
         declaration, choices = self._study.declaration, choices_of(tuple(self.trials.values()))
-        of_these = [each.row for what, each in outcomes.items() if what.partition("-")[0] in self.trials]
-        trials = trials_of(declaration, to_frame(of_these, RESULT_COLUMNS), choices)
+        rows = [outcome.row for what, outcome in outcomes.items() if what.partition("-")[0] in self.trials]
+        trials = trials_of(declaration, to_frame(rows, RESULT_COLUMNS), choices)
         lost = {*failures, *outcomes} - set(trials.every["trial"])
         decision = decide(
             trials, choices, ask=questions(declaration), running=running, ended=lost, slots=slots,

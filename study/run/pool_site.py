@@ -88,14 +88,10 @@ class PoolSite:
         return max(1, (self._count or usable_cores()) // workers.count)
 
     def _on_cluster(
-        self,
-        resources: Amounts,
-        read: tuple[str | Path, ...],
-        written: str | Path | None,
-        limit: int | None,
+        self, resources: Amounts, read: tuple[str | Path, ...], written: str | Path | None, limit: int | None
     ) -> Workers:
         backend = self._opened(_FOR_FILES)
-        seen = tuple(path.absolute() for each in read if (path := Location(each).local) is not None)
+        seen = tuple(path.absolute() for source in read if (path := Location(source).local) is not None)
         there = None if written is None else Location(written)
         if there is not None and there.local is not None:
             there = Location(there.local.absolute())

@@ -60,7 +60,7 @@ def run_study(  # noqa: PLR0913 - the options of a command
     require_room(study, plan)
     study.folder.mkdir(parents=True, exist_ok=True)
     # The order matters: take the lock before anything is written; build the pool before nodes read it;
-    # let the workers of a dead driver exit before their trials' files are read and booked.
+    # let the workers of a dead driver exit before their trials' files are read and recorded.
     with ExitStack() as until_the_end:
         until_the_end.enter_context(progress)
         until_the_end.enter_context(study.storage.claim(progress.say))
@@ -124,7 +124,7 @@ def _tunes(plan: Plan, only: Sequence[str]) -> bool:
 
 
 def _wait_for_orphans(study: Study) -> None:
-    """Wait until the workers of a killed driver have exited, so that their FLOPs can be booked."""
+    """Wait until the workers of a killed driver have exited, so that their FLOPs can be recorded."""
     deadline = time.monotonic() + _DYING_S
     for folder in trial_folders(study):
         if (lock := folder / ".lock").exists() and not (folder / "result.json").exists():

@@ -62,9 +62,9 @@ def preflight(
         )
         share, assumed = cores_per_gpu(nodes.values()), any(trial.resources.assumed for trial in plan.trials)
         if assumed and share is not None:
-            found = f"{share} a GPU, the nodes' share; the plan assumes {CPUS_PER_GPU}"
-            yield PreflightCheck(node="all", what="cores", verdict="ok", found=found)
-            placed = (replace(each, resources=each.resources.on_nodes(share)) for each in plan.trials)
+            detail = f"{share} a GPU, the nodes' share; the plan assumes {CPUS_PER_GPU}"
+            yield PreflightCheck(node="all", what="cores", verdict="ok", found=detail)
+            placed = (replace(trial, resources=trial.resources.on_nodes(share)) for trial in plan.trials)
             plan = replace(plan, trials=tuple(placed))
         ensure_pools(study, lambda _line: None)
         study.folder.mkdir(parents=True, exist_ok=True)
@@ -125,9 +125,9 @@ def _clock_check(node: str, clock: float, began: float, ended: float) -> Preflig
     # The node read its clock between the two times; only what lies outside of them is known to be skew.
     skew = max(began - clock, clock - ended, 0.0)
     problem = "synchronise the clocks (chrony, ntpd): times of events and leases compare them"
-    found = f"within {max(skew, 0.1):.1f} s of the driver's"
+    detail = f"within {max(skew, 0.1):.1f} s of the driver's"
     return replace(
-        PreflightCheck.of("clock", problem if skew > _SKEW_S else "", found=found, verdict="slow"), node=node
+        PreflightCheck.of("clock", problem if skew > _SKEW_S else "", found=detail, verdict="slow"), node=node
     )
 
 

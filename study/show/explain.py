@@ -22,10 +22,10 @@ from study.state.plan_study import cell_words, with_words
 _MOST_SHOWN = 12
 
 
-def explain_lines(grid: Grid, plan: Plan, wanted: str, own: Speeds) -> Iterator[str]:
+def explain_lines(grid: Grid, plan: Plan, wanted: str, speeds: Speeds) -> Iterator[str]:
     """Yield the arithmetic of a cell, or the reasons why it is left out.
 
-    ``wanted`` is a trial's id, or words of a cell such as ``ViT-B-32 slip top40``; ``own`` are the speeds
+    ``wanted`` is a trial's id, or words of a cell such as ``ViT-B-32 slip top40``; ``speeds`` are those
     calibrated on the cluster's device.
 
     Raises:
@@ -33,7 +33,7 @@ def explain_lines(grid: Grid, plan: Plan, wanted: str, own: Speeds) -> Iterator[
     """
     candidate = _find(grid, plan, wanted)
     at = candidate.cell, candidate.samples
-    trials = [each for each in plan.trials if (each.cell, each.samples_seen) == at and not each.of_trunk]
+    trials = [trial for trial in plan.trials if (trial.cell, trial.samples_seen) == at and not trial.of_trunk]
     yield str(candidate.cell)
     yield from _left_out(grid, plan, candidate, trials)
     setup = candidate.setup
@@ -43,7 +43,7 @@ def explain_lines(grid: Grid, plan: Plan, wanted: str, own: Speeds) -> Iterator[
         yield from _trial(grid, candidate)
     if trials and grid.declaration.shares_trunks:
         yield from _trunk(trials[0])
-    trunks = [each for each in plan.trials if each.cell == candidate.cell and each.of_trunk]
+    trunks = [trial for trial in plan.trials if trial.cell == candidate.cell and trial.of_trunk]
     for trunk in trunks[:1]:
         first = max(trunk.recipe.averaged_from(trunk.steps), trunk.shared_samples // trunk.batch_size)
         mean = f"the mean of its last {plural(trunk.steps - first, 'state')}"
@@ -52,8 +52,8 @@ def explain_lines(grid: Grid, plan: Plan, wanted: str, own: Speeds) -> Iterator[
     for trial in (*trunks, *trials):
         yield f"trial {trial.trial_id}: {trial.seed_words}"
     if trials and (cluster := grid.declaration.cluster) is not None:
-        yield from _chosen(grid, plan, trials[0], cluster, own)
-        yield from _price(trials[0], cluster, own)
+        yield from _chosen(grid, plan, trials[0], cluster, speeds)
+        yield from _price(trials[0], cluster, speeds)
 
 
 def _find(grid: Grid, plan: Plan, wanted: str) -> GridCell:
@@ -96,8 +96,8 @@ def _sample(setup: Setup, cost: SampleCost) -> Iterator[str]:
     elif architecture.costs.drops_patches:
         config = complete_config(seen.config)
         all_patches = kept_patches(config.vision, 1)
-        kept = kept_patches(config.vision, how.kept_fraction)
-        tokens = f", {kept:,} of {all_patches:,} patches kept and a class token"
+        patches = kept_patches(config.vision, how.kept_fraction)
+        tokens = f", {patches:,} of {all_patches:,} patches kept and a class token"
     yield (
         f"image tower, {seen.costs.image_size} x {seen.costs.image_size} pixels{tokens}: "
         f"{tower.trunk.macs:,} MACs x {plural(how.image_views, 'view')} "
@@ -183,7 +183,7 @@ def _trunk(trial: Trial) -> Iterator[str]:
         )
 
 
-def _chosen(grid: Grid, plan: Plan, trial: Trial, cluster: Cluster, own: Speeds) -> Iterator[str]:
+def _chosen(grid: Grid, plan: Plan, trial: Trial, cluster: Cluster, speeds: Speeds) -> Iterator[str]:
     """Yield the ways to run a trial that fit, and mark the chosen one, if the planner chooses."""
     chosen, cell = plan.chosen.get(trial.trial_id), trial.cell
     if chosen is None:
@@ -195,18 +195,18 @@ def _chosen(grid: Grid, plan: Plan, trial: Trial, cluster: Cluster, own: Speeds)
         f"Efficiency: measured, otherwise {cluster.scaling:g} ^ log2(GPUs). Memory limit: {memory}"
     )
     options = grid.setup(*cell.combination, cell.level_flops).options
-    for option in priced_options(options, trial, cluster, own):
-        kept = kept_speed(cell.combination, option.resources.devices, cluster, own)
+    for option in priced_options(options, trial, cluster, speeds):
+        efficiency = kept_speed(cell.combination, option.resources.devices, cluster, speeds)
         mark = f", chosen ({chosen.why})" if (words := words_of_settings(option)) == chosen.words else ""
         yield (
             f"  GPUs {words}: about {option.memory_bytes / 1e9:,.1f} GB on each; "
-            f"{option.recipe.passes} / {PLAIN_PASSES} / {kept:.3f} = {option.factor:.2f}, "
+            f"{option.recipe.passes} / {PLAIN_PASSES} / {efficiency:.3f} = {option.factor:.2f}, "
             f"relative wall time {option.factor / option.resources.devices:.3f}{mark}"
         )
 
 
-def _price(trial: Trial, cluster: Cluster, own: Speeds) -> Iterator[str]:
-    hours, shares = device_hours(trial, cluster, own), utilisation(cluster)
-    measured = is_measured(trial, cluster, own)
+def _price(trial: Trial, cluster: Cluster, speeds: Speeds) -> Iterator[str]:
+    hours, shares = device_hours(trial, cluster, speeds), utilisation(cluster)
+    measured = is_measured(trial, cluster, speeds)
     basis = "by measured throughput" if measured else f"at {share_range(shares)} of the peak"
     yield f"price: {figure_range(hours)} hours of {cluster.device}, {basis}"

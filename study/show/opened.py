@@ -121,14 +121,14 @@ class OpenedStudy:
         Raises:
             ValueError: No budget has that level.
         """
-        found, rows = self.analysis, self.analysis.best
+        analysis, rows = self.analysis, self.analysis.best
         if level is not None:
             rows = rows[[_same(level, row) for row in records(rows)]]
             if rows.empty:
-                raise ValueError(unknown("budget", str(level), found.best["at"]))
-        lines, why = (tuple(answer_lines(rows, found, why=asked)) for asked in (False, True))
+                raise ValueError(unknown("budget", str(level), analysis.best["at"]))
+        lines, why = (tuple(answer_lines(rows, analysis, why=asked)) for asked in (False, True))
         return StudyAnswer(
-            lines=lines, why=why, frame=answer_frame("best", rows), table=best_table(found, rows)
+            lines=lines, why=why, frame=answer_frame("best", rows), table=best_table(analysis, rows)
         )
 
     def recommend(self, *, flops: Amount, pairs: Amount, limit: float = FARTHEST) -> StudyAnswer:
@@ -140,11 +140,11 @@ class OpenedStudy:
             ValueError: An amount can't be read or is below 1, or no configuration can be read there.
         """
         draws = self.analysis.draws
-        found = recommend(
+        recommendation = recommend(
             draws, flops=_number("flops", flops, parse_flops), pairs=_number("pairs", pairs, parse_count),
             limit=limit,
         )  # fmt: skip
-        rows = found.candidates
+        rows = recommendation.candidates
         columns = [
             column("Configuration", "name"), *errors(draws.error_unit),
             column("P(best)", "probability", probability_text),
@@ -152,7 +152,7 @@ class OpenedStudy:
         ]  # fmt: skip
         table = Table.of("recommendation", "What to train", "", rows, columns)
         lines, why = (
-            recommendation_lines(found, source=self.name, apart=self.analysis.outliers, why=asked)
+            recommendation_lines(recommendation, source=self.name, apart=self.analysis.outliers, why=asked)
             for asked in (False, True)
         )
         return StudyAnswer(lines=lines, why=why, table=table, frame=answer_frame("recommend", rows))
@@ -169,14 +169,14 @@ class OpenedStudy:
             pairs=max(map(smallest_pool, cells["subset_size"], cells["quality"]), default=1),
         )
 
-    trials = _answer("trials", lambda found: found.trials.frame)
-    contrasts = _answer("contrasts", lambda found: found.contrasts)
-    comparisons = _answer("comparisons", lambda found: found.comparisons)
-    laws = _answer("laws", lambda found: found.parameters)
+    trials = _answer("trials", lambda analysis: analysis.trials.frame)
+    contrasts = _answer("contrasts", lambda analysis: analysis.contrasts)
+    comparisons = _answer("comparisons", lambda analysis: analysis.comparisons)
+    laws = _answer("laws", lambda analysis: analysis.parameters)
     bands = _answer("bands", curve_points)
-    pareto = _answer("pareto", lambda found: found.pareto)
-    exponents = _answer("exponents", lambda found: found.exponents)
-    cost = _answer("cost", lambda found: found.levels)
+    pareto = _answer("pareto", lambda analysis: analysis.pareto)
+    exponents = _answer("exponents", lambda analysis: analysis.exponents)
+    cost = _answer("cost", lambda analysis: analysis.levels)
 
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -243,6 +243,6 @@ def _same(level: Amount, row: Mapping[str, Any]) -> bool:
 
 def _html(lines: Iterable[str], table: Table) -> str:
     """Return sentences and a table for a notebook."""
-    said = "".join(f"<div>{escape(line.strip())}</div>" for line in lines)
+    sentences = "".join(f"<div>{escape(line.strip())}</div>" for line in lines)
     note = f"<small>{escape(table.note)}</small>" if table.note else ""
-    return f"{said}{table.shown.to_html(index=False, border=0, max_rows=12)}{note}"
+    return f"{sentences}{table.shown.to_html(index=False, border=0, max_rows=12)}{note}"

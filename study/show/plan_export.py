@@ -42,30 +42,30 @@ _EXACT = ("level_flops", "train_flops", "paid_flops", "evaluation_flops")
 """FLOPs of a whole trial: whole numbers that may be too large for 64 bits."""
 
 
-def plan_csv(declaration: Declaration, plan: Plan, own: Speeds) -> str:
+def plan_csv(declaration: Declaration, plan: Plan, speeds: Speeds) -> str:
     """Return a CSV file; ``trial`` is empty for a left-out cell, ``reason`` for a trial."""
-    return csv_text(_plan_frame(declaration, plan, own))
+    return csv_text(_plan_frame(declaration, plan, speeds))
 
 
-def plan_parquet(declaration: Declaration, plan: Plan, path: Path, own: Speeds) -> None:
+def plan_parquet(declaration: Declaration, plan: Plan, path: Path, speeds: Speeds) -> None:
     """Write a parquet file with the columns of the CSV and the FLOP convention in its metadata."""
-    write_table(path, _plan_frame(declaration, plan, own).astype(dict.fromkeys(_EXACT, "float64")))
+    write_table(path, _plan_frame(declaration, plan, speeds).astype(dict.fromkeys(_EXACT, "float64")))
 
 
-def _plan_frame(declaration: Declaration, plan: Plan, own: Speeds) -> pd.DataFrame:
+def _plan_frame(declaration: Declaration, plan: Plan, speeds: Speeds) -> pd.DataFrame:
     kinds = {name: kind for name, kind in PLAN_COLUMNS.items() if name != "predicted_s"}
     kinds |= {} if declaration.cluster is None else _ON_A_CLUSTER
     # A left-out cell has no samples: whole numbers that may be absent are pandas' own Int64.
     kinds = {name: kind.replace("int64", "Int64") for name, kind in kinds.items()}
     kinds |= {PHASE: "str", "reason": "str"}
     missing = {name: "" if kind == "str" else None for name, kind in kinds.items()}
-    trials, left_out = _all_rows(declaration, plan, own), map(_left_out_row, plan.left_out)
+    trials, left_out = _all_rows(declaration, plan, speeds), map(_left_out_row, plan.left_out)
     rows = [{**missing, **row} for row in (*trials, *left_out)]
     exact = {name: pd.Series([row[name] for row in rows], dtype="object") for name in _EXACT}
     return to_frame(rows, kinds).assign(**exact)
 
 
-def plan_json(declaration: Declaration, plan: Plan, own: Speeds) -> str:
+def plan_json(declaration: Declaration, plan: Plan, speeds: Speeds) -> str:
     """Return a JSON object: totals, price, notes, every trial and every left-out cell."""
     cluster = declaration.cluster
     content = {
@@ -83,30 +83,30 @@ def plan_json(declaration: Declaration, plan: Plan, own: Speeds) -> str:
         "measured_by_torch": counted_models(declaration),
         "price": None
         if cluster is None
-        else {"cluster": asdict(cluster)} | asdict(price_plan(plan, cluster, own_speeds=own)),
+        else {"cluster": asdict(cluster)} | asdict(price_plan(plan, cluster, own_speeds=speeds)),
         "tuning": None if plan.tuning is None else _tuning(plan.tuning),
-        "trials": [_finite(_trial_row(trial, declaration, own)) for trial in plan.trials],
+        "trials": [_finite(_trial_row(trial, declaration, speeds)) for trial in plan.trials],
         "left_out": [_finite(_exact_level(left_out_row(item), item.cell)) for item in plan.left_out],
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _all_rows(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[dict[str, object]]:
+def _all_rows(declaration: Declaration, plan: Plan, speeds: Speeds) -> Iterator[dict[str, object]]:
     """Yield the rows of all trials with their phase."""
     grid = {trial.trial_id for trial in plan.trials}
     tuning = set() if plan.tuning is None else {trial.trial_id for trial in plan.tuning.trials}
     for trial in plan.all_trials:
         name = trial.trial_id
         phase = "grid" if name in grid else "tuning" if name in tuning else "check"
-        row = _trial_row(trial, declaration, own)
+        row = _trial_row(trial, declaration, speeds)
         yield row | {PHASE: row.get(PHASE) or phase}
 
 
-def _trial_row(trial: Trial, declaration: Declaration, own: Speeds) -> dict[str, object]:
+def _trial_row(trial: Trial, declaration: Declaration, speeds: Speeds) -> dict[str, object]:
     exact = {name: getattr(trial, name) for name in ("train_flops", "paid_flops", "evaluation_flops")}
     row = _exact_level(plan_row(trial), trial.cell) | exact
     if declaration.cluster is not None:
-        hours = device_hours(trial, declaration.cluster, own)
+        hours = device_hours(trial, declaration.cluster, speeds)
         row |= {
             "device_hours_low": hours.low,
             "device_hours_high": hours.high,

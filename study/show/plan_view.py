@@ -49,10 +49,10 @@ _MOST_LEFT_OUT = 20
 Number = TypeVar("Number", int, float)
 
 
-def plan_lines(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str]:
+def plan_lines(declaration: Declaration, plan: Plan, speeds: Speeds) -> Iterator[str]:
     """Yield the plan's cells, what was left out, and the totals against the budget.
 
-    ``own`` are the speeds measured on this machine, or with a cluster those calibrated on its device.
+    ``speeds`` are those measured on this machine, or with a cluster those calibrated on its device.
     """
     by_cell: dict[tuple[Cell, int], list[Trial]] = {}
     for trial in plan.trials:  # those of a trunk beside their branches
@@ -62,7 +62,7 @@ def plan_lines(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[st
     several_sizes = len(cells) > _MOST_CELLS
     if several_sizes:
         cells = _merged_sizes(cells)
-    rows = [_row(trials, declaration, plan, own) for trials in cells]
+    rows = [_row(trials, declaration, plan, speeds) for trials in cells]
     yield from table_lines(rows, words=_TEXT_COLUMNS, group="level", spare=_SPARE_COLUMNS)
     if several_sizes:
         yield "cells that differ only in size share a row; --format csv lists all, --explain CELL shows one"
@@ -73,7 +73,7 @@ def plan_lines(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[st
     paid = "charged once" if declaration.budget.count_scoring else "outside the budget"
     for words in score_words(chain(*plan.score_costs.values())):
         yield f"quality score {words}: {paid}"
-    yield from _totals(declaration, plan, own)
+    yield from _totals(declaration, plan, speeds)
     if counted := counted_models(declaration):
         yield f"measured by torch's FLOP counter, without closed form: {counted}"
     for warning in plan.warnings:
@@ -91,7 +91,7 @@ def _merged_sizes(cells: list[list[Trial]]) -> list[list[Trial]]:
     return list(rows.values())
 
 
-def _row(trials: list[Trial], declaration: Declaration, plan: Plan, own: Speeds) -> dict[str, str]:
+def _row(trials: list[Trial], declaration: Declaration, plan: Plan, speeds: Speeds) -> dict[str, str]:
     first = trials[0]
     cell = first.cell
     runs = [trial for trial in trials if not trial.of_trunk] or trials
@@ -113,9 +113,9 @@ def _row(trials: list[Trial], declaration: Declaration, plan: Plan, own: Speeds)
         row["paid"] = _span(_with_trunks(trials, lambda trial: trial.paid_flops), format_flops)
     cluster = declaration.cluster
     if cluster is None:
-        seconds = _with_trunks(trials, lambda trial: wall_s(trial, None, own).middle)
+        seconds = _with_trunks(trials, lambda trial: wall_s(trial, None, speeds).middle)
         return row | {"time": _span(seconds, format_seconds)}
-    hours = sum_of([device_hours(trial, cluster, own) for trial in trials])
+    hours = sum_of([device_hours(trial, cluster, speeds) for trial in trials])
     chosen = plan.chosen.get(first.trial_id)
     gpus = {} if chosen is None else {"GPUs": chosen.words, "chosen for": chosen.why}
     return row | {"trials": f"{len(trials):,}", f"{cluster.device} hours": figure_range(hours)} | gpus
@@ -223,7 +223,7 @@ def _check(tuning: TuningPlan) -> str:
     return f"check of the tuned rates and their neighbours at {level}: {cost}; {aside}"
 
 
-def _totals(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str]:
+def _totals(declaration: Declaration, plan: Plan, speeds: Speeds) -> Iterator[str]:
     levels = {trial.cell.level: trial.cell.level_flops or math.inf for trial in plan.all_trials}
     for axis in PLAN_AXES:
         sums = plan.train_flops_by(attrgetter(axis))
@@ -244,15 +244,15 @@ def _totals(declaration: Declaration, plan: Plan, own: Speeds) -> Iterator[str]:
         yield f"{declaration.name}: {total}; study budget {format_flops(plan.study_flops)}, {left}"
     evaluation = f"evaluation, outside the budget: {format_flops(plan.evaluation_flops)}"
     if declaration.cluster is None:
-        time = forecast([PendingTrial.of(trial, None, own) for trial in plan.all_trials])
+        time = forecast([PendingTrial.of(trial, None, speeds) for trial in plan.all_trials])
         assert time is not None, "a plan has trials"
         slot = format_seconds_range(time.low, time.high)
-        measured = sum(is_measured(trial, None, own) for trial in plan.all_trials)
+        measured = sum(is_measured(trial, None, speeds) for trial in plan.all_trials)
         basis = f"{measured:,} of {plural(len(plan.all_trials), 'trial')} by measured throughput"
         yield f"{evaluation}; about {slot} of one slot{_whole(plan)} ({basis})"
     else:
         yield evaluation
-        yield from _price(declaration.cluster, plan, price_plan(plan, declaration.cluster, own_speeds=own))
+        yield from _price(declaration.cluster, plan, price_plan(plan, declaration.cluster, own_speeds=speeds))
     yield "FLOPs are 3 x 2 x forward multiply-adds of all that a sample passes through (budgets.cost.flops)"
 
 

@@ -187,7 +187,9 @@ class Progress:
         spent = self._spent + sum(trial.train_flops for trial in running)
         at_work = ((self._rows[trial.trial], trial.samples_per_s) for trial in running)
         measured = (*self._speeds, *(speed_of(row, speed) for row, speed in at_work if speed is not None))
-        start = max((start_s(each.resources.gpus, each.recipe) for each in self._trials.values()), default=0)
+        start = max(
+            (start_s(trial.resources.gpus, trial.recipe) for trial in self._trials.values()), default=0
+        )
         ahead_of = left_of(self._rows, self._states, running, start_s=start) + self._later
         left = forecast(ahead_of, measured, slots=self._slots)
         ahead = "" if left is None else f", about {format_seconds_range(left.low, left.high)} to go"

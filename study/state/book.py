@@ -208,21 +208,21 @@ def account(folder: Path, trial: Priced | None, outcome: Outcome | None, before:
     ``before`` is what the book had: it tells what the trial has computed if its meter can't be read.
     ``trial`` is None if the plan lacks it: its checkpoint is of no use.
     """
-    spent = kept = reserved = 0
+    spent = checkpointed = reserved = 0
     if outcome is not None:
         spent = int(outcome.row["paid_flops"])
     elif trial is not None and (steps := kept_steps(folder)):
-        kept, reserved = trial.paid_flops_after(steps * trial.batch_size), trial.paid_flops
+        checkpointed, reserved = trial.paid_flops_after(steps * trial.batch_size), trial.paid_flops
     meter = read_meter(folder)
     if meter is not None:
-        wasted, evaluation = meter.train_flops - spent - kept, meter.evaluation_flops
+        wasted, evaluation = meter.train_flops - spent - checkpointed, meter.evaluation_flops
     else:
-        wasted = before.wasted_flops + max(0, before.spent_flops + before.kept_flops - spent - kept)
+        wasted = before.wasted_flops + max(0, before.spent_flops + before.kept_flops - spent - checkpointed)
         evaluation = before.evaluation_flops
     return Account(
         spent_flops=spent,
         wasted_flops=max(0, wasted),
-        kept_flops=kept,
+        kept_flops=checkpointed,
         evaluation_flops=evaluation,
         reserved_flops=reserved,
     )

@@ -96,8 +96,8 @@ def not_chosen(declaration: Declaration, folder: Path, plan: pd.DataFrame) -> pd
 
 def trials_of(declaration: Declaration, results: pd.DataFrame, grid: pd.DataFrame) -> Trials:
     """Return the trials with a result, of which a design decides and status and answers tell."""
-    own = own_architectures(declaration.catalogue)
-    return tidy(as_planned(results, grid), metric=declaration.metric, own=own)
+    architectures = own_architectures(declaration.catalogue)
+    return tidy(as_planned(results, grid), metric=declaration.metric, own=architectures)
 
 
 def trials_so_far(study: Study, grid: pd.DataFrame) -> Trials | None:
@@ -118,21 +118,21 @@ def answers(study: Study, grid: pd.DataFrame) -> list[dict[str, Any]]:
         return []
     values = pd.concat([trials.every, trials.lost])[["trial", "error"]].sort_values("trial")
     read = [VERSION, sorted(Answer.__slots__), asdict(ask), sorted(grid["trial"]), values.to_numpy().tolist()]
-    digest, kept = sha256(json.dumps(read).encode()).hexdigest(), study.folder / _ANSWERS
+    digest, file = sha256(json.dumps(read).encode()).hexdigest(), study.folder / _ANSWERS
     with suppress(OSError, ValueError):
-        known = read_sealed(kept, "it is rewritten")
+        known = read_sealed(file, "it is rewritten")
         if known["of"] == digest:
             return list(known["answers"])
-    found = [asdict(one) for one in answers_to(trials, grid, ask)] if len(values) else []
+    computed = [asdict(one) for one in answers_to(trials, grid, ask)] if len(values) else []
     with suppress(OSError):  # of a study that may only be read
-        write_sealed(kept, {"of": digest, "answers": found}, sync=False)
-    return found
+        write_sealed(file, {"of": digest, "answers": computed}, sync=False)
+    return computed
 
 
-def question_lines(found: Iterable[Mapping[str, Any]], unit: ErrorUnit, *, why: bool = False) -> list[str]:
+def question_lines(rows: Iterable[Mapping[str, Any]], unit: ErrorUnit, *, why: bool = False) -> list[str]:
     """Return the answers so far in words, if asked with the reasons of each."""
     lines = []
-    for answer in found:
+    for answer in rows:
         at = format_flops(answer["flops"])
         if isnan(answer["error"]):
             lines.append(f"{at}: {answer['leader']}: {answer['apart']}")

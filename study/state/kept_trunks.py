@@ -27,7 +27,7 @@ def with_kept_trunks(study: Study, plan: Plan) -> Plan:
     book = read_book(study, {}, running=())
     trials = {trial.trial_id: trial for trial in plan.trials}
     # As in tables, where FLOPs are floats: sums of other numbers of samples differ by more than these round.
-    paid = {what: float(spent) for what, each in book.trials.items() if (spent := each.spent_flops)}
+    paid = {what: float(spent) for what, account in book.trials.items() if (spent := account.spent_flops)}
     finished = paid.keys() & trials
     for what, progress in read_progress(study.folder, trials.keys() - paid.keys()).items():
         if kept_steps(study.trial_folder(what)):
@@ -45,7 +45,7 @@ def with_kept_trunks(study: Study, plan: Plan) -> Plan:
             link = _from_milestone(study, trial, trials, gone)
         if flops not in {None, float(link.paid_flops)}:
             # The shorter trial that it continued from is found by the FLOPs that were paid.
-            same = (each for each in _links(trial, trials) if float(each.paid_flops) == flops)
+            same = (candidate for candidate in _links(trial, trials) if float(candidate.paid_flops) == flops)
             link = next(same, None) or _from_undeclared(study, link, flops)
         elif link is not trial:
             alone.append(link)
@@ -84,8 +84,8 @@ def _from_milestone(study: Study, trial: Trial, trials: Mapping[str, Trial], gon
     """
     for link in _links(trial, trials):
         last = link.previous
-        kept = not last or milestone(study.trial_folder(last)) is not None
-        if kept or not (last in gone or _ended_early(study, trials[last])):
+        available = not last or milestone(study.trial_folder(last)) is not None
+        if available or not (last in gone or _ended_early(study, trials[last])):
             return trial if last == trial.previous else link
     raise AssertionError("the last choice continues from no trial")
 

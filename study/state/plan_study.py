@@ -75,8 +75,8 @@ def study_grid(study: Study) -> Grid:
     """
     with errors_with_line(study.source):
         pool, evaluation = study_facts(study)
-        own = own_strategies(study.declaration, pool)
-    return Grid(study.declaration, pool, evaluation, own, too_large=_too_large(study))
+        user_strategies = own_strategies(study.declaration, pool)
+    return Grid(study.declaration, pool, evaluation, user_strategies, too_large=_too_large(study))
 
 
 def _too_large(study: Study) -> dict[tuple[str, str, int], int]:
@@ -120,7 +120,7 @@ def _plan(study: Study) -> Plan:
     declaration = study.declaration
     count_models(declaration)
     pool, evaluation = study_facts(study)
-    own = own_strategies(declaration, pool)
+    user_strategies = own_strategies(declaration, pool)
     if isinstance(pool, PoolFacts):
         for number, block in enumerate(declaration.grid, start=1):
             with at_key(f"grid[{number}].quality"):
@@ -135,18 +135,18 @@ def _plan(study: Study) -> Plan:
     for number, block in enumerate(declaration.grid, start=1):
         with at_key(f"grid[{number}].strategies"):
             for strategy in block.strategies:
-                of_columns[strategy] = _column_costs(find_strategy(strategy, own), pools)
+                of_columns[strategy] = _column_costs(find_strategy(strategy, user_strategies), pools)
     qualities = dict.fromkeys(name for block in declaration.grid for name in declaration.qualities(block))
     _reject_duplicate_qualities(qualities, pool)
     if message := _unknown_metric(declaration.metric, declaration, evaluation):
         advice = ". Declare your own evaluation sets under evaluation: as NAME: FOLDER"
         raise DeclaredKeyError("metric", message + ("" if declaration.described else advice))
     scores, speeds = _scores(study, evaluation), device_throughput(study)
-    costs = {quality: found for quality in qualities if (found := pool.costs_of(quality))}
-    costs |= {strategy: tuple(found) for strategy, found in of_columns.items() if found}
+    costs = {quality: priced for quality in qualities if (priced := pool.costs_of(quality))}
+    costs |= {strategy: tuple(priced) for strategy, priced in of_columns.items() if priced}
     charges = score_charges(chain(*costs.values())) if declaration.budget.count_scoring else ()
     plan = make_plan(
-        declaration, pool=pool, evaluation=evaluation, own=own, charges=charges, scores=scores,
+        declaration, pool=pool, evaluation=evaluation, own=user_strategies, charges=charges, scores=scores,
         own_speeds=speeds, too_large=_too_large(study),
     )  # fmt: skip
     slow = slow_loading(plan.trials, read_calibration(study.calibration))
@@ -178,7 +178,9 @@ def results_by_version(study: Study, plan: Plan) -> tuple[pd.DataFrame, pd.DataF
 
     The newest version comes first. Without results, both are empty.
     """
-    versions = {each.cell.strategy: each.strategy_file.version for each in plan.trials if each.strategy_file}
+    versions = {
+        trial.cell.strategy: trial.strategy_file.version for trial in plan.trials if trial.strategy_file
+    }
     results = pd.DataFrame()
     if versions and study.has(["results.parquet"]):
         with suppress(ValueError):  # a damaged table is rewritten by `run`; the trials' own files stay
@@ -211,7 +213,7 @@ def _unknown_metric(metric: str, declaration: Declaration, evaluation: Evaluatio
     The nearest name is that of its synonym here: `top1` for `acc1`.
     """
     name, _, measured = metric.partition("/")
-    allowed = [f"{name}/{each}" for each in METRICS] if declaration.described else evaluation.metrics
+    allowed = [f"{name}/{kind}" for kind in METRICS] if declaration.described else evaluation.metrics
     usual = f"{name}/{_USUAL.get(measured.lower(), measured)}"
     return "" if metric in allowed else unknown("metric", metric, allowed, meant=usual)
 
@@ -231,7 +233,7 @@ def _check_qualities(qualities: Iterable[str], pool: PoolFacts, of: str = "") ->
 
 def _column_costs(strategy: Strategy, pools: Mapping[str, PoolFacts]) -> list[ScoreCost]:
     """Return the costs of the columns that a strategy reads; ValueError for one that a pool does not have."""
-    found: list[ScoreCost] = []
+    costs: list[ScoreCost] = []
     for pool, facts in pools.items():
         for name in strategy.columns:
             if facts.columns is None:  # a pool that is only described
@@ -241,8 +243,8 @@ def _column_costs(strategy: Strategy, pools: Mapping[str, PoolFacts]) -> list[Sc
                 problem = unknown("column", name, facts.columns)
                 advice = "`python -m study data score POOL --column NAME` adds columns"
                 raise ValueError(f"{strategy.name} reads columns of the index{of}: {problem}; {advice}")
-            found += facts.columns[name].costs
-    return found
+            costs += facts.columns[name].costs
+    return costs
 
 
 def _reject_duplicate_qualities(qualities: Iterable[str], pool: PoolFacts | MixtureFacts) -> None:

@@ -78,8 +78,8 @@ class Study:
     @property
     def copies(self) -> Mapping[str, Path]:
         """Folder of the copy of each subset that has one, by the subset's `subset_key`."""
-        found = self._copies_record.get("copies", {})
-        places = {key: self.place_here(self.copy_place(name)) for key, name in found.items()}
+        names = self._copies_record.get("copies", {})
+        places = {key: self.place_here(self.copy_place(name)) for key, name in names.items()}
         return {key: folder for key, folder in places.items() if (folder / "pool.json").exists()}
 
     @property
@@ -158,9 +158,9 @@ class Study:
             measured = {str(name): nan for name in row if "/" in str(name)} | dict(outcome.row)
             measured["quality"] = row["quality"]  # a mixture of one pool has the pairs of that pool
             for name, known in measured.items():
-                if (found := row.get(name)) != one_line(known) and not (pd.isna(found) and pd.isna(known)):
+                if (value := row.get(name)) != one_line(known) and not (pd.isna(value) and pd.isna(known)):
                     raise ValueError(
-                        f"{path} has {name} {found} of trial {row['trial']}, whose result.json has "
+                        f"{path} has {name} {value} of trial {row['trial']}, whose result.json has "
                         f"{known}; delete the table and run the study again"
                     )
         return complete
@@ -348,8 +348,8 @@ def trial_job(study: Study, trial: Trial, trials: Mapping[str, Trial] = MappingP
     ``trials`` are those whose milestones it may continue from, by id; that of a newer attempt comes first.
     """
     firsts = [shorter.first_id for shorter in shorter_trials(trial, trials)]
-    attempts = sorted(trials.values(), key=lambda each: -each.attempt) if firsts else []
-    trunk = [each.trial_id for first in firsts for each in attempts if each.first_id == first]
+    attempts = sorted(trials.values(), key=lambda attempt: -attempt.attempt) if firsts else []
+    trunk = [attempt.trial_id for first in firsts for attempt in attempts if attempt.first_id == first]
     resources, declared = trial.resources, study.declaration.resources
     copies, side = study.copies, trial.recipe.resized_images
     pools = (copies.get(subset_key(part, side), study.pool_folders[part.name]) for part in trial.components)
@@ -369,5 +369,5 @@ def trial_job(study: Study, trial: Trial, trials: Mapping[str, Trial] = MappingP
         hang_s=declared.hang_s,
         loader_bytes=declared.loader_memory,
         damage_tolerance=study.declaration.limits.damage,
-        trunk=tuple(study.trial_folder(each).resolve() for each in trunk),
+        trunk=tuple(study.trial_folder(trial_id).resolve() for trial_id in trunk),
     )

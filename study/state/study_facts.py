@@ -174,13 +174,13 @@ def pool_versions(study: Study) -> dict[str, str]:
 
 def keep_pool_versions(study: Study) -> None:
     """Record the present version of each pool; the study keeps to it if shards are added."""
-    known, kept = pool_versions(study), dict[str, dict[str, str]]()
+    known, versions = pool_versions(study), dict[str, dict[str, str]]()
     for name, path in _folder_pools(study).items():
         facts = read_facts(study.pool_folders[name])
-        kept[name] = {"pool": path, "version": known.get(name) or facts["unranked"]}
-    if kept.keys() - known.keys():
+        versions[name] = {"pool": path, "version": known.get(name) or facts["unranked"]}
+    if versions.keys() - known.keys():
         # Pools that the declaration no longer names keep their versions, in case it names them again.
-        write_sealed(study.folder / POOL_VERSION, {"pools": _recorded(study) | kept})
+        write_sealed(study.folder / POOL_VERSION, {"pools": _recorded(study) | versions})
 
 
 def _folder_pools(study: Study) -> dict[str, str]:
@@ -208,20 +208,20 @@ def _recorded(study: Study) -> dict[str, dict[str, str]]:
 
 def keep_rankings(study: Study, plan: Plan) -> None:
     """Record for each quality and mixture of a plan the ids of its pools, which depend on their rankings."""
-    kept = {
+    rankings = {
         trial.cell.quality: [[part.name, part.quality, part.pool] for part in trial.components]
         for trial in plan.all_trials
     }
-    write_sealed(study.folder / _RANKINGS, kept)
+    write_sealed(study.folder / _RANKINGS, rankings)
 
 
 def keep_strategy_files(study: Study, plan: Plan) -> None:
     """Keep each version of the user's files that a plan's trials use, as ``STEM-VERSION.py``."""
     for file in {trial.strategy_file for trial in plan.all_trials} - {None}:
         assert file is not None
-        kept = study.folder / f"{Path(file.path).stem}-{file.version}.py"
-        if not kept.exists():
-            with new_file(kept) as new:
+        copy = study.folder / f"{Path(file.path).stem}-{file.version}.py"
+        if not copy.exists():
+            with new_file(copy) as new:
                 new.write_text(file.text, encoding="utf-8")
 
 
@@ -235,13 +235,13 @@ def ranked_anew(study: Study) -> set[str]:
     """
     file = study.folder / _RANKINGS
     try:
-        kept = read_sealed(file, "run the study again to rewrite it")
+        rankings = read_sealed(file, "run the study again to rewrite it")
     except FileNotFoundError:
         return set()
     pools = {name: _kept_facts(study, name) for name in study.declaration.sources}
     return {
         quality
-        for quality, parts in kept.items()
+        for quality, parts in rankings.items()
         if any(_id_now(pools.get(name, {}), part, known) != known for name, part, known in parts)
     }
 
@@ -294,14 +294,14 @@ def own_strategies(declaration: Declaration, pool: PoolFacts | MixtureFacts) -> 
         ValueError: A file can't be loaded, torch counts other FLOPs than a strategy states, or a step fails.
     """
     with at_key("strategy_files"):
-        own = load_strategy_files(declaration.strategy_files)
+        strategies = load_strategy_files(declaration.strategy_files)
     for architecture_name, name in declaration.pairs:
-        if (strategy := own.get(name)) is None or not pool.widths.keys() >= {*strategy.columns}:
+        if (strategy := strategies.get(name)) is None or not pool.widths.keys() >= {*strategy.columns}:
             continue
         architecture = load_architecture(architecture_name, declaration.catalogue)
-        count = _checked(strategy, architecture, {each: pool.widths[each] for each in strategy.columns})
-        own[name] = replace(strategy, counted=(*strategy.counted, *count))
-    return own
+        count = _checked(strategy, architecture, {column: pool.widths[column] for column in strategy.columns})
+        strategies[name] = replace(strategy, counted=(*strategy.counted, *count))
+    return strategies
 
 
 def _checked(
@@ -309,12 +309,12 @@ def _checked(
 ) -> tuple[CountedCost, ...]:
     """Check a strategy unless this machine's cache has its check; return what it counted, if that counts."""
     assert strategy.file is not None, "its file lists it"
-    model, columns = count_file(architecture.config).stem, "".join(f"-{each}" for each in widths.values())
+    model, columns = count_file(architecture.config).stem, "".join(f"-{width}" for width in widths.values())
     name = f"{architecture.name}-{strategy.name}-{strategy.file.version}-{model}{columns}.json"
     file = machine_cache() / "strategies" / name
     try:
-        found = read_sealed(file, "it is written again")
-        return tuple(CountedCost(**{**each, "head": TowerCost(**each["head"])}) for each in found["counts"])
+        known = read_sealed(file, "it is written again")
+        return tuple(CountedCost(**{**cost, "head": TowerCost(**cost["head"])}) for cost in known["counts"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):  # not checked, or the file is damaged
         from runners.training.check_strategy import check_strategy  # noqa: PLC0415 - torch takes seconds
 
@@ -322,7 +322,7 @@ def _checked(
             count = check_strategy(strategy, architecture, widths)
         counts = () if count is None else (count,)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_sealed(file, {"counts": [asdict(each) for each in counts]})
+        write_sealed(file, {"counts": [asdict(cost) for cost in counts]})
         return counts
 
 

@@ -172,9 +172,9 @@ def _design(
     """Return the answers of an adaptive design in words; none of another study."""
     if not study.declaration.design.adaptive:
         return ()
-    found = answers(study, planned[planned["part"] == "grid"])
+    answer_rows = answers(study, planned[planned["part"] == "grid"])
     unit = ErrorUnit.of(study.declaration.metric)
-    return (*question_lines(found, unit, why=why), *design_lines(events, planned[apart]))
+    return (*question_lines(answer_rows, unit, why=why), *design_lines(events, planned[apart]))
 
 
 def _outliers(study: Study, planned: pd.DataFrame) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ def read_subsets(study: Study, plan: Plan, *, most_pairs: int | None = None) -> 
         for part in trial.components
     }
     pools: dict[tuple[str, str], Pool] = {}
-    for part in sorted(parts.values(), key=lambda each: each.pairs):
+    for part in sorted(parts.values(), key=lambda part: part.pairs):
         folder = study.pool_folders[part.name]
         described = study.declaration.sources[part.name].described
         if described or not (folder / "pool.json").exists():
@@ -60,12 +60,12 @@ def read_subsets(study: Study, plan: Plan, *, most_pairs: int | None = None) -> 
         yield ReadSubset(part=part, pool=pool, amplification=factor)
 
 
-def _is_copied(study: Study, each: ReadSubset) -> bool:
+def _is_copied(study: Study, subset: ReadSubset) -> bool:
     """Return whether trials read a copy: of all subsets if images are resized, else from a factor on."""
     least = study.declaration.materialise_from
     if study.declaration.training.recipe.resized_images is not None:
         return True
-    return least is not None and each.part.pairs < each.pool.count and each.amplification >= least
+    return least is not None and subset.part.pairs < subset.pool.count and subset.amplification >= least
 
 
 def copies_of(study: Study, plan: Plan) -> Iterator[tuple[SubsetCopy, Collection[str]]]:
@@ -74,25 +74,25 @@ def copies_of(study: Study, plan: Plan) -> Iterator[tuple[SubsetCopy, Collection
     if side is None and study.declaration.materialise_from is None:
         return
     by_pool: dict[str, list[ReadSubset]] = {}
-    for each in read_subsets(study, plan):
-        if _is_copied(study, each):
-            by_pool.setdefault(each.part.name, []).append(each)
-    for found in by_pool.values():
-        parts = [each.part for each in found]
+    for subset in read_subsets(study, plan):
+        if _is_copied(study, subset):
+            by_pool.setdefault(subset.part.name, []).append(subset)
+    for of_pool in by_pool.values():
+        parts = [subset.part for subset in of_pool]
         subsets = [(part.pool, part.pairs, part.quality) for part in parts]
-        copy = SubsetCopy(pool=found[0].pool, subsets=subsets, side=side, tolerance=tolerance)
+        copy = SubsetCopy(pool=of_pool[0].pool, subsets=subsets, side=side, tolerance=tolerance)
         yield copy, [subset_key(part, side) for part in parts]
 
 
 def amplification_lines(study: Study, plan: Plan) -> Iterator[str]:
     """Yield a line for each subset that is read at notably more than its size."""
     least = study.declaration.materialise_from
-    for each in read_subsets(study, plan, most_pairs=_MOST_PAIRS):
+    for subset in read_subsets(study, plan, most_pairs=_MOST_PAIRS):
         follows = "they are not copied: materialise_from is off"
-        if _is_copied(study, each):
+        if _is_copied(study, subset):
             follows = "the run copies them first, once for all trials"
         elif least is not None:
             follows = f"they are not copied: materialise_from is {least:g}"
-        if each.amplification >= _NOTABLE:
-            fetched = f"fetches {each.amplification:.1f} times the bytes of their images"
-            yield f"reading {each.words} {fetched}: {follows}"
+        if subset.amplification >= _NOTABLE:
+            fetched = f"fetches {subset.amplification:.1f} times the bytes of their images"
+            yield f"reading {subset.words} {fetched}: {follows}"

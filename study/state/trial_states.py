@@ -96,13 +96,13 @@ def _state(folder: Path, trial: str, *, runs: bool, left_out: str | None) -> Tri
     if outcome is not None:
         stage = Stage.FINISHED if outcome.row["status"] == "finished" else Stage.DIVERGED
         return TrialState(stage=stage, outcome=outcome, reason=outcome.row["reason"])
-    failure, kept = read_failure(trial_folder), kept_steps(trial_folder)
+    failure, steps = read_failure(trial_folder), kept_steps(trial_folder)
     progress = read_progress(folder, [trial]).get(trial)
-    if failure is None and not (runs or kept or progress is not None):
+    if failure is None and not (runs or steps or progress is not None):
         stage = Stage.WAITING if left_out is None else Stage.LEFT_OUT
         return TrialState(stage=stage, reason=left_out or "")
     stage = Stage.FAILED if failure is not None else Stage.RUNNING if runs else Stage.INTERRUPTED
-    return TrialState(stage=stage, kept_steps=kept, progress=progress, reason=failure or "")
+    return TrialState(stage=stage, kept_steps=steps, progress=progress, reason=failure or "")
 
 
 def passed_milestone(trial: Trial, outcome: Outcome) -> bool:
@@ -162,6 +162,6 @@ def _progress_words(state: TrialState, steps: int, *, under_way: bool) -> str:
         seen = 0.0 if progress is None else progress["samples_seen"] / progress["samples_planned"]
         return f"running; {format_share(max(seen, state.kept_steps / steps))} of its samples seen"
     if state.kept_steps:
-        kept = format_share(state.kept_steps / steps)
-        return f"interrupted; continues from its checkpoint at {kept} of its samples"
+        share = format_share(state.kept_steps / steps)
+        return f"interrupted; continues from its checkpoint at {share} of its samples"
     return "interrupted before its first checkpoint; starts anew"

@@ -149,12 +149,12 @@ class BucketStorage(FolderStorage):
     def publish(self, trial_id: str) -> None:
         """Upload a trial's failure and count, and delete from the bucket what was deleted of it here."""
         folder, place = self._trial(trial_id)
-        left = {each for each in (FAILURE, METER) if not (folder / each).exists()}
-        found = objects_of(place)
+        left = {name for name in (FAILURE, METER) if not (folder / name).exists()}
+        objects = objects_of(place)
         if not matching(folder, "checkpoint-*"):
-            left |= {"owner", PROGRESS, *filter(is_checkpoint, found)}
+            left |= {"owner", PROGRESS, *filter(is_checkpoint, objects)}
         if milestone(folder) is None:
-            left.update(filter(is_milestone, found))
+            left.update(filter(is_milestone, objects))
         drop_objects(place, left)
         for file in {FAILURE, METER} - left:
             place.put(folder / file, file)
@@ -195,8 +195,8 @@ class BucketStorage(FolderStorage):
         for folder, place in map(self._trial, self._watched):
             _bring_by_name(place, folder, PROGRESS)
         for folder, place in map(self._trial, self._awaited):
-            for each in filter(is_milestone, objects_of(place)):
-                (folder / placeholder(each)).touch()
+            for name in filter(is_milestone, objects_of(place)):
+                (folder / placeholder(name)).touch()
 
     def _push(self) -> None:
         """Upload the driver's files that have changed since their last upload."""
@@ -208,7 +208,7 @@ class BucketStorage(FolderStorage):
                     if self._pushed.get(path.name) != version:
                         self.place.put(path, path.name)
                         self._pushed[path.name] = version
-            trials = {each.name for each in (self._folder / "trials").glob("*/")} | set(self._watched)
+            trials = {trial.name for trial in (self._folder / "trials").glob("*/")} | set(self._watched)
             names = {"files": sorted(self._pushed), "trials": sorted(trials)}
             if names != self._noted:
                 self.place.write(FILES, json.dumps(names).encode())
@@ -223,9 +223,9 @@ def bring(place: Location, folder: Path) -> None:
     names = json.loads(place.read(FILES) or b'{"files": [], "trials": []}')
 
     def bring_trial(name: str) -> None:
-        there, here = place / "trials" / name, folder / "trials" / name
-        if not (here / "result.json").exists() or milestone(here) is not None:
-            _bring_trial(there, here, objects_of(there))
+        remote, local = place / "trials" / name, folder / "trials" / name
+        if not (local / "result.json").exists() or milestone(local) is not None:
+            _bring_trial(remote, local, objects_of(remote))
 
     with ThreadPoolExecutor(_REQUESTS) as threads:
         list(threads.map(partial(_bring_by_name, place, folder), names["files"]))
@@ -246,11 +246,11 @@ def _bring_trial(place: Location, folder: Path, files: Collection[str]) -> None:
     for file in (FAILURE, PROGRESS):
         if ended or not _bring_by_name(place, folder, file):
             (folder / file).unlink(missing_ok=True)
-    kept = {placeholder(name) for name in files if is_checkpoint(name) or is_milestone(name)}
+    placeholders = {placeholder(name) for name in files if is_checkpoint(name) or is_milestone(name)}
     for path in (*matching(folder, "checkpoint-*"), *matching(folder, "milestone-*")):
-        if path.name not in kept and path.name not in files:
+        if path.name not in placeholders and path.name not in files:
             path.unlink(missing_ok=True)
-    for name in kept:
+    for name in placeholders:
         (folder / name).touch()
 
 
@@ -259,10 +259,10 @@ def _bring_by_name(place: Location, folder: Path, file: str) -> bool:
 
     Lines that a run that was killed here had not uploaded stay.
     """
-    content, here = place.read(file), folder / file
+    content, local = place.read(file), folder / file
     if content is None:
         return False
-    if folder.is_dir() and not (here.exists() and read_bytes(here).startswith(content)):
-        with new_file(here) as new:
+    if folder.is_dir() and not (local.exists() and read_bytes(local).startswith(content)):
+        with new_file(local) as new:
             new.write_bytes(content)
     return True

@@ -73,8 +73,8 @@ UNKNOWN = Holder(host="a machine", pid=0, since="a moment ago")
 def holder_of(content: str | bytes) -> Holder:
     """Return the holder of a lock or a lease, given its content; `UNKNOWN` if that is damaged."""
     try:
-        found = json.loads(content)
-        return Holder(host=found["host"], pid=found["pid"], since=found["since"])
+        record = json.loads(content)
+        return Holder(host=record["host"], pid=record["pid"], since=record["since"])
     except (ValueError, TypeError, KeyError, RecursionError):
         return UNKNOWN
 
@@ -133,8 +133,8 @@ def running_here(folder: Path) -> Holder | None:
 
 def _read(lock: Path) -> Holder:
     for _ in range(_LOOKS):
-        if (found := holder_of(read_bytes(lock))) != UNKNOWN:
-            return found
+        if (holder := holder_of(read_bytes(lock))) != UNKNOWN:
+            return holder
         time.sleep(0.1)  # the holder has not finished writing it
     return UNKNOWN
 
@@ -210,32 +210,32 @@ class Lease:
         """
         # A live run changes the object at each renewal; so an object that stays the same belongs to a dead
         # run.
-        seen = found = self._place.read(self._name)
+        seen = latest = self._place.read(self._name)
         if seen is None:
             return
         if (other := holder_of(seen)) != dead or other == UNKNOWN:
             say(f"{other} holds {self._place}; checking whether it is still alive")
             until = time.monotonic() + _DEAD_S
-            while found == seen and time.monotonic() < until:
+            while latest == seen and time.monotonic() < until:
                 time.sleep(_LOOK_S)
-                found = self._place.read(self._name)
-        if found == seen:
+                latest = self._place.read(self._name)
+        if latest == seen:
             self._place.delete([self._name])
-        elif found is not None:
-            raise self._taken(found)
+        elif latest is not None:
+            raise self._taken(latest)
 
     def _renew(self) -> None:
         self._require_ours()
         self._place.write(self._name, self._text())
 
     def _require_ours(self) -> None:
-        found = self._place.read(self._name)
-        if found is None:
+        content = self._place.read(self._name)
+        if content is None:
             raise ValueError(
                 f"{self._place / self._name}, this run's lease, was deleted; run again to continue"
             )
-        if holder_of(found) != self._holder:
-            raise self._taken(found)
+        if holder_of(content) != self._holder:
+            raise self._taken(content)
 
     def _taken(self, content: bytes) -> ValueError:
         return ValueError(self._refusal.format(where=self._place, holder=holder_of(content)))
@@ -272,10 +272,10 @@ def only_writer(pool: str | Location, say: Callable[[str], None]) -> Iterator[No
         with only_run(storage.local, _WRITES) if storage.local.is_dir() else nullcontext():
             yield
         return
-    here = machine_cache() / "written" / storage.copy_name
-    here.mkdir(parents=True, exist_ok=True)
+    lock_folder = machine_cache() / "written" / storage.copy_name
+    lock_folder.mkdir(parents=True, exist_ok=True)
     with (
-        only_run(here, _WRITES, storage) as (holder, before),
+        only_run(lock_folder, _WRITES, storage) as (holder, before),
         Lease(storage, holder, _POOL_LEASE, _WRITES).held(before, say),
     ):
         yield

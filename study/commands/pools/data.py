@@ -18,4 +18,4 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Run the chosen command of ``data``."""
-    return {each.NAME: each for each in COMMANDS}[options.data_command].run(options)
+    return {command.NAME: command for command in COMMANDS}[options.data_command].run(options)
