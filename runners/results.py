@@ -339,8 +339,8 @@ def read_table(path: Path, *, source: str | None = None) -> pd.DataFrame:
     if about.get(_DIGEST, b"").decode(errors="replace") != _digest_of(path.name, table):
         why = "its digest does not fit its rows" if _DIGEST in about else "it has no digest of its rows"
         raise ValueError(f"{path} was not written by this project or was changed: {why}; {_again(path)}")
-    if source is not None and (found := about.get(_SOURCE, b"").decode()) != source:
-        raise ValueError(f"{path} was derived from {found or 'nothing'}, not from {source}; {_again(path)}")
+    if source is not None and (base := about.get(_SOURCE, b"").decode()) != source:
+        raise ValueError(f"{path} was derived from {base or 'nothing'}, not from {source}; {_again(path)}")
     frame: pd.DataFrame = table.to_pandas()
     return frame
 

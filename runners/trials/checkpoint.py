@@ -153,8 +153,8 @@ def _start_of(folder: Path, trunk: Sequence[Path]) -> tuple[int | None, str, int
 def newest_checkpoint(folder: Path) -> tuple[str, int] | None:
     """Return name and step of the newest undamaged checkpoint; damaged ones are removed."""
     drop_damaged(folder)
-    kept = checkpoints(folder)
-    return (kept[0].name, step_of(kept[0])) if kept else None
+    saved = checkpoints(folder)
+    return (saved[0].name, step_of(saved[0])) if saved else None
 
 
 def save_hashed(content: object, path: Path) -> str:

@@ -111,8 +111,8 @@ def _versions(expected: Mapping[str, str]) -> PreflightCheck:
     nodes_own = package_versions()
     other = {name: has for name, has in nodes_own.items() if expected.get(name, has) != has}
     theirs = "the driver has " + ", ".join(f"{name} {expected[name]}" for name in other) if other else ""
-    found = ", ".join(f"{name} {has}" for name, has in (other or nodes_own).items())
-    return PreflightCheck.of("versions", theirs, found=found)
+    versions = ", ".join(f"{name} {has}" for name, has in (other or nodes_own).items())
+    return PreflightCheck.of("versions", theirs, found=versions)
 
 
 def _gpus(wanted: int) -> PreflightCheck:
@@ -133,17 +133,17 @@ def _gpus(wanted: int) -> PreflightCheck:
 
 def _shared_memory(needed: int) -> PreflightCheck:
     free = shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.exists() else 0
-    found = f"{free / 2**20:,.0f} MiB free in {_SHARED_MEMORY}, {needed / 2**20:,.0f} MiB needed"
+    memory = f"{free / 2**20:,.0f} MiB free in {_SHARED_MEMORY}, {needed / 2**20:,.0f} MiB needed"
     problem = f"enlarge {_SHARED_MEMORY} (docker: --shm-size), or lower resources.loader_memory"
-    return PreflightCheck.of("shared memory", problem if free < needed else "", found=found)
+    return PreflightCheck.of("shared memory", problem if free < needed else "", found=memory)
 
 
 def _open_files() -> PreflightCheck:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     problem = f"loader workers hand over batches as open files: `ulimit -n {_OPEN_FILES}` before `ray start`"
-    found = f"up to {limit:,} at once, {_OPEN_FILES:,} wanted"
+    limits = f"up to {limit:,} at once, {_OPEN_FILES:,} wanted"
     return PreflightCheck.of(
-        "open files", problem if limit < _OPEN_FILES else "", found=found, verdict="slow"
+        "open files", problem if limit < _OPEN_FILES else "", found=limits, verdict="slow"
     )
 
 
@@ -168,8 +168,8 @@ def _locks(lock: Path) -> PreflightCheck:
     except OSError as error:
         fault = error.strerror or str(error)
     problem = "mount it with locks (NFS 4; Lustre: -o flock): they keep two processes from one trial"
-    found = f"{lock.parent}: {fault or 'a lock of the driver is seen'}"
-    return PreflightCheck.of("locks", problem if fault else "", found=found)
+    outcome = f"{lock.parent}: {fault or 'a lock of the driver is seen'}"
+    return PreflightCheck.of("locks", problem if fault else "", found=outcome)
 
 
 def _storage(folder: Path) -> PreflightCheck:
@@ -191,14 +191,14 @@ def _storage(folder: Path) -> PreflightCheck:
         with suppress(OSError):
             path.unlink()
     rates = [_STORAGE_BYTES / max(1e-9, seconds) for seconds in (wrote - began, read - wrote)]
-    found = f"{folder}: writes {rates[0] / 1e6:,.0f} MB/s, reads {rates[1] / 1e6:,.0f} MB/s"
+    speeds = f"{folder}: writes {rates[0] / 1e6:,.0f} MB/s, reads {rates[1] / 1e6:,.0f} MB/s"
     if not same:
         return PreflightCheck.of(
-            "storage", "the folder gives back other bytes than were written", found=found
+            "storage", "the folder gives back other bytes than were written", found=speeds
         )
     problem = f"below {SLOW_BYTES_PER_S / 1e6:.0f} MB/s, checkpoints will hold trials up"
     return PreflightCheck.of(
-        "storage", problem if min(rates) < SLOW_BYTES_PER_S else "", found=found, verdict="slow"
+        "storage", problem if min(rates) < SLOW_BYTES_PER_S else "", found=speeds, verdict="slow"
     )
 
 
@@ -220,9 +220,9 @@ def check_group(*, gpus: bool) -> PreflightCheck:
         float((gradient - expected_gradient).norm() / expected_gradient.norm()),
     )
     right = summed == count * (count - 1) / 2 and error < _EXACT
-    found = f"{count} over {backend}: sum {summed:g}, loss within {error:.0e} of one rank's"
+    agreement = f"{count} over {backend}: sum {summed:g}, loss within {error:.0e} of one rank's"
     problem = f"{backend} computes wrong sums here: test its drivers and network"
-    return PreflightCheck.of("ranks", "" if right else problem, found=found)
+    return PreflightCheck.of("ranks", "" if right else problem, found=agreement)
 
 
 def _pairs(count: int) -> tuple[Tensor, Tensor]:
@@ -247,12 +247,12 @@ def _joint_loss(*, gpus: bool) -> tuple[float, float, Tensor]:
     """Return, in each rank, the sum of all ranks' numbers and the loss that they compute together."""
     device = torch.device("cuda" if gpus else "cpu")
     first = rank() * _PAIRS_EACH
-    own = [
+    features = [
         side[first : first + _PAIRS_EACH].to(device).requires_grad_()
         for side in _pairs(rank_count() * _PAIRS_EACH)
     ]
     model = SimpleNamespace(logit_scale=torch.tensor(10.0, device=device).log(), logit_bias=None)
-    loss, (gradient, _), _ = joint_loss(find_strategy("clip"), model, own, ())
+    loss, (gradient, _), _ = joint_loss(find_strategy("clip"), model, features, ())
     assert gradient is not None
     summed = sum_over_ranks(torch.tensor(float(rank()), device=device))
     return summed.item(), loss.item(), gather(gradient).cpu()

@@ -86,13 +86,13 @@ class Copies:
 
     def on_this_node(self, job: TrialJob) -> TrialJob:
         """Return a job with this node's paths, after the data was downloaded once for all its trials."""
-        here = {folder: tree_at(self.storage, name) for folder, name in self.trees.items()}
+        local_trees = {folder: tree_at(self.storage, name) for folder, name in self.trees.items()}
 
         def moved(path: Path) -> Path:
             around = max(
-                (each for each in here if path.is_relative_to(each)), key=lambda each: len(each.parts)
+                (tree for tree in local_trees if path.is_relative_to(tree)), key=lambda tree: len(tree.parts)
             )
-            return here[around] / path.relative_to(around)
+            return local_trees[around] / path.relative_to(around)
 
         trials = trial_copies(self.storage) / self.study / "trials"
         local = replace(
@@ -211,9 +211,9 @@ def _bring_milestone(copies: Copies, job: TrialJob, local: TrialJob) -> None:
         return
     for folder in local.trunk:
         folder.mkdir(exist_ok=True)
-        kept = _sound_milestone(map(copies.of_trial, job.trunk), folder)
+        milestone = _sound_milestone(map(copies.of_trial, job.trunk), folder)
         for path in folder.iterdir():  # of an earlier attempt, or damaged
-            if path.name != kept:
+            if path.name != milestone:
                 path.unlink()
 
 
@@ -243,9 +243,9 @@ def objects_of(trial: Location) -> set[str]:
 
 def drop_objects(trial: Location, names: set[str]) -> None:
     """Delete a trial's objects; no process may be running it."""
-    found = objects_of(trial)
-    if names & found:
-        trial.write(FILES, json.dumps(sorted(found - names)).encode())
+    objects = objects_of(trial)
+    if names & objects:
+        trial.write(FILES, json.dumps(sorted(objects - names)).encode())
     trial.delete(names)
 
 
@@ -298,8 +298,8 @@ class TrialCopy:
             (self._folder / METER).write_bytes(count)
         small = [name for name in SMALL if name in self._there]
         self._trial.get(self._trial.sizes(small), self._folder)
-        kept = sorted(filter(is_checkpoint, self._there), reverse=True)
-        for newest in [] if "result.json" in self._there else kept:
+        saved = sorted(filter(is_checkpoint, self._there), reverse=True)
+        for newest in [] if "result.json" in self._there else saved:
             self._trial.get(self._trial.sizes([newest]), self._folder)
             if not drop_damaged(self._folder):
                 break

@@ -75,8 +75,8 @@ class EvaluationData:
         """Context manager: sets are decoded meanwhile, or on the processor before it begins."""
         todo = [(reader, split) for reader, split in self._splits if not reader.is_filled(split)]
         several = min(len(todo), max(1, self._threads // _THREADS_EACH)) if self._beside else 1
-        each = max(1, self._threads // max(1, several))
-        todo = [(replace(reader, threads=each), split) for reader, split in todo]
+        threads = max(1, self._threads // max(1, several))
+        todo = [(replace(reader, threads=threads), split) for reader, split in todo]
         if not self._beside:
             _fill(todo)
         else:
@@ -173,8 +173,8 @@ class Midway:
         self._rows: list[dict[str, Any]] = []
         self._written = True
         if self._path.exists():
-            kept = read_table(self._path, source=self._trial.trial_id)
-            rows = kept[kept["step"] <= first_step].to_dict("records")
+            table = read_table(self._path, source=self._trial.trial_id)
+            rows = table[table["step"] <= first_step].to_dict("records")
             self._rows = [{str(name): value for name, value in row.items()} for row in rows]
 
     def after_step(self, done: int) -> None:

@@ -165,8 +165,8 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def kept_steps(folder: Path) -> int:
     """Return the steps kept in the newest checkpoint, on this node or away; 0 if there is none."""
-    kept = (path for path in matching(folder, "checkpoint-*") if is_checkpoint(path.name))
-    return max(map(step_of, kept), default=0)
+    saved = (path for path in matching(folder, "checkpoint-*") if is_checkpoint(path.name))
+    return max(map(step_of, saved), default=0)
 
 
 def milestone(folder: Path) -> Path | None:
@@ -217,15 +217,15 @@ def read_progress(folder: Path, running_ids: Iterable[str]) -> dict[str, dict[st
 
     A trial that has just started or ended, or whose file is damaged, may be missing.
     """
-    found = {}
+    by_trial = {}
     for trial in sorted(running_ids):
         try:
             progress = read_json(folder / "trials" / trial / PROGRESS, "it is rewritten soon")
         except (OSError, ValueError):
             continue
         if _is_whole(progress):
-            found[trial] = progress
-    return found
+            by_trial[trial] = progress
+    return by_trial
 
 
 def _is_whole(progress: Mapping[str, Any]) -> bool:
@@ -238,7 +238,7 @@ def _is_whole(progress: Mapping[str, Any]) -> bool:
         all(isinstance(count, int) and count >= 0 for count in counts)
         and progress["samples_planned"] > 0
         and all(value is None or _is_finite(value) for value in measured)
-        and all(isinstance(each, list) and all(map(_is_finite, each)) for each in lists)
+        and all(isinstance(values, list) and all(map(_is_finite, values)) for values in lists)
     )
 
 
