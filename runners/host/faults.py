@@ -116,8 +116,8 @@ def fault_of(error: BaseException) -> Fault:
         return "crashed"
     if not isinstance(error, RuntimeError):
         return "failed"
-    said = str(error)
-    passing = any(words in said for words in _PASSING) and not any(words in said for words in _OWN)
+    message = str(error)
+    passing = any(words in message for words in _PASSING) and not any(words in message for words in _OWN)
     return "crashed" if passing else "failed"
 
 

@@ -1,4 +1,4 @@
-"""Watchdog: ends a trial whose processes no longer get on, or do not leave when asked to.
+"""Watchdog: ends a trial whose processes no longer make progress, or do not leave when asked to.
 
 Each process of a trial notes where it stands in memory that it shares with the process that started it. A
 thread there ends all ranks of this node if one stands at the same place for longer than is allowed, and names
@@ -85,7 +85,7 @@ class _Position:
         """Note places in memory that the parent reads, and dump stacks when it asks for them."""
         import faulthandler  # noqa: PLC0415 - few processes need it
 
-        self._floor_s, self._took = 0.0, deque(maxlen=_LAST)  # a forked process begins anew
+        self._floor_s, self._took = 0.0, deque(maxlen=_LAST)  # a forked process begins from scratch
         record.stacks = os.memfd_create("stacks")
         faulthandler.register(signal.SIGUSR2, file=record.stacks, all_threads=True)
         self._record = record
@@ -150,7 +150,7 @@ class RankStatus:
     meets: bool  # it waits for the other ranks
     age_s: float
     limit_s: float  # 0 for none
-    silent: str = ""  # why it can't get on, if known
+    silent: str = ""  # why it can't make progress, if known
 
     def __str__(self) -> str:
         return _WORDS[self.phase].format(self.step)
@@ -167,12 +167,12 @@ def hanging(ranks: Sequence[RankStatus]) -> list[RankStatus]:
     Those that have come the least far keep the others waiting; of these, one that is stopped, or else one
     that is outside of an operation of all ranks.
     """
-    least = min(((each.step, each.phase) for each in ranks), default=None)
-    last = [each for each in ranks if (each.step, each.phase) == least]
-    if not all(each.late for each in last):
+    least = min(((status.step, status.phase) for status in ranks), default=None)
+    last = [status for status in ranks if (status.step, status.phase) == least]
+    if not all(status.late for status in last):
         return []
-    silent = [each for each in last if each.silent]
-    apart = [each for each in last if not each.meets]
+    silent = [status for status in last if status.silent]
+    apart = [status for status in last if not status.meets]
     return silent or apart or last
 
 
@@ -180,12 +180,12 @@ def reason_of(late: Sequence[RankStatus], ranks: Sequence[RankStatus], stacks: S
     """Say in one line which rank hangs, where, and where the others stood."""
     first = late[0]
     silent = f", {first.silent}" if first.silent else ""
-    said = f"hung on {first.host} {first} for {first.age_s:.0f} s{silent} (limit: {first.limit_s:.0f} s)"
+    reason = f"hung on {first.host} {first} for {first.age_s:.0f} s{silent} (limit: {first.limit_s:.0f} s)"
     where = Counter(f"{other}" for other in ranks if other is not first)
     for text, count in where.items():
         who = next(f"rank {other.rank}" for other in ranks if other is not first and f"{other}" == text)
-        said += f"; {who if count == 1 else f'{count} other ranks'} {text}"
-    return said + (f"; stacks of all threads: {stacks[0]}" if stacks else "")
+        reason += f"; {who if count == 1 else f'{count} other ranks'} {text}"
+    return reason + (f"; stacks of all threads: {stacks[0]}" if stacks else "")
 
 
 class Watchdog:
@@ -213,7 +213,7 @@ class Watchdog:
                 self._end("left", f"asked to leave, and ended after {waited_s:.0f} s in which it did not", ())
             elif late := hanging(everywhere := ranks + self._elsewhere(ranks, passed_s)):
                 reason = reason_of(late, everywhere, self._dump(ranks))
-                self._end("crashed", reason, [each.rank for each in late])
+                self._end("crashed", reason, [status.rank for status in late])
             time.sleep(_LOOK_S)
             now = time.monotonic()
             passed_s, looked = min(now - looked, 2 * _LOOK_S), now
@@ -251,7 +251,7 @@ class Watchdog:
     def _dump(self, ranks: Sequence[RankStatus]) -> list[Path]:
         """Write the stacks of the ranks that can still answer; return the files."""
         written = []
-        processes = {each.rank: self._processes[each.rank - self._first] for each in ranks}
+        processes = {status.rank: self._processes[status.rank - self._first] for status in ranks}
         processes = {rank: process for rank, process in processes.items() if process.record.stacks}
         for process in processes.values():
             with suppress(OSError):

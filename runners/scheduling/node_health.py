@@ -85,7 +85,7 @@ class NodeHealth:
                 self._clear(node)
 
     def look(self, nodes: Collection[str], running: Sequence[Use], now_s: float) -> list[LeaveOut]:
-        """Update the attributes; returns nodes that rest anew, and without failures those cleared."""
+        """Update the attributes; returns nodes that rest again, and without failures those cleared."""
         for node in self._failures.keys() - nodes:  # it is gone, and another one of that name is sound
             self._failures[node].told = 0
             self._clear(node)

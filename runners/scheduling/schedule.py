@@ -102,7 +102,7 @@ class Schedule:
 
     def milestone(self, trial: str) -> None:
         """Record that a trial's milestone exists; may be repeated."""
-        for record in (self._records[each] for each in sorted(self._next[trial])):
+        for record in (self._records[dependent] for dependent in sorted(self._next[trial])):
             if record.state is State.BLOCKED:
                 record.move(State.WAITING, "its milestone is there")
                 self._queue(record)
@@ -172,7 +172,7 @@ class Schedule:
         crashes lost work, nothing starts until a running trial leaves room; if none runs, one trial that
         waits with a reservation is set back.
         """
-        for record in [each for each in self._delayed.values() if each.due_s <= self.now_s]:
+        for record in [delayed for delayed in self._delayed.values() if delayed.due_s <= self.now_s]:
             del self._delayed[record.task.trial]
             record.move(State.WAITING, "retried")
             self._queue(record)
@@ -276,7 +276,7 @@ class Schedule:
 
     def _starts(self, room_flops: int | None) -> list[Instruction]:
         starts: list[Instruction] = []
-        kept_s, kept = 0.0, set[str]()  # nodes kept for the first trial that fits nowhere, from a time on
+        held_s, held = 0.0, set[str]()  # nodes held for the first trial that fits nowhere, from a time on
         places = Counter[object]()
         heads: list[tuple[Order, object]] = [(queue[0], key) for key, queue in self._waiting.items()]
         soon = [record for record in self._delayed.values() if record.due_s <= self.now_s + _SOON_S]
@@ -286,26 +286,26 @@ class Schedule:
             order, key = heappop(heads)
             record = self._records[order[-1]]
             queue = self._waiting.get(key, [])
-            too_long = bool(kept) and self.now_s + record.task.predicted_s > kept_s
+            too_long = bool(held) and self.now_s + record.task.predicted_s > held_s
             if room_flops is not None and record.cost > room_flops:
                 places[key] += 1  # it keeps its place and waits for room in the budget
-            elif queue and (nodes := self._place(record, kept if too_long else set())):
+            elif queue and (nodes := self._place(record, held if too_long else set())):
                 room_flops = None if room_flops is None else room_flops - record.cost
                 starts.append(self._start(record, nodes))
             elif queue and too_long:  # a shorter one may end before the nodes are needed
-                limit_s = kept_s - self.now_s
+                limit_s = held_s - self.now_s
                 while places[key] < len(queue) and self.task(queue[places[key]][-1]).predicted_s > limit_s:
                     places[key] += 1
             else:  # nor does any other of its queue
-                kept_s, kept = (kept_s, kept) if kept else self._keep(record)
+                held_s, held = (held_s, held) if held else self._keep(record)
                 continue
             if places[key] < len(queue):
                 heappush(heads, (queue[places[key]], key))
         return starts
 
-    def _place(self, record: Record, kept: set[str]) -> tuple[str, ...]:
-        """Return the nodes, not among those kept, on which a trial starts now; none if it has to wait."""
-        task, without = record.task, self._shunned(record) | kept
+    def _place(self, record: Record, held: set[str]) -> tuple[str, ...]:
+        """Return the nodes, not among those held, on which a trial starts now; none if it has to wait."""
+        task, without = record.task, self._shunned(record) | held
         tried = frozenset[str]().union(*record.tried)
         # Beside sound nodes a suspect one shows whether it is at fault.
         first = self._health.suspect.keys() if task.nodes > 1 else ()

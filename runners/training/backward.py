@@ -48,13 +48,13 @@ def backward(  # noqa: PLR0913 - the parts of a step
 
     with torch.set_grad_enabled(parts == 1):
         cached = [features(part) for part in range(parts)]
-    own = list(cached[0])
+    local = list(cached[0])
     if parts > 1:
-        own = [
-            torch.cat(each).requires_grad_(each[0].is_floating_point()) for each in zip(*cached, strict=True)
+        local = [
+            torch.cat(side).requires_grad_(side[0].is_floating_point()) for side in zip(*cached, strict=True)
         ]
     loss, of_features, direct = joint_loss(
-        learner.strategy, learner.model, own, learner.parameters, scaler=learner.scaler, values=values
+        learner.strategy, learner.model, local, learner.parameters, scaler=learner.scaler, values=values
     )
     # DistributedDataParallel takes the mean of the ranks' gradients: of their pairs' it has to be the sum.
     slopes = [() if slope is None else (rank_count() * slope).chunk(parts) for slope in of_features]
@@ -73,7 +73,7 @@ def backward(  # noqa: PLR0913 - the parts of a step
 def joint_loss(  # noqa: PLR0913 - the parts of a step
     strategy: Strategy,
     model: open_clip.CLIP,
-    own: Sequence[Tensor],
+    local: Sequence[Tensor],
     parameters: Sequence[Tensor],
     *,
     scaler: GradScaler | None = None,
@@ -85,23 +85,23 @@ def joint_loss(  # noqa: PLR0913 - the parts of a step
     that the loss uses directly, each with a value whose mean over ranks is its gradient. The scaler of fp16
     scales all gradients.
     """
-    count, first = len(own[0]), rank() * len(own[0])
-    everyone = [gather(feature) for feature in own]
-    everyone = [each.float() if each.is_floating_point() else each for each in everyone]
-    wanted = [number for number, feature in enumerate(own) if feature.requires_grad]
+    count, first = len(local[0]), rank() * len(local[0])
+    everyone = [gather(feature) for feature in local]
+    everyone = [feature.float() if feature.is_floating_point() else feature for feature in everyone]
+    wanted = [number for number, feature in enumerate(local) if feature.requires_grad]
     inputs = [*(everyone[number].requires_grad_() for number in wanted), *parameters]
-    with torch.enable_grad(), full_precision(own[0].device):
+    with torch.enable_grad(), full_precision(local[0].device):
         if values is None:
             loss = strategy.loss(model, *everyone)
         else:
             loss = strategy.loss_by_pair(model, values, *everyone)
         scaled = loss if scaler is None else scaler.scale(loss)
         slopes = torch.autograd.grad(scaled, inputs, allow_unused=True)
-    gradients: list[Tensor | None] = [None] * len(own)
+    gradients: list[Tensor | None] = [None] * len(local)
     for number, slope in zip(wanted, slopes, strict=False):
         if slope is not None:
             mean = sum_over_ranks(slope)[first : first + count] / rank_count()
-            gradients[number] = mean.to(own[number].dtype)
+            gradients[number] = mean.to(local[number].dtype)
     direct = [
         # DistributedDataParallel waits for all parameters, also for logits' that the loss does not use.
         (parameter, torch.zeros_like(parameter) if slope is None else slope)

@@ -55,7 +55,7 @@ def check_strategy(
         ("towers and head", towers, cost.forward_macs - cost.similarity_macs, "its views and head_cost"),
         (f"loss of {COUNTED_BATCH} pairs", loss, cost.similarity_macs, "similarity_macs"),
     )
-    differing = [each for each in counts if abs(each[1] - each[2]) > _MARGIN * each[2]]
+    differing = [count for count in counts if abs(count[1] - count[2]) > _MARGIN * count[2]]
     if cost != sample_cost(architecture, find_strategy("clip"), batch_size=COUNTED_BATCH):
         for what, counted, stated, by in differing:
             file = f"{strategy.file.path}: " if strategy.file else ""
@@ -78,10 +78,10 @@ def count_strategy(strategy: Strategy, architecture: Architecture, widths: Width
     views = [view.to(device) for view in _views(strategy, architecture, widths)]
     with sdpa_kernel(SDPBackend.MATH):
         towers, features = count_macs(lambda: strategy.features(model, head, *views))
-    many = [each.repeat(COUNTED_BATCH // COUNTED_PAIRS, *[1] * (each.ndim - 1)) for each in features]
-    many = [each.float() if each.is_floating_point() else each for each in many]
+    many = [feature.repeat(COUNTED_BATCH // COUNTED_PAIRS, *[1] * (feature.ndim - 1)) for feature in features]
+    many = [feature.float() if feature.is_floating_point() else feature for feature in many]
     loss, _ = count_macs(lambda: loss_of_new_pairs(strategy, model, many), pairs=COUNTED_BATCH)
-    return towers, loss, 0 if head is None else sum(each.numel() for each in head.parameters())
+    return towers, loss, 0 if head is None else sum(parameter.numel() for parameter in head.parameters())
 
 
 def _run_step(strategy: Strategy, architecture: Architecture, widths: Widths) -> None:

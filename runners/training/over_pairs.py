@@ -23,19 +23,19 @@ def over_pairs(features: Tensor, share: Callable[[Tensor], Tensor]) -> Tensor:
     rows = torch.arange(len(features), device=features.device).tensor_split(rank_count())[rank()]
     chunks = rows.split(max(1, CHUNK_ENTRIES // len(features)))
     if len(chunks) == 1:
-        own = share(rows)
+        local_sum = share(rows)
     else:
-        own = torch.stack([checkpoint(share, chunk, use_reentrant=False) for chunk in chunks]).sum()
+        local_sum = torch.stack([checkpoint(share, chunk, use_reentrant=False) for chunk in chunks]).sum()
     over_ranks: Callable[[Tensor], Tensor] = _SumOverRanks.apply
-    return own if rank_count() == 1 else over_ranks(own)
+    return local_sum if rank_count() == 1 else over_ranks(local_sum)
 
 
 class _SumOverRanks(torch.autograd.Function):
     """The sum over ranks; gradients are multiplied by the ranks' number, so that their mean is the sum's."""
 
     @staticmethod
-    def forward(_context: object, own: Tensor) -> Tensor:
-        return sum_over_ranks(own)
+    def forward(_context: object, local_sum: Tensor) -> Tensor:
+        return sum_over_ranks(local_sum)
 
     @staticmethod
     def backward(_context: object, slope: Tensor) -> Tensor:

@@ -24,16 +24,16 @@ class PairState:
 
     def look_up(self, ids: Tensor, *, progress: float, epochs: float) -> PairValues:
         """Return the values of the pairs of all ranks' batch, given their ids in the order of ranks, (N,)."""
-        found = torch.empty(len(self._names), len(ids), device=self._device)
-        found = broadcast(found if rank() else self._values[:, ids])
-        before = dict(zip(self._names, found, strict=True))
-        after = dict(zip(self._names, found.clone(), strict=True))
+        values = torch.empty(len(self._names), len(ids), device=self._device)
+        values = broadcast(values if rank() else self._values[:, ids])
+        before = dict(zip(self._names, values, strict=True))
+        after = dict(zip(self._names, values.clone(), strict=True))
         return PairValues(progress=progress, epochs=epochs, before=before, after=after)
 
     def update(self, ids: Tensor, after: Mapping[str, Tensor]) -> None:
         """Keep the values of all ranks' pairs after a step, of which each rank has set those of its rows."""
-        own = torch.stack([after[name].tensor_split(rank_count())[rank()] for name in self._names], dim=1)
-        every = gather(own).T
+        local = torch.stack([after[name].tensor_split(rank_count())[rank()] for name in self._names], dim=1)
+        every = gather(local).T
         if rank():
             return
         # Of a pair that a batch has twice the last one counts, on any device.
