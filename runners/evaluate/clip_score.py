@@ -142,15 +142,15 @@ class _Scoring:
     def loaded(self) -> LoadedModel:
         # One after the other: open_clip writes the weights that it downloads in place.
         machine_cache().mkdir(parents=True, exist_ok=True)
-        with locked(machine_cache() / ".loading"), self.shared.here() as here:
-            here.fetch(self.files)
+        with locked(machine_cache() / ".loading"), self.shared.here() as folder:
+            folder.fetch(self.files)
             checkpoint, model = (
-                str(here.path / text) if text.startswith(self.below) else text
+                str(folder.path / text) if text.startswith(self.below) else text
                 for text in (self.source.checkpoint, self.source.model)
             )
             device = device_named(self.device)
             loaded = load_model(replace(self.source, checkpoint=checkpoint, model=model), device)
-            here.write(self.below + _CONFIG, json.dumps(loaded.config, indent=1, sort_keys=True) + "\n")
+            folder.write(self.below + _CONFIG, json.dumps(loaded.config, indent=1, sort_keys=True) + "\n")
         fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return replace(loaded, context=partial(torch.autocast, device.type, torch.bfloat16, enabled=fast))
 
@@ -167,8 +167,8 @@ class _Scoring:
 
         batches = ahead(map(read, range(start, stop, self.batch_size)))
         scores = np.concatenate([_score(loaded, *batch, embeddings=self.embeddings) for batch in batches])
-        with self.shared.here() as here:
-            here.write_array(f"{self.below}{start:012d}.npy", scores)
+        with self.shared.here() as folder:
+            folder.write_array(f"{self.below}{start:012d}.npy", scores)
         return stop - start
 
 

@@ -68,8 +68,8 @@ def encode_set(encoder: Encoder, data: SetReader, *, probe: bool = False) -> Set
     images, captions = _encode_images(encoder, data.captioned())
     return SetFeatures(
         images=images,
-        truth=torch.tensor([image for image, own in enumerate(captions) for _ in own], device=encoder.device),
-        texts=_encode_texts(encoder.texts, [text for own in captions for text in own], BATCH, encoder.device),
+        truth=torch.tensor([image for image, row in enumerate(captions) for _ in row], device=encoder.device),
+        texts=_encode_texts(encoder.texts, [text for row in captions for text in row], BATCH, encoder.device),
     )
 
 
@@ -81,13 +81,13 @@ def _encode_split(encoder: Encoder, data: SetReader, split: str) -> tuple[Tensor
 
 def _encode_images(encoder: Encoder, batches: Iterator[tuple[Images, Iterable[T]]]) -> tuple[Tensor, list[T]]:
     """Return the features of all images, of which the batches have this rank's, and the truths."""
-    own, truths, count = [], list[T](), 0
+    features, truths, count = [], list[T](), 0
     for images, some in ahead(batches):
         truths += some
         count += 1
         if len(images):
-            own.append(encoder.images(images).cpu())
-    return _joined(own, count, encoder.device), truths
+            features.append(encoder.images(images).cpu())
+    return _joined(features, count, encoder.device), truths
 
 
 def _encode_texts(
@@ -95,13 +95,13 @@ def _encode_texts(
 ) -> Tensor:
     """Return the features of all texts, some rows of them encoded at once and by a rank."""
     starts = range(0, len(texts), rows)
-    own = [encode(texts[start : start + rows]).cpu() for start in starts[rank() :: rank_count()]]
-    return _joined(own, len(starts), device)
+    features = [encode(texts[start : start + rows]).cpu() for start in starts[rank() :: rank_count()]]
+    return _joined(features, len(starts), device)
 
 
-def _joined(own: list[Tensor], count: int, device: torch.device) -> Tensor:
+def _joined(local: list[Tensor], count: int, device: torch.device) -> Tensor:
     """Join the features of ``count`` batches, of which this rank has computed its own."""
-    features = torch.cat(dealt(own, count)).to(device)
+    features = torch.cat(dealt(local, count)).to(device)
     if not torch.isfinite(features).all():
         raise NotFiniteError("the model's features are not finite: its weights are NaN or too large")
     return features

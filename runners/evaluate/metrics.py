@@ -37,8 +37,8 @@ def zero_shot(image_features: Tensor, labels: Tensor, classifier: Tensor) -> dic
             among = weights.T[labels[rows[place]]] @ weights > 1 - _ALIKE
             lowest = logits[place].masked_fill(~among, -math.inf).amax(1, keepdim=True)
             above = (~among & (logits[place] > lowest)).sum(1)
-            for kept, hit in ((1, first), (best.shape[1], five)):
-                hit[rows[place]] = ((kept - above).double() / among.sum(1)).clamp(0, 1)
+            for k, hit in ((1, first), (best.shape[1], five)):
+                hit[rows[place]] = ((k - above).double() / among.sum(1)).clamp(0, 1)
     recall, recall_se = _mean_per_class(first, labels)
     return {
         "top1": first.sum().item() / len(labels),
@@ -54,9 +54,9 @@ def zero_shot(image_features: Tensor, labels: Tensor, classifier: Tensor) -> dic
 def _mean_per_class(right: Tensor, labels: Tensor) -> tuple[float, float]:
     """Return the mean recall over classes that have images, and its standard error over their images."""
     images = labels.bincount()
-    kept = images > 0
-    recall, square = ((labels.bincount(weights) / images)[kept] for weights in (right, right**2))
-    images, count = images[kept], len(right)
+    present = images > 0
+    recall, square = ((labels.bincount(weights) / images)[present] for weights in (right, right**2))
+    images, count = images[present], len(right)
     # Unbiased variance of each class's recall; classes are independent, so variances of the mean add up. A
     # class with a single image has no variance of its own: it takes that of one of all images.
     of_one = _spread(right.mean(), (right**2).mean()) * count / (count - 1) if count > 1 else math.nan

@@ -86,9 +86,9 @@ def _count(config: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[s
     trunk_macs, unprojected_features = _trunk(model, images)
     projection = _projection(model.visual)
     trunk = {1.0: trunk_macs}
-    for kept in sorted({strategy.kept_fraction for strategy in strategies().values()} - {1.0}):
-        if (macs := _masked(config, kept, images)) is not None:
-            trunk[kept] = macs
+    for fraction in sorted({strategy.kept_fraction for strategy in strategies().values()} - {1.0}):
+        if (macs := _masked(config, fraction, images)) is not None:
+            trunk[fraction] = macs
     tower = getattr(model, "text", None)
     lengths = {length}
     # Another tokenizer's end of text need not have the highest id, by which CLIPA's cut finds it.
@@ -137,10 +137,10 @@ def _trunk(model: open_clip.CLIP, images: Tensor) -> tuple[int, Tensor]:
     return macs, features
 
 
-def _masked(config: Mapping[str, Any], kept: float, images: Tensor) -> int | None:
+def _masked(config: Mapping[str, Any], fraction: float, images: Tensor) -> int | None:
     """Return the trunk's MACs where only a share of the patches is kept; None if it cannot drop any."""
     try:
-        model = build_model(config, Strategy(name="masked", kept_fraction=kept)).train()
+        model = build_model(config, Strategy(name="masked", kept_fraction=fraction)).train()
     except (TypeError, AssertionError, RuntimeError, ValueError):
         return None
     return _trunk(model, images)[0] if patch_dropouts(model) else None

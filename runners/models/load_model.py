@@ -268,11 +268,11 @@ def _by_pool_words(text: Mapping[str, Any]) -> bool:
 
 def _tokenizer(name: str, text: Mapping[str, Any], source: ModelSource) -> Callable[[list[str]], Tensor]:
     size, length = text.get("vocab_size", BPE_VOCABULARY), text.get("context_length", BPE_CONTEXT)
-    own = _by_pool_words(text)
-    if source.words and own:
+    by_pool_words = _by_pool_words(text)
+    if source.words and by_pool_words:
         encode = tokenizer(size, length, source.words)
         return lambda texts: torch.from_numpy(encode(texts))
-    if own and "siglip" not in name.lower():
+    if by_pool_words and "siglip" not in name.lower():
         raise ValueError(
             f"the model has {size:,} tokens, so its texts are split into the words of its pool: name the "
             "pool with --pool FOLDER, or evaluate an exported model, which contains them"

@@ -88,9 +88,9 @@ class DevicePatchDropout(PatchDropout):  # type: ignore[misc] # open_clip is not
         first = x[:, :1] if self.exclude_first_token else x[:, :0]
         x = x[:, first.shape[1] :]
         count, patches = x.shape[:2]
-        kept = max(1, int(patches * (1 - self.prob)))
+        num_keep = max(1, int(patches * (1 - self.prob)))
         # The order of topk is that of open_clip, whose rows of results must stay reproducible.
-        chosen = torch.randn(count, patches, device=x.device).topk(kept, dim=-1).indices
+        chosen = torch.randn(count, patches, device=x.device).topk(num_keep, dim=-1).indices
         x = x[torch.arange(count, device=x.device)[:, None], chosen]
         return torch.cat((first, x), dim=1) if self.exclude_first_token else x
 

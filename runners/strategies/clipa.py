@@ -88,10 +88,10 @@ def cut_texts(tokens: Tensor, length: int) -> Tensor:
 
     The end-of-text token has the highest id, so its position is the maximum of the ids.
     """
-    kept = tokens[:, :length].clone()
+    cut = tokens[:, :length].clone()
     end, position = tokens.max(dim=1)
-    kept[:, -1] = end.where(position >= length, kept[:, -1])
-    return kept
+    cut[:, -1] = end.where(position >= length, cut[:, -1])
+    return cut
 
 
 # 6 epochs are followed by 0.36 with all tokens.

@@ -77,21 +77,21 @@ class FastClip(Clip):
         image, text = features
         temperature, others = (-model.logit_scale).exp(), math.log(len(image) - 1)
         gamma = self.inner_rate(values.progress, values.epochs)
-        kept = math.log1p(-gamma) if gamma < 1 else -math.inf
+        log_decay = math.log1p(-gamma) if gamma < 1 else -math.inf
         least = torch.tensor(math.log(self.epsilon), device=image.device)
 
         def share(rows: Tensor) -> Tensor:
             total = torch.zeros((), device=image.device)
-            own = (image[rows] * text[rows]).sum(1, keepdim=True)
+            positive = (image[rows] * text[rows]).sum(1, keepdim=True)
             for name, anchors, all_others in (("image", image, text), ("text", text, image)):
-                margins = (anchors[rows] @ all_others.T - own) / temperature
-                found = margins.scatter(1, rows[:, None], -math.inf).logsumexp(1) - others  # log g
-                new, before = found.detach(), values.before[name][rows]
-                moved = torch.logaddexp(kept + before, math.log(gamma) + new)
+                margins = (anchors[rows] @ all_others.T - positive) / temperature
+                log_g = margins.scatter(1, rows[:, None], -math.inf).logsumexp(1) - others
+                new, before = log_g.detach(), values.before[name][rows]
+                moved = torch.logaddexp(log_decay + before, math.log(gamma) + new)
                 estimate = torch.where(before.isneginf(), new, moved)
                 values.after[name][rows] = estimate
                 divisor = torch.logaddexp(estimate, least)
-                gradient = temperature.detach() * (found - divisor).exp() + temperature * divisor
+                gradient = temperature.detach() * (log_g - divisor).exp() + temperature * divisor
                 total = total + (gradient - gradient.detach() + softplus(new + others)).sum()
             return total
 

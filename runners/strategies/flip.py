@@ -8,8 +8,8 @@ from runners.strategies.clip import Clip
 
 STRATEGIES = tuple(
     Clip(
-        name=f"flip-{kept}", label=f"FLIP ({kept} %)", paper="Li et al. 2023",
-        kept_fraction=kept / 100, batch_factor=100 // kept, unmasked_tail=0.01,
+        name=f"flip-{percent}", label=f"FLIP ({percent} %)", paper="Li et al. 2023",
+        kept_fraction=percent / 100, batch_factor=100 // percent, unmasked_tail=0.01,
     )
-    for kept in (50, 25)
+    for percent in (50, 25)
 )  # fmt: skip

@@ -8,7 +8,7 @@ from runners.strategies.clip import Clip
 
 @dataclass(frozen=True, kw_only=True)
 class Recaptions(Clip):
-    """CLIP whose texts are drawn from several captions of a pair, anew in each step.
+    """CLIP whose texts are drawn from several captions of a pair, again in each step.
 
     Attributes:
         share: Share of the pairs whose text is one of ``columns``, each as often as the others; the rest have

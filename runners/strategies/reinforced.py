@@ -49,7 +49,7 @@ class Reinforced(Clip):
         from runners.training.over_pairs import over_pairs
 
         image, text, *teacher = features
-        their_image, their_text = (each.detach() for each in teacher)
+        their_image, their_text = (feature.detach() for feature in teacher)
         scale = model.logit_scale.exp()
 
         def one_way(
