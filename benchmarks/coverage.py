@@ -71,9 +71,9 @@ def _sizes(studies: int) -> list[Result]:
     lines = []
     for kind in SHAPES:
         # Four budgets a study, with the noise of a third of the counting noise.
-        found = [one for number in range(studies // 4) for one in best_sizes(kind, number, noise=0.3)]
-        given = [one for one in found if one.given]
-        print(f"{kind}: best sizes of {len(given)} of {len(found)} profiles")
+        profiles = [one for number in range(studies // 4) for one in best_sizes(kind, number, noise=0.3)]
+        given = [one for one in profiles if one.given]
+        print(f"{kind}: best sizes of {len(given)} of {len(profiles)} profiles")
         lines.append(at_least(f"size_{kind}", _share(one.held for one in given), LOWEST))
     return lines
 
@@ -90,8 +90,8 @@ def _noise(studies: int) -> list[Result]:
 
 
 def _surfaces(studies: int) -> list[Result]:
-    found = [surface(number) for number in range(studies)]
-    return [at_least(name, _share(one[name] for one in found), LOWEST) for name in found[0]]
+    surfaces = [surface(number) for number in range(studies)]
+    return [at_least(name, _share(one[name] for one in surfaces), LOWEST) for name in surfaces[0]]
 
 
 def _share(held: Iterable[bool]) -> float:

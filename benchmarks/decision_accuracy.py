@@ -113,14 +113,14 @@ class KnownGrid:
         states = of_trunks(self._rows)
         rungs = self._rows[states | ~states.any()]
         order: list[int] = []
-        for kept, seeds in product(_KEPT, range(1, int(rungs["seed"].max()) + 2)):
+        for fraction, seeds in product(_KEPT, range(1, int(rungs["seed"].max()) + 2)):
             alive = rungs["curve"].unique()
             for level in sorted(rungs["level_flops"].unique()):
                 rung = rungs[(rungs["level_flops"] == level) & (rungs["seed"] < seeds)].set_index("curve")
                 rung = rung.loc[[curve for curve in alive if curve in rung.index]]
                 order += rung.sort_values("seed", kind="stable")["row"].tolist()
                 errors = rung.groupby("curve")["error"].mean().sort_values()
-                alive = errors.index[: int(np.ceil(kept * len(errors)))]
+                alive = errors.index[: int(np.ceil(fraction * len(errors)))]
         return list(dict.fromkeys(order)), rungs
 
     def halving(self, share: float) -> Floats:
@@ -142,11 +142,11 @@ class KnownGrid:
             "design": [place[trial] for trial in chosen],
             "random": generator.permutation(np.flatnonzero(~of_trunks(self.results))).tolist(),
         }
-        found = {
+        by_way = {
             way: [self.belief(self.bought(order, share))[0] for share in SHARES]
             for way, order in orders.items()
         }
-        return found | {
+        return by_way | {
             "one level": [self.one_level(share) for share in SHARES],
             "halving": [self.halving(share) for share in SHARES],
         }

@@ -132,7 +132,7 @@ def _orders(repeats: int) -> list[Result]:
     lines = []
     for name, results in (("trunk", known), ("branch", cooled(known))):
         full = answers_to(tidy(results, metric=METRIC), results, Ask())
-        found, scores = defaultdict[str, list[float]](list), []
+        measures, scores = defaultdict[str, list[float]](list), []
         for repeat in range(repeats):
             generator = np.random.default_rng(repeat)
             offered = _shuffled(results, generator)
@@ -140,18 +140,18 @@ def _orders(repeats: int) -> list[Result]:
             decision, share, chosen = replay(offered, metric=METRIC, ask=Ask())
             answers = {one.flops: one for one in decision.answers}
             same = [_same(row, answers[row.flops]) for row in full]
-            found["share"].append(share)
-            found["same"].append(all(same))
-            found["leaders"].append(all(answers[row.flops].leader == row.leader for row in full))
-            found["levels"].append(float(np.mean(same)))
+            measures["share"].append(share)
+            measures["same"].append(all(same))
+            measures["leaders"].append(all(answers[row.flops].leader == row.leader for row in full))
+            measures["levels"].append(float(np.mean(same)))
             table = KnownGrid(results=offered, metric=METRIC)
             scores.append(accuracy(table, table.full[0], chosen, generator))
             print(f"  {name} {repeat}: {share:.0%} of the FLOPs, same verdicts {same}", flush=True)
         spent, agree = f"{name}_share", f"{name}_verdicts_agree"
-        mean = {what: float(np.mean(values)) for what, values in found.items()}
+        mean = {what: float(np.mean(values)) for what, values in measures.items()}
         lines += [
             at_most(spent, mean["share"], 0.2) if name == "trunk" else reported(spent, mean["share"]),
-            reported(f"{name}_largest_share", max(found["share"])),
+            reported(f"{name}_largest_share", max(measures["share"])),
             reported(f"{name}_leaders_agree", mean["leaders"]),
             reported(f"{name}_verdicts_of_levels_agree", mean["levels"]),
             at_least(agree, mean["same"], 0.9) if name == "trunk" else reported(agree, mean["same"]),
@@ -187,7 +187,7 @@ def _shuffled(results: pd.DataFrame, generator: np.random.Generator) -> pd.DataF
     """Return the results with the seeds of each curve renumbered at random, in the order of a plan."""
     curve = curve_numbers(results.assign(budget=budgets(results)))
     orders = [generator.permutation(int(results["seed"].max()) + 1) for _ in range(int(curve.max()) + 1)]
-    seed = [int(orders[each][seed]) for each, seed in zip(curve, results["seed"], strict=True)]
+    seed = [int(orders[number][seed]) for number, seed in zip(curve, results["seed"], strict=True)]
     ordered = results.assign(seed=seed, curve=curve).sort_values(["curve", "level_flops", "seed"])
     return ordered.drop(columns="curve").reset_index(drop=True)
 
@@ -202,27 +202,27 @@ def _same(full: Answer, answer: Answer) -> bool:
 def _made_up(studies: int, repeats: int) -> list[Result]:
     lines = []
     for kind in (*CURVES, *GRIDS):
-        found, scores = defaultdict[str, list[float]](list), []
+        measures, scores = defaultdict[str, list[float]](list), []
         for number in range(studies):
             results, truth = _simulated(kind, number)
             decision, share, chosen = replay(results, metric=METRIC, ask=Ask())
-            found["share"].append(share)
-            _judge(results, truth, decision, found)
-            _forecast(cooled(results), truth, found)
+            measures["share"].append(share)
+            _judge(results, truth, decision, measures)
+            _forecast(cooled(results), truth, measures)
             known = KnownGrid(results=results, metric=METRIC)
             top = float(results["level_flops"].max())
             errors = [truth(row, top) for row in records(known.full[1].configurations)]
             reference = np.where(np.isfinite(known.full[0]), errors, np.inf)
             ours = np.where([name == decision.answers[-1].leader for name in known.full[1].names], 0.0, 1.0)
-            found["ours"].append(score(ours, reference)[1])
-            found["halving"].append(score(known.halving(share), reference)[1])
+            measures["ours"].append(score(ours, reference)[1])
+            measures["halving"].append(score(known.halving(share), reference)[1])
             if number < repeats and kind in GRIDS:
                 scores.append(accuracy(known, reference, chosen, np.random.default_rng(number)))
-        mean = {what: float(np.mean(values)) for what, values in found.items()}
+        mean = {what: float(np.mean(values)) for what, values in measures.items()}
         print(
             f"  {kind}: {mean['share']:.0%} of the FLOPs, {mean['clear']:.0%} clear, the best is among the "
-            f"tied in {mean['tied']:.1%}, its distance to the leader is at most {max(found['regret']):.3f}, "
-            f"the best was dropped in {mean['dropped']:.1%}",
+            f"tied in {mean['tied']:.1%}, its distance to the leader is at most "
+            f"{max(measures['regret']):.3f}, the best was dropped in {mean['dropped']:.1%}",
             flush=True,
         )
         lines += [
@@ -261,28 +261,28 @@ def _evaluated(
     return with_trunk_states(results, truth, TrueMap(), np.random.default_rng(number))
 
 
-def _judge(results: pd.DataFrame, truth: Truth, decision: Decision, found: dict[str, list[float]]) -> None:
+def _judge(results: pd.DataFrame, truth: Truth, decision: Decision, measures: dict[str, list[float]]) -> None:
     ends = results.groupby([*CONFIGURATION], as_index=False)["level_flops"].agg(["min", "max"])
     for answer in decision.answers:
         able = ends[(ends["min"] <= answer.flops) & (ends["max"] >= answer.flops)]
         errors = {configuration_text(row): truth(row, answer.flops) for row in records(able)}
         best = min(errors, key=lambda name: errors[name])
         if answer.verdict == "clear":
-            found["wrong"].append(answer.leader != best)
-        found["clear"].append(answer.verdict == "clear")
-        found["tied"].append(best in answer.tied)
-        found["dropped"].append(best in answer.dropped)
-        found["held"].append(answer.low <= errors[answer.leader] <= answer.high)
-        found["regret"].append(errors[answer.leader] - errors[best])
+            measures["wrong"].append(answer.leader != best)
+        measures["clear"].append(answer.verdict == "clear")
+        measures["tied"].append(best in answer.tied)
+        measures["dropped"].append(best in answer.dropped)
+        measures["held"].append(answer.low <= errors[answer.leader] <= answer.high)
+        measures["regret"].append(errors[answer.leader] - errors[best])
 
 
-def _forecast(results: pd.DataFrame, truth: Truth, found: dict[str, list[float]]) -> None:
+def _forecast(results: pd.DataFrame, truth: Truth, measures: dict[str, list[float]]) -> None:
     """Forecast the lowest true error at the largest level from the levels below it."""
     top = float(results["level_flops"].max())
     below, ask = results[results["level_flops"] < top], Ask(best=None, forecast=top)
     (answer,) = decide(tidy(below, metric=METRIC), below, ask=ask).answers
     best = min(truth(row, top) for row in records(results[results["level_flops"] == top]))
-    found["forecast"].append(answer.low <= best <= answer.high)
+    measures["forecast"].append(answer.low <= best <= answer.high)
 
 
 def _published() -> list[Result]:

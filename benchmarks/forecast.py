@@ -106,7 +106,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Forecast published tables by rolling origin.")
     parser.add_argument("--only", default="", help="take only the tables with this in their name")
     only = parser.parse_args().only
-    found = Found()
+    outcomes = Found()
     for name in NAMES:
         if only.lower() not in name.lower():
             continue
@@ -115,20 +115,20 @@ def main() -> int:
             continue
         began = time.process_time()
         one = table(name)
-        _next_level(one, found)
-        _far(one, found)
+        _next_level(one, outcomes)
+        _far(one, outcomes)
         if name == ALL_OBJECTIVES:
-            found.clip += _largest(one)
-        _regret(one, found, CHOICE, _NEAR, _CHOICES)
-        _regret(one, found, "regret_of_all", np.inf, 1)
+            outcomes.clip += _largest(one)
+        _regret(one, outcomes, CHOICE, _NEAR, _CHOICES)
+        _regret(one, outcomes, "regret_of_all", np.inf, 1)
         print(f"  {time.process_time() - began:.0f} s of processor time", flush=True)
-    return verdict(_lines(found))
+    return verdict(_lines(outcomes))
 
 
-def _lines(found: Found) -> list[Result]:
+def _lines(outcomes: Found) -> list[Result]:
     lines = []
-    if found.misses:
-        miss, half, held = pooled(found.misses)
+    if outcomes.misses:
+        miss, half, held = pooled(outcomes.misses)
         typical = float(np.abs(miss).mean())
         lines += [
             reported("next_rows", len(miss)),
@@ -137,16 +137,16 @@ def _lines(found: Found) -> list[Result]:
             at_least("next_held", float(held.mean()), LOWEST),
             at_most("next_held_at_most", float(held.mean()), HIGHEST),
             at_most("next_half_to_miss", float(np.median(half)) / typical, WIDTH),
-            at_most("next_miss_to_hindsight", typical / float(np.mean(found.best)), HINDSIGHT),
-            reported("next_miss_to_hindsight_median_table", float(np.median(found.ratios))),
+            at_most("next_miss_to_hindsight", typical / float(np.mean(outcomes.best)), HINDSIGHT),
+            reported("next_miss_to_hindsight_median_table", float(np.median(outcomes.ratios))),
         ]
-        whole = {name: one for name, one in found.forms.items() if len(one) == len(miss)}
+        whole = {name: one for name, one in outcomes.forms.items() if len(one) == len(miss)}
         print(
             "one form for all tables:", ", ".join(f"{name} {np.mean(one):.3g}" for name, one in whole.items())
         )
-    if found.far:
-        lines += _reported("ten_times", *pooled(found.far))
-    for name, regrets in found.regrets.items():
+    if outcomes.far:
+        lines += _reported("ten_times", *pooled(outcomes.far))
+    for name, regrets in outcomes.regrets.items():
         ours, theirs = np.array(regrets).T
         mean, most = float((ours - theirs).mean()), float((ours - theirs).max())
         lines.append(reported(name, float(ours.mean())))
@@ -155,7 +155,7 @@ def _lines(found: Found) -> list[Result]:
             lines += [at_most(f"{name}_less_baseline_most", most, WORSE)]
         else:
             lines += [reported(f"{name}_less_baseline", mean), reported(f"{name}_less_baseline_most", most)]
-    return [*lines, *found.clip]
+    return [*lines, *outcomes.clip]
 
 
 def _reported(name: str, miss: Floats, half: Floats, held: Floats) -> list[Result]:
@@ -167,12 +167,12 @@ def _reported(name: str, miss: Floats, half: Floats, held: Floats) -> list[Resul
     ]
 
 
-def _next_level(one: Table, found: Found) -> None:
+def _next_level(one: Table, outcomes: Found) -> None:
     cuts = list(rolling(one))
     if not cuts:
         return
     parts = [cut.misses(one.unit) for cut in cuts]
-    found.misses += parts
+    outcomes.misses += parts
     for cut, (miss, half, held) in zip(cuts, parts, strict=True):
         print(f"{one.name}, {cut.cut:.3g} samples: {_text(miss, half, held)}")
     forms = {
@@ -182,17 +182,17 @@ def _next_level(one: Table, found: Found) -> None:
     }
     best = min(forms, key=lambda name: float(forms[name].mean()))
     print("  fixed forms: " + ", ".join(f"{name} {miss.mean():.2f}" for name, miss in forms.items()))
-    found.best += forms[best].tolist()
-    found.ratios.append(float(np.abs(pooled(parts)[0]).mean() / forms[best].mean()))
+    outcomes.best += forms[best].tolist()
+    outcomes.ratios.append(float(np.abs(pooled(parts)[0]).mean() / forms[best].mean()))
     for name, miss in forms.items():
-        found.forms.setdefault(name, []).extend(miss.tolist())
+        outcomes.forms.setdefault(name, []).extend(miss.tolist())
     if one.name == CLIP:
         last = asked(one, CLIP_CUT)
         assert last is not None
         miss, half, _ = last.misses(one.unit)
         row = scaling_exponents(growths(cell_draws(one.trials))).iloc[0]  # of F*, the best forward FLOPs
         print(f"  exponent of the best size: {row['exponent']:.3f} [{row['low']:.3f}, {row['high']:.3f}]")
-        found.clip += [
+        outcomes.clip += [
             at_most("clip_3B_miss", float(np.abs(miss).mean()), CLIP_MISS),
             reported("clip_3B_bias", float(miss.mean())),
             at_most("clip_3B_half", float(np.median(half)), CLIP_WIDTH),
@@ -206,19 +206,19 @@ def _largest(one: Table) -> list[Result]:
     assert last is not None
     low, high = column_intervals(last.draws)
     middle = np.median(last.draws, axis=0)
-    for own, *numbers, error in zip(last.own, middle, low, high, last.error, strict=True):
+    for curve, *numbers, error in zip(last.own, middle, low, high, last.error, strict=True):
         forecast, least, most = (100 * number for number in numbers)
         print(
-            f"  {last.curves.names[own]}: {forecast:.1f} [{least:.1f}, {most:.1f}], measured "
+            f"  {last.curves.names[curve]}: {forecast:.1f} [{least:.1f}, {most:.1f}], measured "
             f"{100 * error:.1f}, miss {forecast - 100 * error:+.1f}"
         )
     return _reported("clip_12.8B", *last.misses(one.unit))
 
 
-def _far(one: Table, found: Found) -> None:
+def _far(one: Table, outcomes: Found) -> None:
     for cut in rolling(one, TEN_TIMES, most=2):
         parts = cut.misses(one.unit)
-        found.far.append(parts)
+        outcomes.far.append(parts)
         print(f"  ten times beyond {cut.cut:.3g} samples: {_text(*parts)}")
 
 
@@ -237,10 +237,10 @@ def _fixed(name: str, cut: Asked) -> Floats:
         curve = np.array([cut.curves.place_of[trial][0] for trial in frame["trial"]])
         x, error = (np.asarray(frame[column], dtype=np.float64) for column in ("train_flops", "error"))
         forecast = []
-        for own, at in zip(cut.own, asked_x, strict=True):
-            known = np.log(x[curve == own])
+        for number, at in zip(cut.own, asked_x, strict=True):
+            known = np.log(x[curve == number])
             first = known.min()
-            p = _fit(4, _CURVES[name], (known - first, known), error[curve == own], chance)
+            p = _fit(4, _CURVES[name], (known - first, known), error[curve == number], chance)
             forecast.append(_CURVES[name](p, np.array([at - first]), np.array([at]), chance)[0])
         return np.array(forecast)
     if np.isfinite(chance):
@@ -275,7 +275,7 @@ def _fit(count: int, form: _Form, axes: tuple[Floats, Floats], error: Floats, ch
     return np.asarray(min(fits, key=lambda fit: float(fit.cost)).x)
 
 
-def _regret(one: Table, found: Found, name: str, near: float, fewest: int) -> None:
+def _regret(one: Table, outcomes: Found, name: str, near: float, fewest: int) -> None:
     """Name the best configuration at a compute from at most a quarter of it, and print its regret.
 
     Candidates have rows in the quarter, and one within a factor ``near`` of the compute, which is the largest
@@ -296,20 +296,20 @@ def _regret(one: Table, found: Found, name: str, near: float, fewest: int) -> No
     curve_of = {
         curves.place_of[trial][0]: curve for trial, curve in known.set_index("trial")["curve"].items()
     }
-    judged = np.array([own for own in sorted(curve_of) if curve_of[own] in truth.index])
-    names = [curves.names[own] for own in judged]
-    truths = np.array([truth[curve_of[own]] for own in judged])
+    judged = np.array([number for number in sorted(curve_of) if curve_of[number] in truth.index])
+    names = [curves.names[number] for number in judged]
+    truths = np.array([truth[curve_of[number]] for number in judged])
     leader = judge(curves.at(float(flops))[0][:, judged], names, runs=np.zeros(len(judged))).leader
     # The baseline: the lowest at the largest compute up to which all were run, on lines between rows.
     common = float(curves.x[judged, -1].min())
     mean, points = curves.measured.mean, curves.points
     ranked = [
-        np.interp(np.log(common), np.log(curves.x[own, : points[own]]), mean[own, : points[own]])
-        for own in judged
+        np.interp(np.log(common), np.log(curves.x[number, : points[number]]), mean[number, : points[number]])
+        for number in judged
     ]
     lowest = int(np.argmin(ranked))
     ours, theirs = ((truths[[leader, lowest]] - truths.min()) / one.unit).tolist()
-    found.regrets.setdefault(name, []).append((ours, theirs))
+    outcomes.regrets.setdefault(name, []).append((ours, theirs))
     print(
         f"  {name}: best of {len(judged)} at {flops:.3g} FLOPs: {names[leader]}, regret {ours:.2f} points; "
         f"by the rank at {common:.3g} FLOPs: {names[lowest]}, {theirs:.2f}"

@@ -194,12 +194,12 @@ def main() -> int:
         }
         best = dict.fromkeys(runs, 0.0)
         for _ in range(ROUNDS):
-            for each, batches in runs.items():
-                best[each] = max(best[each], speed(batches(), time.process_time))
+            for pipeline, batches in runs.items():
+                best[pipeline] = max(best[pipeline], speed(batches(), time.process_time))
         # In a process like a trial's, which forks its loader workers.
         waited = pickle.loads(FreshProcess(pickle.dumps(partial(waits, Path(name)))).wait().pickled)  # noqa: S301 - our own data
-    for each, pairs_per_s in best.items():
-        print(f"{each}: {pairs_per_s:,.0f} pairs/s, best of {ROUNDS}")
+    for pipeline, pairs_per_s in best.items():
+        print(f"{pipeline}: {pairs_per_s:,.0f} pairs/s, best of {ROUNDS}")
     cached_share, faster, by_clock = waited
     print(f"streamed by a worker, the trainer waited {by_clock:.1%} of the wall-clock time")
     return verdict([

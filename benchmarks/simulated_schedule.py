@@ -48,8 +48,8 @@ def simulate(
     }
     ends: list[tuple[float, str, str]] = []
     while True:
-        for each in schedule.instructions(None):
-            match each:
+        for instruction in schedule.instructions(None):
+            match instruction:
                 case Start(trial=trial, nodes=on):
                     run.starts.setdefault(trial, []).append((schedule.now_s, on))
                     finished: Fate = schedule.task(trial).predicted_s, "finished"
@@ -60,7 +60,7 @@ def simulate(
                 case GiveUp(trial=trial):
                     run.given_up.append(trial)
                 case LeaveOut():
-                    run.left_out.append(each)
+                    run.left_out.append(instruction)
         if schedule.over:
             return run
         look_s = schedule.now_s + (_RETRY_LOOK_S if schedule.delayed() else _LOOK_S)

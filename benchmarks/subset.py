@@ -207,10 +207,10 @@ def run(rows: int, place: Path | None) -> int:
                 size = int(share * count) if share else None
                 case = f"{quality}_{share or 'whole'}"
                 print(f"{case} of {count:,}:", flush=True)
-                found, taken, wall, cpu, peak = measure("--choose", folder, quality, json.dumps(size))
+                chosen, taken, wall, cpu, peak = measure("--choose", folder, quality, json.dumps(size))
                 processor[case, count] = cpu / count
                 if count == rows:
-                    print(f"  {found:,} pairs in {taken / 1e6:.1f} MB")
+                    print(f"  {chosen:,} pairs in {taken / 1e6:.1f} MB")
                     results += [
                         at_most(f"subset_{case}_s", wall, 600.0 * max(rows / 1e9, 0.05)),
                         at_most(f"subset_{case}_gib", peak, 4.0),

@@ -283,20 +283,20 @@ def measure(setting: Setting, turns: int) -> tuple[float, float]:
     best, last, peak = dict.fromkeys(runs, 0.0), dict.fromkeys(runs, 0.0), 0.0
     off = float("nan")
     for _ in range(turns):
-        for each, run in runs.items():
+        for label, run in runs.items():
             speed, losses = run()
-            best[each] = max(best[each], speed)
-            last[each] = losses[-max(1, setting.steps // 6) :].mean().item()
-            if each == "ours":
+            best[label] = max(best[label], speed)
+            last[label] = losses[-max(1, setting.steps // 6) :].mean().item()
+            if label == "ours":
                 off = ((losses - followed).abs() / followed).max().item()
             peak = max(peak, matmul_peak(setting))
     cost = sample_cost(setting.architecture, CLIP, batch_size=setting.batch).train_flops
     print(f"{name}, batch {setting.batch}, {cost / 1e6:.1f} MFLOPs a sample; peak {peak / 1e9:,.0f} GFLOP/s")
-    for each, speed in best.items():
+    for label, speed in best.items():
         flops = speed * cost
         print(
-            f"  {each}: {speed:,.0f} samples/s, {flops / 1e9:,.1f} GFLOP/s, {flops / peak:.1%} of the peak; "
-            f"last losses {last[each]:.3f}"
+            f"  {label}: {speed:,.0f} samples/s, {flops / 1e9:,.1f} GFLOP/s, {flops / peak:.1%} of the peak; "
+            f"last losses {last[label]:.3f}"
         )
     faster = max(best["reference, fp32"], best["reference, bf16"])
     print(
@@ -315,14 +315,14 @@ def loss_cost(name: str, pairs: int) -> tuple[float, float]:
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(SEED)
     sides = nn.functional.normalize(torch.randn(2, pairs, _LOSS_WIDTH, generator=generator), dim=2)
-    own = [side.chunk(rank_count())[rank()].clone().requires_grad_() for side in sides]
+    local = [side.chunk(rank_count())[rank()].clone().requires_grad_() for side in sides]
     scale, bias = torch.tensor(2.6).requires_grad_(), torch.tensor(-10.0).requires_grad_()
     model, held = SimpleNamespace(logit_scale=scale, logit_bias=bias), own_peak()
     began = time.process_time()
-    joint_loss(find_strategy(name), model, own, (scale, bias))
+    joint_loss(find_strategy(name), model, local, (scale, bias))
     seconds, grown = time.process_time() - began, own_peak() - held
     began = time.process_time()
-    for rows in own[0].detach().split(_ROWS):
+    for rows in local[0].detach().split(_ROWS):
         rows @ sides[1].T
     return seconds / (time.process_time() - began), grown
 
@@ -387,10 +387,10 @@ def main() -> int:
                 lines.append(at_least(f"train_{model}_matmul_share", share, SHARE))
             if model == models[0] and not on_gpu:
                 speeds = dict.fromkeys(("clip", *OTHERS), 0.0)
-                for each in list(speeds) * options.turns:
-                    speeds[each] = max(speeds[each], ours(setting, find_strategy(each))[0])
-                shares = {each: speeds[each] / speeds["clip"] for each in OTHERS}
-                lines += [at_least(f"train_{each}_of_clip", share, OF_CLIP) for each, share in shares.items()]
+                for strategy in list(speeds) * options.turns:
+                    speeds[strategy] = max(speeds[strategy], ours(setting, find_strategy(strategy))[0])
+                shares = {other: speeds[other] / speeds["clip"] for other in OTHERS}
+                lines += [at_least(f"train_{other}_of_clip", shares[other], OF_CLIP) for other in OTHERS]
     if not on_gpu:
         lines += measure_losses(options.loss_pairs)
     return verdict(lines)

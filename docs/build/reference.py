@@ -86,7 +86,7 @@ def _default(schema: Schema, name: str, key: Schema) -> str:
     if key["takes"] == values.memory.takes:
         return f"`{key['default'] / 2**30:g} GiB`"
     several = key["default"] if isinstance(key["default"], list) else [key["default"]]
-    shown = ", ".join(f"{each:g}" if type(each) in {int, float} else str(each) for each in several)
+    shown = ", ".join(f"{value:g}" if type(value) in {int, float} else str(value) for value in several)
     unit = " s" * (key["takes"] == values.seconds.takes)
     return f"`{shown.replace('True', 'true').replace('False', 'false')}{unit}`"
 
@@ -103,8 +103,8 @@ def _presets() -> str:
         settings |= {"batch_size": preset.batch_size}
         settings |= {} if preset.lr_peak is None else {"lr_peak": preset.lr_peak}
         settings |= {} if preset.lr_rule == "none" else {"lr_rule": preset.lr_rule}
-        said = ", ".join(f"{key} {_written(value)}" for key, value in settings.items())
-        lines.append(f"- `{name}`: {said}")
+        listed = ", ".join(f"{key} {_written(value)}" for key, value in settings.items())
+        lines.append(f"- `{name}`: {listed}")
     tuned = ", ".join(f"`{name}`" for name in TUNED_FIELDS)
     return "\n".join(["## Presets", "", *lines, "", f"`tuning.fields` takes {tuned}."])
 
@@ -118,10 +118,10 @@ def _written(value: object) -> str:
 
 def _strategies() -> str:
     rows = [
-        f"| `{each.name}` | {each.label} | {each.image_views} | {format_share(each.image_fraction)} "
-        f"| {format_share(each.kept_fraction)} | {format_share(each.text_fraction)} | ×{each.batch_factor} "
-        f"| {each.paper} |"
-        for each in strategies().values()
+        f"| `{strategy.name}` | {strategy.label} | {strategy.image_views} "
+        f"| {format_share(strategy.image_fraction)} | {format_share(strategy.kept_fraction)} "
+        f"| {format_share(strategy.text_fraction)} | ×{strategy.batch_factor} | {strategy.paper} |"
+        for strategy in strategies().values()
     ]
     header = [
         "| strategy | called | image views | image side | image tokens | text tokens | batch | source |",

@@ -74,7 +74,7 @@ def columns_page() -> str:
     for name, columns in TABLES.items():
         parts += [f"## `{name}`", _SECTIONS[name]]
         parts += _table(
-            [(one, each.meaning, each.unit or "–", each.kind) for one, each in columns.items()], told
+            [(one, column.meaning, column.unit or "–", column.kind) for one, column in columns.items()], told
         )
     parts.append(_IN_PYTHON)
     for name, frame in FRAMES.items():
@@ -85,11 +85,11 @@ def columns_page() -> str:
 
 def _table(columns: Sequence[tuple[str, ...]], told: set[tuple[str, ...]]) -> Iterator[str]:
     """Yield the names of columns that were told, and a table of the others, which are told from then on."""
-    if known := [f"`{each[0]}`" for each in columns if each[:2] in told]:
+    if known := [f"`{column[0]}`" for column in columns if column[:2] in told]:
         yield f"As above: {', '.join(known)}."
-    if new := [(f"`{each[0]}`", *each[1:]) for each in columns if each[:2] not in told]:
+    if new := [(f"`{column[0]}`", *column[1:]) for column in columns if column[:2] not in told]:
         head, *rows = (
             f"| {' | '.join(row)} |" for row in [("column", "meaning", "unit", "type")[: len(new[0])], *new]
         )
         yield "\n".join([head, "|---" * len(new[0]) + "|", *rows])
-    told.update(each[:2] for each in columns)
+    told.update(column[:2] for column in columns)

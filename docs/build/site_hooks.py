@@ -21,8 +21,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     """Point links at pages of the site; keep only the text of a link to any other file of the project."""
-    here = page.file.src_uri
-    source = next((name for name, target in _PAGES.items() if target == here), f"docs/{here}")
+    uri = page.file.src_uri
+    source = next((name for name, target in _PAGES.items() if target == uri), f"docs/{uri}")
 
     def rewritten(link: re.Match[str]) -> str:
         label, path, anchor = link.groups()
@@ -32,6 +32,6 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
         if not (target in _PAGES or target.startswith("docs/")):
             return label.strip("[]")
         target = _PAGES.get(target, target.removeprefix("docs/"))
-        return f"{label}({posixpath.relpath(target, posixpath.dirname(here) or '.')}{anchor or ''})"
+        return f"{label}({posixpath.relpath(target, posixpath.dirname(uri) or '.')}{anchor or ''})"
 
     return re.sub(r"(!?\[[^\]]*\])\(([^)#\s]+)(#[^)\s]*)?\)", rewritten, markdown)
