@@ -6,11 +6,11 @@ from budgets.quality import check_quality, check_score_name, count_available, qu
 
 
 @pytest.mark.parametrize(
-    ("count", "quality", "kept"),
+    ("count", "quality", "expected"),
     [(1000, "top20", 200), (1001, "top20", 201), (7, "top1", 1), (32768, "top40", 13108), (5, "all", 5)],
 )
-def test_a_quality_keeps_its_percentage_rounded_up(count: int, quality: str, kept: int) -> None:
-    assert count_available(count, quality) == kept
+def test_a_quality_keeps_its_percentage_rounded_up(count: int, quality: str, expected: int) -> None:
+    assert count_available(count, quality) == expected
 
 
 def test_qualities_are_fractions_or_named_subsets() -> None:

@@ -41,11 +41,11 @@ def changed(config: dict[str, Any], section: str, **settings: object) -> dict[st
 def test_the_catalogue_has_the_field_s_architectures_the_paper_s_and_a_small_ladder() -> None:
     names = set(catalogue())
 
-    field = {f"ViT-{each}" for each in ("Ti-16", "S-16", "S-32", "B-32", "B-16", "L-16", "L-14")}
+    field = {f"ViT-{size}" for size in ("Ti-16", "S-16", "S-32", "B-32", "B-16", "L-16", "L-14")}
     assert field | {"RN50", "RN101"} | {"convnext_tiny", "convnext_base", "Swin-T", "Mixer-B-32"} <= names
-    vits = {f"paper-ViT-{each}" for each in ("Ti-16", "S-16", "B-32", "B-16", "L-16")}
+    vits = {f"paper-ViT-{size}" for size in ("Ti-16", "S-16", "B-32", "B-16", "L-16")}
     assert vits | {"paper-RN50", "paper-ConvNeXt-T", "paper-Swin-T", "paper-Mixer-B-32"} <= names
-    assert {f"mini-ViT-{each}-8" for each in ("XXS", "XS", "S", "M")} | {"mini-ConvNeXt", "mini-RN"} <= names
+    assert {f"mini-ViT-{size}-8" for size in ("XXS", "XS", "S", "M")} | {"mini-ConvNeXt", "mini-RN"} <= names
     assert list(catalogue()) == sorted(catalogue())
 
 
@@ -67,11 +67,11 @@ def test_config_of_a_users_own_architecture_decides_its_family(tmp_path: Path) -
     kinds = {"small-vit": "ViT-B-32", "base-vit": "ViT-B-16-SigLIP", "mine": "convnext_tiny"}
     for name, source in kinds.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(load_architecture(source).config))
-    own = own_architectures(tmp_path)
-    assert {name: family_of(name, own) for name in kinds} == {
+    architectures = own_architectures(tmp_path)
+    assert {name: family_of(name, architectures) for name in kinds} == {
         "small-vit": "ViT", "base-vit": "ViT", "mine": "ConvNeXt"
     }  # fmt: skip
-    assert family_of("RN50", own) == "ResNet"
+    assert family_of("RN50", architectures) == "ResNet"
     assert own_architectures(None) == {}
 
 
@@ -211,7 +211,7 @@ def test_every_configuration_of_open_clip_is_in_closed_form_or_countable_or_refu
     assert len(forms) + len(refused) >= 144
     assert sum(forms) >= 55
     assert set(refused) == {"coca_ViT-B-32", "coca_ViT-L-14", "coca_base", "coca_roberta-ViT-B-32"}
-    assert all("a captioning decoder (CoCa), which no strategy trains" in each for each in refused.values())
+    assert all("a captioning decoder (CoCa), which no strategy trains" in text for text in refused.values())
 
 
 def test_model_of_the_catalogue_without_closed_form_has_a_shipped_count_under_any_name(

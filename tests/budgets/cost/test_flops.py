@@ -102,10 +102,10 @@ def test_the_small_ladder_climbs_in_steps_that_bracket_a_minimum() -> None:
 def test_every_count_is_a_whole_number() -> None:
     for name in catalogue():
         architecture = load_architecture(name)
-        for each in strategies().values():
-            if each.inapplicable(architecture) is None:
-                cost = sample_cost(architecture, each, batch_size=64)
-                size = count_parameters(architecture, each)
+        for strategy in strategies().values():
+            if strategy.inapplicable(architecture) is None:
+                cost = sample_cost(architecture, strategy, batch_size=64)
+                size = count_parameters(architecture, strategy)
                 assert type(cost.train_flops) is int
                 assert type(size.total) is int
                 assert size.total == size.image + size.text + size.head
@@ -147,6 +147,6 @@ def test_flop_counting_imports_neither_torch_nor_ray() -> None:
     )
 
     command = [sys.executable, "-c", code]
-    found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    completed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
 
-    assert found.stdout.strip() == "[]"
+    assert completed.stdout.strip() == "[]"

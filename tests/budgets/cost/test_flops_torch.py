@@ -63,11 +63,11 @@ def build(architecture: Architecture, strategy_name: str) -> tuple[open_clip.CLI
 
 def grid() -> list[Any]:
     """Return architectures and strategies: all strategies in the small ladder, distinct ones in others."""
-    ladder = [(name, each) for name in catalogue() if name.startswith("mini-") for each in strategies()]
+    ladder = [(name, kind) for name in catalogue() if name.startswith("mini-") for kind in strategies()]
     return [
-        pytest.param(name, each, id=f"{name}-{each}")
-        for name, each in [*ladder, *product(LARGER, DISTINCT)]
-        if find_strategy(each).inapplicable(load_architecture(name)) is None
+        pytest.param(name, kind, id=f"{name}-{kind}")
+        for name, kind in [*ladder, *product(LARGER, DISTINCT)]
+        if find_strategy(kind).inapplicable(load_architecture(name)) is None
     ]
 
 
@@ -104,8 +104,8 @@ def test_an_evaluated_image_and_text_cost_what_torch_counts_and_the_parameters_a
     assert of_images.get_total_flops() == 2 * PAIRS * image_forward_macs(architecture)
     assert of_texts.get_total_flops() == 2 * PAIRS * text_forward_macs(architecture)
     counted = count_parameters(architecture, find_strategy("clip"))
-    assert counted.image == sum(each.numel() for each in model.visual.parameters())
-    assert counted.total == sum(each.numel() for each in model.parameters())
+    assert counted.image == sum(weight.numel() for weight in model.visual.parameters())
+    assert counted.total == sum(weight.numel() for weight in model.parameters())
 
 
 @pytest.mark.slow
@@ -130,7 +130,7 @@ def test_strategys_own_parameters_are_counted(name: str, strategy_name: str) -> 
     trained = [*model.parameters(), *(() if head is None else head.parameters())]
 
     counted = count_parameters(architecture, find_strategy(strategy_name))
-    assert counted.total == sum(each.numel() for each in trained)
+    assert counted.total == sum(weight.numel() for weight in trained)
 
 
 @pytest.mark.parametrize("name", ["mini-ViT-XS-8", "mini-RN"])

@@ -26,12 +26,12 @@ def test_augmentation_adds_no_flops(name: str) -> None:
     assert sample_cost(architecture, find_strategy(name), batch_size=16_384) == plain
 
 
-@pytest.mark.parametrize(("name", "kept", "factor"), [("flip-50", 0.5, 2), ("flip-25", 0.25, 4)])
-def test_flip_grows_the_batch_by_the_share_it_masks(name: str, kept: float, factor: int) -> None:
+@pytest.mark.parametrize(("name", "fraction", "factor"), [("flip-50", 0.5, 2), ("flip-25", 0.25, 4)])
+def test_flip_grows_the_batch_by_the_share_it_masks(name: str, fraction: float, factor: int) -> None:
     flip = find_strategy(name)
 
-    assert (flip.kept_fraction, flip.batch_factor) == (kept, factor)
-    assert kept * factor == 1
+    assert (flip.kept_fraction, flip.batch_factor) == (fraction, factor)
+    assert fraction * factor == 1
 
 
 def test_slip_costs_about_twice_as_much_as_clip_on_a_vit_b_with_a_text_tower_of_its_size() -> None:
@@ -118,8 +118,8 @@ def test_patch_dropout_needs_a_vit(name: str, architecture: str) -> None:
 
 
 def test_strategies_without_masking_apply_to_any_architecture() -> None:
-    whole = [each for each in strategies().values() if not each.masks]
+    whole = [strategy for strategy in strategies().values() if not strategy.masks]
 
     for architecture in ("mini-ViT-XXS-8", "mini-ConvNeXt", "mini-RN", "Swin-T", "Mixer-B-32"):
-        assert all(each.inapplicable(load_architecture(architecture)) is None for each in whole)
-    assert {"clip", "clip-crop-flip", "slip", "siglip"} <= {each.name for each in whole}
+        assert all(strategy.inapplicable(load_architecture(architecture)) is None for strategy in whole)
+    assert {"clip", "clip-crop-flip", "slip", "siglip"} <= {strategy.name for strategy in whole}

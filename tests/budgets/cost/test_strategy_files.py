@@ -15,10 +15,10 @@ def test_files_and_folders_give_the_strategies_that_they_list(tmp_path: Path) ->
     folder.mkdir()
     (folder / "one.py").write_text(f"{CLIP}STRATEGIES = [Clip(name='c')]\n")
 
-    found = load_strategy_files([tmp_path / "one.py", folder])
+    strategies = load_strategy_files([tmp_path / "one.py", folder])
 
-    assert list(found) == ["a", "b", "c"]
-    assert (found["b"].batch_factor, found["c"].batch_factor) == (2, 1)
+    assert list(strategies) == ["a", "b", "c"]
+    assert (strategies["b"].batch_factor, strategies["c"].batch_factor) == (2, 1)
 
 
 @pytest.mark.parametrize(

@@ -47,16 +47,16 @@ def test_infeasible_cell_is_left_out_with_its_numbers(
     changes: dict[str, object], block: dict[str, object], reason: str
 ) -> None:
     left_out = GridBlock(**{"architectures": LADDER[:1], **block})  # type: ignore[arg-type]
-    kept = GridBlock(architectures=LADDER[1:2], sizes=(640,), regime="equal-samples", samples=(1_280,))
+    feasible = GridBlock(architectures=LADDER[1:2], sizes=(640,), regime="equal-samples", samples=(1_280,))
     declared = changes.get("training")
     if isinstance(declared, Training):
         recipe = replace(declared, lr_peak={**declared.lr_peak, LADDER[1]: 1e-3})
         changes = changes | {"training": recipe}
 
-    plan = plan_of(declare(left_out, kept, **changes))
+    plan = plan_of(declare(left_out, feasible, **changes))
 
     assert plan.trials
-    assert any(found.startswith(reason) for found in reasons(plan))
+    assert any(text.startswith(reason) for text in reasons(plan))
 
 
 def test_samples_of_a_left_out_cell_are_named() -> None:
@@ -73,17 +73,17 @@ def test_samples_of_a_left_out_cell_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "said"),
+    ("recipe", "reason"),
     [
         (Recipe(warmup=1.0), r"training\.warmup = 100% takes 222 of 222"),
         (Recipe(schedule="constant-with-cooldown", warmup=0.5, cooldown=0.6),
          r"training\.cooldown = 60% takes 133"),
     ],
 )  # fmt: skip
-def test_warmup_must_end_before_the_run_and_before_its_cooldown(recipe: Recipe, said: str) -> None:
+def test_warmup_must_end_before_the_run_and_before_its_cooldown(recipe: Recipe, reason: str) -> None:
     training = Training(lr_peak=dict.fromkeys(LADDER, 1e-3), recipe=recipe)
 
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=reason):
         plan_of(declare(training=training))
     assert replace(recipe, schedule="cosine").cooldown_steps(100) == 0
 
@@ -186,13 +186,13 @@ def test_the_memory_estimate_is_weights_gradients_moments_and_activations() -> N
     text = 34 * 77 * 512 * 12
     expected = 16 * 151_277_313 + 64 * (image + text) + 64 * 4096 * 5 * 4
 
-    found = memory_bytes(architecture, find_strategy("clip"), Recipe(), batch_size=4096, devices=64)
+    estimate = memory_bytes(architecture, find_strategy("clip"), Recipe(), batch_size=4096, devices=64)
 
-    assert found == pytest.approx(expected, rel=0.06)  # attention and projections have MACs too
+    assert estimate == pytest.approx(expected, rel=0.06)  # attention and projections have MACs too
 
 
 @pytest.mark.parametrize(
-    ("name", "bytes_per_mac", "kept"),
+    ("name", "bytes_per_mac", "fraction"),
     [
         ("ViT-B-32", 34 / 12 / 768, 2 / 34 + 1 / 12),
         ("convnext_tiny", 0.012, 0.3),
@@ -201,7 +201,7 @@ def test_the_memory_estimate_is_weights_gradients_moments_and_activations() -> N
     ],
 )
 def test_gradient_checkpointing_keeps_a_share_of_the_activations(
-    name: str, bytes_per_mac: float, kept: float
+    name: str, bytes_per_mac: float, fraction: float
 ) -> None:
     architecture = load_architecture(name)
     plain, recomputed = (
@@ -210,7 +210,7 @@ def test_gradient_checkpointing_keeps_a_share_of_the_activations(
     )
     text_bytes_per_mac = 34 / 12 / architecture.costs.text_width
     text = (1 - 2 / 34 - 1 / 12) * text_bytes_per_mac * text_forward_macs(architecture)
-    image = (1 - kept) * bytes_per_mac * image_forward_macs(architecture)
+    image = (1 - fraction) * bytes_per_mac * image_forward_macs(architecture)
 
     assert plain - recomputed == pytest.approx(64 * (image + text), abs=2)
 
@@ -247,8 +247,8 @@ def test_images_stay_in_memory_with_accumulation_and_fp32_takes_twice_the_activa
     for name, bytes_a_pixel in (("clip", 6), ("clip-crop-flip", 12.7), ("slip", 23.3)):
         assert needed(name, parts) > 16_384 * 3 * 224**2 * bytes_a_pixel
     in_fp32, in_bf16 = (
-        needed("clip", Recipe(precision=each)) - needed("clip", Recipe(precision=each), 8192)
-        for each in ("fp32", "bf16")
+        needed("clip", Recipe(precision=precision)) - needed("clip", Recipe(precision=precision), 8192)
+        for precision in ("fp32", "bf16")
     )
     assert 1.8 < in_fp32 / in_bf16 < 2
     # FastCLIP keeps two numbers of each pair; of a teacher, embeddings of 512 numbers are in two batches in

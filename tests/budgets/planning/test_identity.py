@@ -38,12 +38,12 @@ def test_trial_id_depends_on_recipe_and_config_but_not_on_costs() -> None:
     assert dataclasses.replace(trial, recipe=Recipe(warmup=0.2)).trial_id != trial.trial_id
     assert dataclasses.replace(trial, seed=7).trial_id != trial.trial_id
     assert dataclasses.replace(trial, columns={"caption_2": "1a2b"}).trial_id != trial.trial_id
-    own, moved, edited = (
+    original, moved, edited = (
         dataclasses.replace(trial, strategy_file=StrategyFile(path=path, text=text)).trial_id
         for path, text in (("a.py", "one"), ("b.py", "one"), ("a.py", "two"))
     )
-    assert own == moved
-    assert len({trial.trial_id, own, edited}) == 3
+    assert original == moved
+    assert len({trial.trial_id, original, edited}) == 3
 
 
 def test_settings_that_change_a_trial_by_rounding_alone_are_not_part_of_its_id() -> None:
@@ -85,7 +85,7 @@ def test_slips_original_views_are_part_of_the_ids_of_larger_images_alone() -> No
         plan = plan_of(declare(block, training=Training(lr_peak=rates, recipe=recipe)))
         return {trial.cell.strategy: (trial.trial_id, trial.recipe.slip_views) for trial in plan.trials}
 
-    plain, original = (recipes(each, "ViT-B-32") for each in (Recipe(), Recipe(slip_views="original")))
+    plain, original = (recipes(recipe, "ViT-B-32") for recipe in (Recipe(), Recipe(slip_views="original")))
     assert original["clip"] == plain["clip"]
     assert (plain["slip"][1], original["slip"][1]) == ("small", "original")
     assert original["slip"][0] != plain["slip"][0]

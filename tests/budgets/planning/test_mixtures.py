@@ -33,7 +33,7 @@ def planned(
     declaration = declare(
         *(blocks or (GridBlock(architectures=LADDER[:1]),)),
         pool=None,
-        pools={name: DeclaredPool(name=each.name, pairs=each.pairs) for name, each in pools.items()},
+        pools={name: DeclaredPool(name=facts.name, pairs=facts.pairs) for name, facts in pools.items()},
         mixtures=mixtures,
         **changes,
     )
@@ -46,7 +46,7 @@ def components(mixture: Mixture, size: int | None = None) -> tuple[Component, ..
 
 
 def parts(mixture: Mixture, size: int | None = None) -> dict[str, tuple[int, int]]:
-    return {each.name: (each.pairs, each.share) for each in components(mixture, size)}
+    return {component.name: (component.pairs, component.share) for component in components(mixture, size)}
 
 
 def test_without_weights_each_pair_is_seen_equally_often() -> None:
@@ -71,7 +71,7 @@ def test_a_mixture_is_an_axis_of_the_grid_and_sizes_go_with_it() -> None:
         ("mixture:union", 800), ("mixture:half", 800), ("mixture:union", 10_000), ("mixture:half", 10_000)
     ]  # fmt: skip
     assert len({trial.trial_id for trial in plan.trials}) == 4
-    assert [each.pairs for each in plan.trials[1].mixture] == [400, 400]
+    assert [component.pairs for component in plan.trials[1].mixture] == [400, 400]
 
 
 def test_a_mixture_that_takes_the_pairs_of_another_at_a_size_is_left_out_there() -> None:
@@ -160,6 +160,6 @@ def test_a_weight_that_gives_a_trial_less_than_one_sample_is_warned_about() -> N
     shorter, longer = [trial for trial in plan.trials if trial.cell.quality == "mixture:tiny"]
     assert shorter.samples_seen < 20_000 < longer.samples_seen
 
-    (warning,) = [each for each in plan.warnings if "weight" in each]
+    (warning,) = [note for note in plan.warnings if "weight" in note]
     assert warning.startswith("1 trial would see less than one sample of a pool, such as ")
     assert f"{shorter.samples_seen / 20_001:.2g} of icons in {shorter.cell}" in warning

@@ -88,7 +88,7 @@ def test_rate_tuned_at_two_levels_is_carried_on_to_the_third() -> None:
     (line,) = tuning_of(plan).carried
     assert line.exponent == pytest.approx(-0.25, abs=0.01)
     assert line.low < line.exponent < line.high
-    assert [each.tuned for each in line.rates] == [True, True, False]
+    assert [rate.tuned for rate in line.rates] == [True, True, False]
     assert len(tuning_of(plan).winners) == 2
 
 
@@ -102,7 +102,7 @@ def test_rates_tuned_for_two_sizes_are_carried_on_in_their_family_alone() -> Non
         "mini-ViT-XXS-8", "mini-ViT-S-8", "mini-ConvNeXt"
     }  # fmt: skip
     (line,) = tuning_of(plan).carried
-    assert [each.architecture for each in line.rates] == list(ladder[:3])
+    assert [rate.architecture for rate in line.rates] == list(ladder[:3])
     sizes = {trial.cell.architecture: trial.train_flops_per_sample for trial in plan.trials}
     of = {name: rate for (name, level), rate in rates(plan).items() if level == LEVELS[2]}
     assert of["mini-ViT-M-8"] == pytest.approx(4e-3 * (sizes["mini-ViT-M-8"] / 1e7) ** -0.4, rel=0.02)
@@ -143,7 +143,7 @@ def tuned_and_checked(declaration: Declaration, best: Callable[[Trial], float]) 
 
 
 @pytest.mark.parametrize(
-    ("best_at_top", "said"),
+    ("best_at_top", "finding"),
     [
         (2e-3, ""),
         (1e-3, "lr_peak 0.001 (50.0 %) is better than the tuned 0.002 (47.6 %)"),
@@ -151,15 +151,15 @@ def tuned_and_checked(declaration: Declaration, best: Callable[[Trial], float]) 
         (1e-4, "training diverged at the tuned rate 0.002 and both neighbours"),
     ],
 )
-def test_check_says_where_the_tuned_rate_is_no_longer_the_best(best_at_top: float, said: str) -> None:
+def test_check_says_where_the_tuned_rate_is_no_longer_the_best(best_at_top: float, finding: str) -> None:
     plan = tuned_and_checked(
         declared(check=0.1), lambda trial: 2e-3 if trial.cell.level_flops == LEVELS[0] else best_at_top
     )
 
-    assert [check.moved for check in tuning_of(plan).checks] == [bool(said)]
+    assert [check.moved for check in tuning_of(plan).checks] == [bool(finding)]
     notes = [note for note in tuning_notes(tuning_of(plan), reported="held-out/top1") if "larger" in note]
     assert [note.partition(" at 400 GFLOP: ")[2] for note in notes] == (
-        [f"{said}; tune at two levels or sizes"] if said else []
+        [f"{finding}; tune at two levels or sizes"] if finding else []
     )
 
 
@@ -178,9 +178,9 @@ def test_check_leaves_out_the_neighbours_that_do_not_fit_its_share_and_says_so_o
         assert list(dict.fromkeys(f"{t.cell.architecture} with clip" for t in near)) == [*checked]
         assert {trial.cell.level_flops for trial in near} == ({level} if level else set())
         assert sum(trial.train_flops for trial in near) <= tuning_of(plan).check_flops
-        said = [note for note in plan.warnings if note.startswith("tuned rates are not checked")]
-        assert len(said) == (1 if left_out else 0)
-        for note in said:
+        notes = [note for note in plan.warnings if note.startswith("tuned rates are not checked")]
+        assert len(notes) == (1 if left_out else 0)
+        for note in notes:
             assert f"larger level: {left_out}: tuning.check sets " in note
             assert re.search(r"at 200 GFLOP .*1\.798 TFLOP.* 9%$", note)
 
@@ -206,13 +206,13 @@ def test_levels_with_rates_of_their_own_share_no_trunk_and_are_paid_in_full() ->
     before = plan_of(declaration)
     plan = tuned(declaration, lambda trial: 2e13 / trial.train_flops**0.5 * 1e-10)
 
-    for each in (before, plan):
-        trials = each.all_trials
+    for planned in (before, plan):
+        trials = planned.all_trials
         assert {trial.previous for trial in trials} == {""}
         assert all(trial.paid_flops == trial.train_flops for trial in trials)
-        assert each.train_flops == sum(trial.train_flops for trial in trials)
+        assert planned.train_flops == sum(trial.train_flops for trial in trials)
         assert all(trial.recipe.cooldown_steps(trial.steps) > 0 for trial in trials)
-        assert any("levels share no trunk" in warning for warning in each.warnings)
+        assert any("levels share no trunk" in warning for warning in planned.warnings)
     assert len(set(rates(plan).values())) == 3
 
 
@@ -233,16 +233,16 @@ def test_one_architecture_decides_all_values_of_its_family() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "fields", "said"),
+    ("sizes", "fields", "advice"),
     [(LADDER, {"lr_peak": RATES}, "name one or two of it"),
      (LADDER[:2], {"beta2": (0.9, 0.98)}, "name one of it, or tune lr_peak alone")],
 )  # fmt: skip
 def test_sizes_that_no_line_joins_are_refused(
-    sizes: tuple[str, ...], fields: dict[str, tuple[float, ...]], said: str
+    sizes: tuple[str, ...], fields: dict[str, tuple[float, ...]], advice: str
 ) -> None:
     rated = replace(declared(architectures=LADDER), training=Training(lr_peak=dict.fromkeys(LADDER, 1e-3)))
     tuning = Tuning(share=0.4, fields=fields, sizes=sizes)
-    with pytest.raises(DeclaredKeyError, match=rf"{sizes[-1]} are of one family \(ViT\): {said}"):
+    with pytest.raises(DeclaredKeyError, match=rf"{sizes[-1]} are of one family \(ViT\): {advice}"):
         plan_of(replace(rated, tuning=tuning))
 
 
@@ -258,8 +258,8 @@ def test_line_without_a_result_above_chance_at_one_end_takes_the_rate_of_the_oth
 
     assert (tuning_of(plan).waiting, tuning_of(plan).carried) == ((), ())
     assert set(rates(plan).values()) == {2e-3}
-    (said,) = tuning_of(plan).at_chance
-    assert re.search(r"3 results at 100 GFLOP are at chance .* others beat chance at 200 GFLOP", said)
+    (note,) = tuning_of(plan).at_chance
+    assert re.search(r"3 results at 100 GFLOP are at chance .* others beat chance at 200 GFLOP", note)
 
 
 def test_a_rate_with_a_cell_above_is_not_said_to_have_none() -> None:
@@ -271,9 +271,9 @@ def test_a_rate_with_a_cell_above_is_not_said_to_have_none() -> None:
     plan = tuned(declaration, lambda _: 2e-3)
 
     assert {check.cell.architecture for check in tuning_of(plan).checks} <= {LADDER[0]}
-    (said,) = tuning_of(plan).left_out
-    assert re.match(rf"{LADDER[1]} with clip: tuning\.check .*1 TFLOP", said)
-    assert said.endswith(" 12%")
+    (note,) = tuning_of(plan).left_out
+    assert re.match(rf"{LADDER[1]} with clip: tuning\.check .*1 TFLOP", note)
+    assert note.endswith(" 12%")
 
 
 def test_a_trial_of_check_and_grid_costs_what_the_check_pays() -> None:

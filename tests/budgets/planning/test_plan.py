@@ -114,7 +114,7 @@ def test_two_resolutions_have_their_own_tail_and_each_its_own_cost() -> None:
     trial = plan_of(declare(block)).trials[-1]
     architecture, how = load_architecture(LADDER[0]), find_strategy("clipa-resize")
     small, full = (
-        sample_cost(architecture, each, batch_size=64).train_flops for each in (how, find_strategy("clip"))
+        sample_cost(architecture, kind, batch_size=64).train_flops for kind in (how, find_strategy("clip"))
     )
 
     tail = int(0.36 / 6.36 * trial.steps + 0.5)
@@ -147,7 +147,7 @@ def test_evaluations_on_the_way_are_costed_beside_the_budget_and_keep_the_ids() 
 
     assert often.evaluation_flops == 3 * plain.evaluation_flops > 0
     assert often.train_flops == plain.train_flops
-    assert [each.trial_id for each in often.trials] == [each.trial_id for each in plain.trials]
+    assert [trial.trial_id for trial in often.trials] == [trial.trial_id for trial in plain.trials]
     assert often.trials[0].flops_per_evaluation == plain.trials[0].evaluation_flops
 
 
@@ -167,7 +167,7 @@ def test_paper_preset_scales_flips_rate_and_unmasks_its_end_and_defaults_keep_th
     tails = {name: trial.recipe.unmasked_tail for name, trial in of.items()}
     assert tails == {"clip": 0, "flip-25": 0.01, "clipa": pytest.approx(0.0566, abs=1e-4)}
     masked = of["flip-25"], of["clipa"]
-    assert all(each.tail_flops_per_sample > each.train_flops_per_sample for each in masked)
+    assert all(trial.tail_flops_per_sample > trial.train_flops_per_sample for trial in masked)
     timms = plan_of(declare(block, training=Training(lr_peak=rates, recipe=Recipe(randaugment=0.5))))
     assert [t.trial_id for t in timms.trials] == [t.trial_id for t in plain.trials]
 
@@ -219,7 +219,7 @@ def test_average_that_keeps_the_initial_weights_is_warned_about() -> None:
 
     plan = plan_of(declare(levels=(60 * GFLOP, *LEVELS, 10_000 * GFLOP), seeds=(0, 1), training=training))
 
-    (warning,) = [each for each in plan.warnings if "ema" in each]
-    slow = [each for each in plan.trials if 0.999 ** (each.samples_seen // each.batch_size) > 0.05]
+    (warning,) = [note for note in plan.warnings if "ema" in note]
+    slow = [trial for trial in plan.trials if 0.999 ** (trial.samples_seen // trial.batch_size) > 0.05]
     assert warning.startswith(f"training.ema is too slow for {len(slow)} trials, ")
     assert 0 < len(slow) < len(plan.trials)

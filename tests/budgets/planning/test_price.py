@@ -43,7 +43,7 @@ def big_plan(charges: tuple[Charge, ...] = (), *, gpus: int = 1) -> Plan:
 
 def test_every_device_and_measurement_has_a_source() -> None:
     table = json.loads((ROOT / "budgets" / "devices.json").read_text(encoding="utf-8"))
-    assert all(each["source"] for each in (*table["devices"].values(), table["utilisation"]))
+    assert all(entry["source"] for entry in (*table["devices"].values(), table["utilisation"]))
     assert find_device("H100").peak_flops == 989 * 10**12
     assert find_device("h100") is find_device("h100-sxm")
 
@@ -91,8 +91,8 @@ def test_measured_throughput_is_used_with_its_spread() -> None:
 
 def test_users_measurement_takes_precedence_over_the_table() -> None:
     cluster = Cluster(device="a100-sxm-40gb")
-    own = {("ViT-B-32", "clip", 1): 1000.0}
-    hours = device_hours(big_plan().trials[0], cluster, own)
+    speeds = {("ViT-B-32", "clip", 1): 1000.0}
+    hours = device_hours(big_plan().trials[0], cluster, speeds)
 
     assert hours.low == hours.high == pytest.approx(13e9 / 1000 / 3600, rel=1e-4)
     assert price_plan(big_plan(), cluster, own_speeds={("ViT-B-32", "slip", 1): 1.0}).measured == 3
@@ -101,15 +101,15 @@ def test_users_measurement_takes_precedence_over_the_table() -> None:
 def test_scaling_is_measured_up_to_the_widest_run_and_assumed_beyond() -> None:
     cluster = Cluster(device="h100-sxm", count=64, scaling=0.9)
     pair = ("ViT-B-32", "clip")
-    own = {(*pair, 1): 1000.0, (*pair, 2): 1900.0, (*pair, 4): 3200.0}
+    speeds = {(*pair, 1): 1000.0, (*pair, 2): 1900.0, (*pair, 4): 3200.0}
 
-    assert [kept_speed(pair, gpus, cluster, own) for gpus in (1, 2, 4, 8, 16)] == pytest.approx(
+    assert [kept_speed(pair, gpus, cluster, speeds) for gpus in (1, 2, 4, 8, 16)] == pytest.approx(
         [1, 0.95, 0.8, 0.72, 0.648]
     )
-    assert kept_speed(pair, 6, cluster, own) == pytest.approx(0.8 * 0.9 ** math.log2(6 / 4))
-    assert kept_speed(("RN50", "clip"), 4, cluster, own) == pytest.approx(0.81)
+    assert kept_speed(pair, 6, cluster, speeds) == pytest.approx(0.8 * 0.9 ** math.log2(6 / 4))
+    assert kept_speed(("RN50", "clip"), 4, cluster, speeds) == pytest.approx(0.81)
     four = big_plan(gpus=4).trials[0]
-    assert device_hours(four, cluster, own).high == pytest.approx(13e9 / 800 / 3600, rel=1e-4)
+    assert device_hours(four, cluster, speeds).high == pytest.approx(13e9 / 800 / 3600, rel=1e-4)
 
 
 def test_price_includes_evaluation_and_charges_and_counts_measured_trials() -> None:

@@ -46,8 +46,8 @@ def declared(**changes: object) -> Declaration:
 
 
 def trials(declaration: Declaration) -> dict[str, Trial]:
-    found = plan_of(declaration, pairs=10_000_000).trials
-    return {trial.cell.architecture: trial for trial in found}
+    planned = plan_of(declaration, pairs=10_000_000).trials
+    return {trial.cell.architecture: trial for trial in planned}
 
 
 def ways(
@@ -80,29 +80,29 @@ def kind(alone: float, factor: float, widths_tried: int, trials: int = 1) -> Kin
 
 
 def test_widths_are_powers_of_two_then_whole_nodes() -> None:
-    assert [each.resources.gpus for each in ways("ViT-B-32")] == [1, 2, 4, 8, 16, 32, 64]
-    assert [each.resources.nodes for each in ways("ViT-B-32")] == [1, 1, 1, 1, 2, 4, 8]
+    assert [way.resources.gpus for way in ways("ViT-B-32")] == [1, 2, 4, 8, 16, 32, 64]
+    assert [way.resources.nodes for way in ways("ViT-B-32")] == [1, 1, 1, 1, 2, 4, 8]
     # Six GPUs a node: 12 and 24 do not divide the batch.
     six = ways("ViT-B-32", cluster=replace(CLUSTER, node_gpus=6))
-    assert [each.resources.gpus for each in six] == [1, 2, 4]
+    assert [way.resources.gpus for way in six] == [1, 2, 4]
     # 256 pairs fill four GPUs of 64.
-    assert [each.resources.gpus for each in ways("ViT-B-32", 256)] == [1, 2, 4]
+    assert [way.resources.gpus for way in ways("ViT-B-32", 256)] == [1, 2, 4]
 
 
 def test_each_width_takes_the_quickest_settings_that_fit() -> None:
     limit = MEMORY_SHARE * find_device("h100-sxm").memory_bytes
-    by_gpus = {each.resources.gpus: each for each in ways("ViT-L-14", 8192)}
+    by_gpus = {way.resources.gpus: way for way in ways("ViT-L-14", 8192)}
 
-    assert all(each.memory_bytes <= limit for each in by_gpus.values())
-    assert {gpus: each.recipe.passes for gpus, each in by_gpus.items()} == {
+    assert all(way.memory_bytes <= limit for way in by_gpus.values())
+    assert {gpus: way.recipe.passes for gpus, way in by_gpus.items()} == {
         1: 4, 2: 4, 4: 4, 8: 4, 16: 4, 32: 3, 64: 3
     }  # fmt: skip
-    for gpus, each in by_gpus.items():
+    for gpus, way in by_gpus.items():
         quicker = memory_bytes(
             load_architecture("ViT-L-14"), find_strategy("clip"), Recipe(), batch_size=8192, devices=gpus
         )
-        assert (quicker <= limit) == (each.recipe.passes == 3)
-        assert each.factor == pytest.approx(each.recipe.passes / 3 / 0.97 ** (gpus.bit_length() - 1))
+        assert (quicker <= limit) == (way.recipe.passes == 3)
+        assert way.factor == pytest.approx(way.recipe.passes / 3 / 0.97 ** (gpus.bit_length() - 1))
 
 
 def test_settings_after_too_large_ones_need_less_memory() -> None:
@@ -110,7 +110,7 @@ def test_settings_after_too_large_ones_need_less_memory() -> None:
     failed = first[-1].memory_bytes
     after = ways("ViT-L-14", 8192, too_large=failed)
 
-    assert all(each.memory_bytes < failed for each in after)
+    assert all(way.memory_bytes < failed for way in after)
     assert (first[-1].recipe.passes, after[-1].recipe.passes) == (3, 4)
     declaration = declared(resources=Resources(gpus=32))
     plain, changed = (
@@ -123,29 +123,29 @@ def test_settings_after_too_large_ones_need_less_memory() -> None:
 
 
 def test_cores_are_a_share_of_the_node() -> None:
-    assert [each.resources.cpus for each in ways("ViT-B-32")][:5] == [16, 32, 64, 128, 256]
+    assert [way.resources.cpus for way in ways("ViT-B-32")][:5] == [16, 32, 64, 128, 256]
     unknown = ways("ViT-B-32", cluster=replace(CLUSTER, node_cpus=None))
-    assert [each.resources.cpus for each in unknown][:2] == [6, 12]
+    assert [way.resources.cpus for way in unknown][:2] == [6, 12]
     fixed = declared(resources=Resources(gpus=4))
     assert trials(fixed)["ViT-B-32"].resources == TrialResources(gpus=4, cpus=64)
 
 
 def test_batch_norm_is_never_computed_in_parts() -> None:
-    recipes = {each.recipe for each in ways("RN50", 4096)}
+    recipes = {way.recipe for way in ways("RN50", 4096)}
 
-    plain = [each for each in recipes if each.passes == 3]
-    assert {(each.accumulation, each.gradient_checkpointing) for each in plain} == {(1, False)}
+    plain = [recipe for recipe in recipes if recipe.passes == 3]
+    assert {(recipe.accumulation, recipe.gradient_checkpointing) for recipe in plain} == {(1, False)}
     assert trials(declared())["RN50"].recipe.accumulation == 1
 
 
 def test_a_rule_holds_whatever_is_chosen() -> None:
     rules = (ResourceRule(gpus=8), ResourceRule(architectures=("ViT-L-14",), gpus=16, accumulation=4))
     for resources in (Resources(auto=True, rules=rules), Resources(rules=rules)):
-        found = trials(declared(resources=resources))
+        planned = trials(declared(resources=resources))
 
-        assert found["ViT-B-32"].resources == TrialResources(gpus=8, cpus=128)
-        assert found["ViT-L-14"].resources == TrialResources(gpus=16, nodes=2, cpus=256)
-        assert found["ViT-L-14"].recipe.accumulation == 4
+        assert planned["ViT-B-32"].resources == TrialResources(gpus=8, cpus=128)
+        assert planned["ViT-L-14"].resources == TrialResources(gpus=16, nodes=2, cpus=256)
+        assert planned["ViT-L-14"].recipe.accumulation == 4
 
 
 def test_the_last_rule_that_names_a_key_sets_it() -> None:
@@ -215,7 +215,7 @@ def test_choice_stays_within_its_hours_and_never_ends_later_than_the_cheapest(
 
     def end(of: list[Option]) -> tuple[float, float]:
         spans = [
-            (o.hours, o.resources.gpus) for each, o in zip(kinds, of, strict=True) for _ in range(each.trials)
+            (o.hours, o.resources.gpus) for kind, o in zip(kinds, of, strict=True) for _ in range(kind.trials)
         ]
         hours = sum(span * gpus for span, gpus in spans)
         return hours, makespan([s for s, _ in spans], [g for _, g in spans], 8)
@@ -224,7 +224,7 @@ def test_choice_stays_within_its_hours_and_never_ends_later_than_the_cheapest(
         option for option, _ in choose_resources(kinds, Cluster(device="h100", count=8), hours_factor=factor)
     ]
     hours, ends = end(chosen)
-    fewest, cheapest_ends = end([each.cheapest for each in kinds])
+    fewest, cheapest_ends = end([kind.cheapest for kind in kinds])
 
     assert hours <= fewest * factor * (1 + 1e-9)
     assert ends <= cheapest_ends * 1.01
@@ -283,7 +283,7 @@ def test_cores_are_assumed_until_nodes_tell_them_and_a_plan_says_so() -> None:
         plan = plan_of(declared(resources=Resources(gpus=8), cluster=cluster), pairs=10_000_000)
         assert {trial.resources.cpus for trial in plan.trials} == {48}
         assert any(note.startswith("6 cores a GPU are assumed") for note in plan.warnings)
-        on_nodes = [replace(each, resources=each.resources.on_nodes(24)) for each in plan.trials]
+        on_nodes = [replace(trial, resources=trial.resources.on_nodes(24)) for trial in plan.trials]
         assert {trial.resources.cpus for trial in on_nodes} == {192}
         assert [trial.trial_id for trial in on_nodes] == [trial.trial_id for trial in plan.trials]
     known = plan_of(declared(resources=Resources(gpus=8)), pairs=10_000_000)

@@ -111,10 +111,10 @@ def test_grid_over_budget_raises_with_excess_drops_and_alternatives() -> None:
 
 def test_extra_seeds_are_dropped_costliest_and_last_declared_first() -> None:
     plan = plan_of(three_seeds(3_000 * GFLOP), charges=(CHARGE,))
-    kept = {(t.cell.architecture, t.cell.level_flops, t.seed) for t in plan.trials}
+    planned = {(t.cell.architecture, t.cell.level_flops, t.seed) for t in plan.trials}
 
-    assert len(kept) == 15
-    assert not any((name, 300 * GFLOP, 2) in kept for name in LADDER)
+    assert len(planned) == 15
+    assert not any((name, 300 * GFLOP, 2) in planned for name in LADDER)
     assert plan.train_flops <= 3_000 * GFLOP
     assert [item.reason for item in plan.left_out] == [
         f"extra seeds are dropped to fit the study budget: seed 2, {cost} each (budget.fit: drop)"

@@ -30,8 +30,8 @@ def test_levels_of_a_curve_and_seed_share_their_steps_before_each_cooldown() -> 
         assert middle.shared_samples == (low.steps - round(0.2 * low.steps)) * low.batch_size
         assert low.paid_flops == low.train_flops
         for trial in (middle, high):
-            own = trial.samples_seen - trial.shared_samples
-            assert trial.paid_flops == own * trial.train_flops_per_sample
+            added = trial.samples_seen - trial.shared_samples
+            assert trial.paid_flops == added * trial.train_flops_per_sample
     assert plan.train_flops == sum(trial.paid_flops for trial in plan.trials)
     # 400 + .2 (100 + 200) of 700 GFLOP a seed.
     assert plan.train_flops == pytest.approx(2 * 460 * GFLOP, rel=2e-3)
@@ -145,8 +145,8 @@ def test_trials_dropped_from_a_trunk_save_what_they_add_to_it() -> None:
     plan = plan_with(TRUNK, levels=levels, seeds=(0, 1), study_flops=700 * GFLOP, fit="drop")
 
     low, middle, top = levels
-    kept = [(trial.seed, trial.cell.level_flops) for trial in plan.trials]
-    assert kept == [(0, low), (1, low), (0, middle), (1, middle), (0, top)]
+    planned = [(trial.seed, trial.cell.level_flops) for trial in plan.trials]
+    assert planned == [(0, low), (1, low), (0, middle), (1, middle), (0, top)]
     assert plan.train_flops == pytest.approx(680 * GFLOP, rel=2e-3)
 
 

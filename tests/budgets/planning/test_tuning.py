@@ -108,7 +108,7 @@ def test_difference_within_counting_noise_is_a_tie() -> None:
     plan = tuned_plan(scores)
 
     assert [winner.tie for winner in tuning_of(plan).winners] == [True]
-    assert any("lr_peak 0.002 (40.0 %) ties with lr_peak 0.004 (39.0 %)" in each for each in plan.warnings)
+    assert any("lr_peak 0.002 (40.0 %) ties with lr_peak 0.004 (39.0 %)" in note for note in plan.warnings)
 
 
 def test_pair_that_diverges_at_every_value_is_left_out_with_reason() -> None:
@@ -233,6 +233,6 @@ def test_step_beyond_keeps_ratio_and_field_bounds() -> None:
 
 def test_a_seed_that_tuning_and_grid_share_is_noted() -> None:
     shared = Tuning(share=0.3, fields={"lr_peak": RATES}, seeds=(0, 1000))
-    (note,) = [each for each in tuned_plan(tuning=shared).warnings if "lucky seed" in each]
+    (note,) = [warning for warning in tuned_plan(tuning=shared).warnings if "lucky seed" in warning]
     assert note.startswith("tuning.seeds and the grid share 0: ")
-    assert not [each for each in tuned_plan().warnings if "lucky seed" in each]
+    assert not [warning for warning in tuned_plan().warnings if "lucky seed" in warning]
