@@ -146,7 +146,7 @@ def _leave_lost_cluster(error: ClusterLostError, *, once_more: bool) -> NoReturn
     head.
     """
     once_more = once_more and _ONCE_MORE not in os.environ
-    follows = "Ray is started anew, once" if once_more else "run the same command again to continue"
+    follows = "Ray is started once more" if once_more else "run the same command again to continue"
     print(f"study: {error}. Finished trials and checkpoints are kept; {follows}", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -161,15 +161,15 @@ def _edited(study: Study, plan: Plan) -> Iterator[str]:
     if former.empty:
         return
     files = {trial.cell.strategy: trial.strategy_file for trial in plan.trials if trial.strategy_file}
-    anew = Counter(trial.cell.strategy for trial in plan.trials if trial.trial_id not in {*now["trial"]})
+    again = Counter(trial.cell.strategy for trial in plan.trials if trial.trial_id not in {*now["trial"]})
     for strategy, file in files.items():
         before = former[former["strategy"] == strategy]
-        if anew[strategy] and len(before):
+        if again[strategy] and len(before):
             newest = before[before[VERSION] == before[VERSION].iloc[0]]
             yield (
                 f"{strategy}: {file.path} changed since {plural(len(newest), 'trial')} ended as "
-                f"version {newest[VERSION].iloc[0]}; to run anew as version {file.version}: "
-                f"{plural(anew[strategy], 'trial')}. The old rows stay in {study.folder / 'results.parquet'}"
+                f"version {newest[VERSION].iloc[0]}; to run again as version {file.version}: "
+                f"{plural(again[strategy], 'trial')}. The old rows stay in {study.folder / 'results.parquet'}"
             )
 
 

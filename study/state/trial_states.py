@@ -164,4 +164,4 @@ def _progress_words(state: TrialState, steps: int, *, under_way: bool) -> str:
     if state.kept_steps:
         share = format_share(state.kept_steps / steps)
         return f"interrupted; continues from its checkpoint at {share} of its samples"
-    return "interrupted before its first checkpoint; starts anew"
+    return "interrupted before its first checkpoint; starts from scratch"

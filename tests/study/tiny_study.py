@@ -108,7 +108,7 @@ class TinyStudy:
         self.declare(**changes)
 
     def declare(self, **changes: str) -> None:
-        """Declare it anew."""
+        """Declare it again."""
         write_declaration(self.place, self.pool, self.name, **changes)
 
     def edit(self, *changes: tuple[str, str]) -> None:

@@ -119,7 +119,11 @@ def _new_parts(how: Build, parts: Sequence[SourcePart], before: Pool) -> list[So
     A file of another size is an error, unless it is read in place and had no pair.
     """
     place, made = before.copy_of or before.path, before.provenance
-    anew = f"to index {place} anew, delete its pool.json and index" if how.in_place else "build another pool"
+    rebuild = (
+        f"to index {place} from scratch, delete its pool.json and index"
+        if how.in_place
+        else "build another pool"
+    )
     if not how.in_place and (not before.sources or made.get("source") != how.source_text):
         raise ValueError(
             f"{place} already exists; to add later shards to this pool, put them below it, such as into "
@@ -130,7 +134,7 @@ def _new_parts(how: Build, parts: Sequence[SourcePart], before: Pool) -> list[So
         if (was := made.get(_OPTIONS, {}).get(name, value)) != value:
             raise ValueError(
                 f"{place} was built with {name} {_words(was)}, not {_words(value)}: repeat the first "
-                f"command, or {anew}"
+                f"command, or {rebuild}"
             )
     known = before.shards if how.in_place else _recorded(before)
     named = [(as_utf8(part.shard), part) for part in parts]
@@ -143,7 +147,7 @@ def _new_parts(how: Build, parts: Sequence[SourcePart], before: Pool) -> list[So
         part = changed[name := min(read)]
         raise ValueError(
             f"{part.name if part.url else part.file} has changed since the pool read it ({known[name]:,} "
-            f"bytes, now {part.size:,}). New pairs must come in further tars: restore this file, or {anew}"
+            f"bytes, now {part.size:,}). New pairs must come in further tars: restore this file, or {rebuild}"
         )
     return [part for name, part in named if name not in known or name in changed]
 

@@ -90,7 +90,7 @@ def test_a_ray_of_this_machine_that_dies_is_started_anew_once(tiny: TinyStudy) -
     once, twice = output.splitlines()[-2:]
     died = "study: the Ray on this machine has died: "
     assert once.startswith(f"{died}its raylet has ended. ")
-    assert once.endswith("Ray is started anew, once")
+    assert once.endswith("Ray is started once more")
     assert twice.startswith(f"{died}no answer from 127.0.0.1:")
     assert kept() > first
     assert "trial-failed" not in tiny.event_names()
@@ -146,7 +146,7 @@ def test_a_ray_that_dies_while_it_starts_is_started_anew_once(tiny: TinyStudy) -
     first, second = output.splitlines()[-2:]
     died = "study: the Ray on this machine has died: one of its processes ended while it started."
     assert first.startswith(died)
-    assert first.endswith("Ray is started anew, once")
+    assert first.endswith("Ray is started once more")
     assert second.startswith(died)
     # Agents of a raylet that was killed notice it a minute later.
     wait_for(lambda: not in_session(process.pid), seconds=180)

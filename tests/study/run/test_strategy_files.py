@@ -1,4 +1,4 @@
-"""A stranger's strategy, one file beside the declaration, is planned, trained, reported, and run anew."""
+"""A stranger's strategy, one file beside the declaration, is planned, trained, reported, and run again."""
 
 import re
 from dataclasses import replace

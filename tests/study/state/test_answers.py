@@ -1,4 +1,4 @@
-"""The answers of an adaptive study are kept beside its results, and made anew when these change."""
+"""The answers of an adaptive study are kept beside its results, and made again when these change."""
 
 import json
 from pathlib import Path

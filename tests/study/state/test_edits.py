@@ -219,7 +219,7 @@ def answer(tiny: TinyStudy, command: str) -> tuple[int, str, str]:
 def copied(done: TinyStudy, place: Path) -> TinyStudy:
     """Return a copy of a study and the one beside it, also of pipes and links."""
     subprocess.run(["/bin/cp", "-a", done.place, place], check=True)
-    copy = object.__new__(TinyStudy)  # its declaration is not written anew
+    copy = object.__new__(TinyStudy)  # its declaration is not written again
     copy.place, copy.folder, copy.declaration = place, place / "tiny", place / "tiny.yaml"
     return copy
 

@@ -141,7 +141,7 @@ def test_an_interrupted_trial_continues_from_its_checkpoint_or_starts_anew(tmp_p
     leave_trial(tmp_path / "trials" / "b", kept=0)
     assert begun(tmp_path, dict.fromkeys(["a", "b", "never"], 100)) == {
         "a": "interrupted; continues from its checkpoint at 40 % of its samples",
-        "b": "interrupted before its first checkpoint; starts anew",
+        "b": "interrupted before its first checkpoint; starts from scratch",
     }
     with only_run(tmp_path):
         assert begun(tmp_path, {"a": 100}) == {"a": "running; 50 % of its samples seen"}
