@@ -17,9 +17,8 @@ CONVENTION = (
     "view, of projections and of the self-supervised head, and the loss's similarity matrices (batch x "
     "width MACs a sample for each: two for CLIP's loss, one for SigLIP's, four more for SimCLR's). "
     "Attention counts in full, causal or not. Not counted: norms, activations, biases, softmax, pooling, "
-    "embedding look-ups, augmentation, the optimiser, recomputation. Source: the layers of open_clip and "
-    "timm, in closed form or as torch's FlopCounterMode counts them; the factor 3 as in Kaplan et al. 2020 "
-    "and Hoffmann et al. 2022."
+    "embedding look-ups, augmentation, the optimiser, recomputation. Source: closed forms of the layers "
+    "of open_clip and timm; the factor 3 as in Kaplan et al. 2020 and Hoffmann et al. 2022."
 )
 
 CONVENTION_NAME = "3 x 2 x forward MACs, version 1"

@@ -102,18 +102,9 @@ class RunContext:
         # A bucket must be the same for all processes of this machine, too.
         if grows or self._study.storage.place.local is None:
             self._node_check.require()
-        advice = "See resources: in the declaration, or name a larger cluster with --address"
-        if grows:
-            advice = (
-                f"See resources: in the declaration; wait: (now {format_seconds(resources.wait_s)}) sets how "
-                "long trials wait for nodes to join"
-            )
+        wait_s = resources.wait_s if grows else None
         cluster = LiveCluster(
-            backend,
-            schedule,
-            patience_s=resources.wait_s if grows else None,
-            storage_check=check,
-            advice=advice,
+            backend, schedule, patience_s=wait_s, storage_check=check, advice=no_room_advice(wait_s)
         )
         cluster.look()
         description = f"{backend.name}: {cluster.describe()}"
@@ -190,3 +181,13 @@ def open_backend(address: str | None, *, local: bool) -> Backend:
     from runners.scheduling.ray_backend.core import RayBackend  # noqa: PLC0415 - Ray's import starts threads
 
     return RayBackend(cluster_address(address))
+
+
+def no_room_advice(wait_s: float | None) -> str:
+    """Return what to do if no node has room for a trial; trials wait ``wait_s`` for nodes, None: not."""
+    if wait_s is None:
+        return "See resources: in the declaration, or name a larger cluster with --address"
+    wait = format_seconds(wait_s)
+    return (
+        f"See resources: in the declaration; wait: (now {wait}) sets how long trials wait for nodes to join"
+    )

@@ -3,6 +3,7 @@
 import re
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from runners.trials.throughput import Calibration, Throughput, read_calibration,
 from runners.trials.trial_files import Outcome
 from runners.trials.trial_job import TrialJob
 from runners.trials.try_kind import loading_speed, try_kind
+from tests.fresh import in_fresh_process
 from tests.runners.tiny import tiny_job, tiny_trial
 
 pytestmark = pytest.mark.slow
@@ -87,13 +89,10 @@ def _slow_to_begin(job: TrialJob) -> Outcome | None:
     return Outcome(row={"precision": "fp32", "steps": job.trial.steps}, timing=timing)
 
 
-def test_what_ranks_do_once_is_not_part_of_their_speed(
-    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_ranks_do_once_is_not_part_of_their_speed(pool: Path, tmp_path: Path) -> None:
     job = replace(tiny_job(tiny_trial(), pool, tmp_path), ranks=2)
-    monkeypatch.setattr(trying, "take_part", _slow_to_begin)
 
-    found = try_kind(job, 1.0)
+    found = in_fresh_process(partial(try_kind, job, 1.0), {f"{trying.__name__}.take_part": _slow_to_begin})
 
     assert found is not None
     assert found.speed.samples_per_s == pytest.approx(job.trial.batch_size / 0.01)

@@ -12,6 +12,7 @@ import pytest
 
 from runners.results import CURVE_COLUMNS, RESULT_COLUMNS
 from runners.trials.trial_files import kept_steps
+from study.run.run_context import no_room_advice
 from tests.holding import hold
 from tests.study.tiny_study import TinyStudy, ended, in_session, read_json
 from tests.waiting import wait_for
@@ -210,3 +211,8 @@ def test_a_study_that_is_run_in_parts_is_shown_and_reported_with_what_is_missing
     assert spent is not None
     assert f"{spent[1]} of training, " in page, "the page and status agree to the digit"
     assert read_json(tiny.folder / "environment.json")["torch"] in page
+
+
+@pytest.mark.parametrize(("wait_s", "way_out"), [(None, "--address"), (0, "wait: (now 0 s)")])
+def test_a_trial_that_fits_on_no_node_names_the_way_out(wait_s: float | None, way_out: str) -> None:
+    assert way_out in no_room_advice(wait_s)
