@@ -1,4 +1,4 @@
-"""The runs that stand out (``analysis.belief.outlying``), by trial and in words."""
+"""Outliers (``analysis.belief.outlying``), by trial and in words."""
 
 from collections.abc import Mapping
 
@@ -17,7 +17,7 @@ _NAMED = 3
 
 
 def outliers(families: Mapping[str, Family], trials: Trials) -> pd.DataFrame:
-    """Return the runs that stand out, the farthest first.
+    """Return the outliers, the farthest first.
 
     Returns:
         One row per run or trunk state: ``trial``, the columns of ``CELL``, ``seed``, ``error``, ``phase``;
@@ -37,7 +37,7 @@ def outliers(families: Mapping[str, Family], trials: Trials) -> pd.DataFrame:
 
 
 def outlier_lines(outlying: pd.DataFrame, unit: ErrorUnit) -> tuple[str, ...]:
-    """Return a line on each of the first runs that stand out, and one on their number if there are more."""
+    """Return a line on each of the first outliers, and one on their number if there are more."""
     lines = [
         f"{row['trial']} stands out ({configuration_text(row)} at {budget_text(row['regime'], row['budget'])}"
         f"{', trunk' if row[PHASE] == TRUNK else ''}): {unit.named(row['error'])}, "
@@ -47,4 +47,4 @@ def outlier_lines(outlying: pd.DataFrame, unit: ErrorUnit) -> tuple[str, ...]:
         for row in records(outlying.head(_NAMED))
     ]
     more = len(outlying) - len(lines)
-    return (*lines, *([f"{more} more stand out; the report lists them"] if more > 0 else []))
+    return (*lines, *([f"{more} more outliers; the report lists them"] if more > 0 else []))

@@ -215,7 +215,7 @@ class Belief:
         freedom: Degrees of freedom by which the noise between seeds was measured; 0 without seeds.
         law: The joint law, whose errors are in units of ``scale``.
         scale: The typical loss; 1 of errors.
-        aside: Runs that stand out (`outlying`). They have a further variance, the square of what they miss.
+        aside: Outliers (`outlying`). They have a further variance, the square of what they miss.
         miss: Runs minus their predictions by all others, NaN without a run, shape (curves, units, points).
         far: Their size in standard deviations.
         beside: With states of trunks: cooled runs minus their predictions by all but the cooled runs of their

@@ -131,7 +131,7 @@ class Family:
         """Smallest compute at which each curve can be asked for, shape (curves,).
 
         Without a grid a curve could also have been run with less than at its smallest cell, of those with a
-        run that does not stand out.
+        run that is no outlier.
         """
         if np.isfinite(self.limit).all():
             return self.x[:, 0] / SAME_COST
@@ -149,12 +149,12 @@ class Family:
         return flops <= np.where(flops > self.limit.max() * SAME_COST, np.inf, self.limit * SAME_COST)
 
     def runs(self, place: Indices) -> Floats:
-        """Return the number of runs at a point of each curve that do not stand out, 0 where it is -1."""
+        """Return the number of runs at a point of each curve that are no outliers, 0 where it is -1."""
         return np.where(place >= 0, self._sound[np.arange(len(place)), np.maximum(place, 0)], 0.0)
 
     @cached_property
     def _sound(self) -> Indices:
-        """Number of runs that do not stand out, which takes a known noise; shape (curves, points).
+        """Number of runs that are no outliers, which takes a known noise; shape (curves, points).
 
         Of units with a trunk's state alone the state counts, if the map is `learned`.
         """
@@ -189,7 +189,7 @@ class Family:
 
     @property
     def pairs(self) -> Mask:
-        """Units with a cooled run and a state, neither of which stands out, shape (curves, units, points)."""
+        """Units with a cooled run and a state, neither an outlier; shape (curves, units, points)."""
         sound = np.isfinite(self.measured.errors) & ~self.belief.aside
         cooled, states = np.split(sound, [self.x.shape[1]], axis=2)
         return np.asarray(cooled & states)

@@ -1,4 +1,4 @@
-"""Runs that stand out from what the law and the other runs allow, such as broken ones that look finished.
+"""Outliers: runs far from what the law and the other runs allow, such as broken ones that look finished.
 
 Each run is compared with its prediction by all others: the joint law, the other seeds of its cell and the
 other levels of its trunk. It stands out if it misses that by ``FAR`` standard deviations and by ``LEAST``.

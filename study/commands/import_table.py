@@ -129,7 +129,7 @@ def _tried(sweeps: "pd.DataFrame", metric: str) -> list[str]:
     moved = [ErrorUnit.of(metric).gap(value, fine=True) for value in (bias.mean(), bias.max())]
     told = f"bias of choosing removed, {moved[0]} on average, {moved[1]} at most"
     told = told if bias.notna().all() else "too few to estimate the bias of choosing"
-    return [f"  sweep: the best of {runs}; {told}; undertuned by the look of it: {plural(flagged, 'cell')}"]
+    return [f"  sweep: the best of {runs}; {told}; possibly undertuned: {plural(flagged, 'cell')}"]
 
 
 def _refuse_others(folder: Path, record: str) -> None:

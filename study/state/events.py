@@ -1,4 +1,4 @@
-"""The trail of a study's runs, ``events.jsonl``: one line an event, appended as it happens."""
+"""Event log of a study's runs, ``events.jsonl``: one line an event, appended as it happens."""
 
 import os
 import time

@@ -69,7 +69,7 @@ class StudyStatus:
             score of their pool has changed.
         design: Answers of an adaptive design so far and its open questions, one per line. Trials that it has
             not chosen are not counted in ``levels``.
-        outliers: Results that stand out from all others, one per line.
+        outliers: Outliers among the results, one per line.
         copying: The copy of subsets that is not finished, and how far it is; empty if there is none.
     """
 
@@ -178,7 +178,7 @@ def _design(
 
 
 def _outliers(study: Study, planned: pd.DataFrame) -> tuple[str, ...]:
-    """Return the results so far that stand out, in words."""
+    """Return the results so far that are outliers, in words."""
     grid = first_attempts(planned[planned["part"] == "grid"])
     if (trials := trials_so_far(study, grid)) is None:
         return ()

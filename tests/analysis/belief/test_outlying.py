@@ -1,4 +1,4 @@
-"""Runs that stand out: broken ones are flagged and spoil nothing, steep or noisy ones are not flagged."""
+"""Outliers: broken runs are flagged and spoil nothing, steep or noisy ones are not flagged."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -160,6 +160,6 @@ def test_status_and_recommend_name_the_run(tmp_path: Path, capsys: pytest.Captur
 
 
 def outlying_trials(trials: Trials) -> list[str]:
-    """Return the trials that stand out."""
+    """Return the outlying trials."""
     found = outliers(families(trials), trials)
     return list(found["trial"])

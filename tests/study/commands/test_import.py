@@ -249,7 +249,7 @@ def test_the_sweep_of_step_law_is_imported_in_one_command_and_reported(
     assert said[0] == "step-law: 17 of 1,911 rows of dense_lr_bs_loss.csv, text/loss"
     assert re.fullmatch(
         r"  sweep: the best of 1,911 runs of 17 cells; bias of choosing removed, 0\.00\d+ on average, "
-        r"0\.00\d+ at most; undertuned by the look of it: 0 cells",
+        r"0\.00\d+ at most; possibly undertuned: 0 cells",
         said[1],
     )
     tried = read_table(results / "step-law" / "sweep.parquet")
