@@ -162,7 +162,6 @@ def _call(run: bytes, sender: Connection, environment: Mapping[str, str], record
     # The kernel ends a process that is stopped, too, but only with the one that it was forked from.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     position.share(record)
-    unshield()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the driver, which then asks to leave
     try:
         ended = Exit(how="finished", pickled=pickle.dumps(pickle.loads(run)()))  # noqa: S301 - our own data
@@ -177,6 +176,7 @@ def begin_child(environment: Mapping[str, str]) -> None:
     """Give a fresh process the environment of its parent, and kill it when the parent ends or is killed."""
     global _fresh  # noqa: PLW0603 - a fact about the process
     _fresh = True
+    unshield()  # the server may have been started shielded, and an executor ends its processes by SIGTERM
     # The fork server's environment is that of its start, not that of the caller.
     os.environ.clear()
     os.environ.update(environment)

@@ -57,6 +57,26 @@ def test_item_whose_worker_is_killed_again_is_named(tmp_path: Path) -> None:
         list(Processes(count=2).map(partial(die_at_three, tmp_path / "none"), range(6)))
 
 
+def die_first(item: int) -> int:
+    if item == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+def test_a_pool_breaks_although_its_fork_server_was_started_shielded() -> None:
+    script = (
+        "import signal; from runners.host.process import FreshProcess\n"
+        "from runners.host.workers import Processes\n"
+        "from pickle import dumps; from tests.runners.host.test_workers import die_first\n"
+        "signal.alarm(50); print(FreshProcess(dumps(int)).wait().how)\n"  # the server starts here
+        "try: list(Processes(count=2).map(die_first, range(6)))\n"
+        "except ValueError as error: print(error)"
+    )
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout.startswith("finished\nthe process that worked on part 0 was killed twice"), ended
+
+
 def fail_first(folder: Path, item: int) -> int:
     """Leave a file for each item that is begun; the first one fails."""
     (folder / str(item)).touch()
