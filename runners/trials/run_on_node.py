@@ -26,7 +26,7 @@ from runners.host.faults import Notice, ProcessEnded
 from runners.host.process import FreshProcess
 from runners.host.watchdog import position
 from runners.store.copies import tree_at, trial_copies
-from runners.store.files import locked
+from runners.store.files import locked, matching
 from runners.store.location import Location
 from runners.trials.meter import METER, FlopCount, meter_text, read_meter
 from runners.trials.trial_files import (
@@ -193,8 +193,9 @@ def run_on_data(copies: Copies, job: TrialJob, run: Callable[[TrialJob], T]) -> 
 
 def upload_left(storage: Location, study: str) -> None:
     """Upload what trials of a study that were killed with their uploads left on this node."""
-    for mark in sorted((trial_copies(storage) / study).glob(f"trials/*/.{_OWNER}")):
-        folder = mark.parent
+    for folder in sorted(matching(trial_copies(storage) / study / "trials", "*")):
+        if not (folder / f".{_OWNER}").exists():
+            continue
         with locked(_lock_of(folder), wait_s=0) as held:
             if held is not None:  # else a process still uploads it
                 TrialCopy(storage / study / "trials" / folder.name, folder).push_left()

@@ -23,7 +23,7 @@ from budgets.planning.planned_trial import Trial, shorter_trials
 from runners.results import read_table, write_table
 from runners.scheduling.nodes import Amounts
 from runners.store.copies import trial_copies
-from runners.store.files import new_file, read_bytes, read_json, read_sealed
+from runners.store.files import matching, new_file, read_bytes, read_json, read_sealed
 from runners.store.location import Location
 from runners.trials.trial_files import read_failure, read_outcome
 from runners.trials.trial_job import TrialJob
@@ -227,7 +227,7 @@ class Study:
 
 def own_sets(pool: Path) -> list[Path]:
     """Return the folders of the evaluation sets that a pool brings."""
-    return sorted((pool / "evaluation").glob("*/"))
+    return sorted(path for path in matching(pool / "evaluation", "*") if path.is_dir())
 
 
 def find_study(
@@ -318,8 +318,11 @@ def known_studies(results: Path) -> dict[str, Path]:
     They are those in a folder of studies, and the shipped ones. A shipped declaration goes before one that a
     run saved, and an import before both.
     """
-    saved, imported = ({path.parent.name: path for path in results.glob(f"*/{name}")}
-                       for name in ("study.yaml", RECORD))  # fmt: skip
+    folders = matching(results, "*")
+    saved, imported = (
+        {folder.name: folder / name for folder in folders if (folder / name).exists()}
+        for name in ("study.yaml", RECORD)
+    )
     return saved | shipped_studies() | imported
 
 

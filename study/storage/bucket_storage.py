@@ -2,7 +2,8 @@
 
 A driver works in a local folder of the study. A background thread uploads the files that the driver writes
 there (events, tables) within seconds. Nodes upload their trials (`runners.trials.run_on_node`);
-the driver downloads the small files of each trial.
+the driver downloads the small files of each trial. ``docs/dev/bucket.md`` has the protocol: objects, who
+writes which, and what a crash leaves.
 """
 
 import json
@@ -56,7 +57,7 @@ class BucketStorage(FolderStorage):
     def __init__(self, place: Location, name: str, folder: Path) -> None:
         super().__init__(folder, place / name)
         self._objects, self._name = place, name
-        self._pushed: dict[str, tuple[int, int]] = {}
+        self._pushed: dict[str, tuple[int, int]] = {}  # file → time in ns and bytes, as uploaded
         self._noted: dict[str, list[str]] = {}  # the study's `FILES`
         self._pushing = Lock()
         self._watched: Collection[str] = ()
@@ -95,6 +96,10 @@ class BucketStorage(FolderStorage):
     @contextmanager
     def claim(self, say: Callable[[str], None]) -> Iterator[None]:
         """Context manager that holds the folder's lock and the bucket's lease, and keeps both in step."""
+        # The order matters. First the folder's lock, which keeps out other runs on this machine and tells
+        # which run the folder was left by; then the lease, which keeps out other machines; and only then a
+        # look at what they wrote: before, another run may be about to change it.
+        # At the end it is the other way round: the last files go up while the lease is still held.
         with ExitStack() as until_the_end:
             with self._downloading():
                 holder, before = until_the_end.enter_context(only_run(self._folder))
@@ -149,6 +154,9 @@ class BucketStorage(FolderStorage):
     def publish(self, trial_id: str) -> None:
         """Upload a trial's failure and count, and delete from the bucket what was deleted of it here."""
         folder, place = self._trial(trial_id)
+        # The folder is the decision: what is no longer in it goes from the bucket, where nodes look. Deletion
+        # comes first, so that a crash between the two leaves a trial that starts again, not one that is both
+        # failed and kept. Without the owner's mark, a process that still uploads gives up (`TrialCopy`).
         left = {name for name in (FAILURE, METER) if not (folder / name).exists()}
         objects = objects_of(place)
         if not matching(folder, "checkpoint-*"):
@@ -188,6 +196,7 @@ class BucketStorage(FolderStorage):
         return Copies(storage=self._objects, study=self._name, trees=trees)
 
     def _follow(self) -> None:
+        # Runs in the lease's thread after each renewal, so never without the lease.
         if not self._follows:  # what this machine has may be older than the bucket's
             return
         self._push()
@@ -196,7 +205,7 @@ class BucketStorage(FolderStorage):
             _bring_by_name(place, folder, PROGRESS)
         for folder, place in map(self._trial, self._awaited):
             for name in filter(is_milestone, objects_of(place)):
-                (folder / placeholder(name)).touch()
+                (folder / placeholder(name)).touch()  # that it exists is all the driver needs
 
     def _push(self) -> None:
         """Upload the driver's files that have changed since their last upload."""
@@ -208,7 +217,9 @@ class BucketStorage(FolderStorage):
                     if self._pushed.get(path.name) != version:
                         self.place.put(path, path.name)
                         self._pushed[path.name] = version
-            trials = {trial.name for trial in (self._folder / "trials").glob("*/")} | set(self._watched)
+            trials = {path.name for path in matching(self._folder / "trials", "*") if path.is_dir()}
+            trials |= {*self._watched}
+            # Last: a name in the list is an object that is there.
             names = {"files": sorted(self._pushed), "trials": sorted(trials)}
             if names != self._noted:
                 self.place.write(FILES, json.dumps(names).encode())
@@ -224,6 +235,7 @@ def bring(place: Location, folder: Path) -> None:
 
     def bring_trial(name: str) -> None:
         remote, local = place / "trials" / name, folder / "trials" / name
+        # A result never changes. A milestone beside it may: a longer trial makes it needless.
         if not (local / "result.json").exists() or milestone(local) is not None:
             _bring_trial(remote, local, objects_of(remote))
 
@@ -238,10 +250,11 @@ def _bring_trial(place: Location, folder: Path, files: Collection[str]) -> None:
     The folder then lists exactly the checkpoints and milestones that are in the storage.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    ended = "result.json" in files
+    ended = "result.json" in files  # uploaded last, so all that belongs to it is there
     # Results never change: a trial with a result in both places is not downloaded again.
     if not (ended and (folder / "result.json").exists()):
         place.get(place.sizes([file for file in SMALL if file in files and file != METER]), folder)
+        # By name: the list does not have the meter, which is rewritten every few seconds.
         _bring_by_name(place, folder, METER)
     for file in (FAILURE, PROGRESS):
         if ended or not _bring_by_name(place, folder, file):
