@@ -320,7 +320,8 @@ def known_studies(results: Path) -> dict[str, Path]:
     """
     folders = matching(results, "*")
     saved, imported = (
-        {folder.name: folder / name for folder in folders if (folder / name).exists()}
+        # A folder of somebody else's, which may not be read, is passed over; `Path.exists` would raise.
+        {folder.name: folder / name for folder in folders if os.path.exists(folder / name)}  # noqa: PTH110
         for name in ("study.yaml", RECORD)
     )
     return saved | shipped_studies() | imported

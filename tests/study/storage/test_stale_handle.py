@@ -53,3 +53,20 @@ def test_a_stale_handle_is_an_error(
     monkeypatch.setattr(os, "scandir", stale)
     with pytest.raises(OSError, match="Stale"):
         read(tmp_path)
+
+
+def test_a_study_that_may_not_be_read_does_not_hide_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("private", "shared"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "study.yaml").touch()
+    stat = os.stat
+
+    def forbidden(path: str | Path, **options: bool) -> os.stat_result:
+        if str(path).startswith(str(tmp_path / "private/")):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", forbidden)
+    assert {"shared"} == {*known_studies(tmp_path)} & {"private", "shared"}
