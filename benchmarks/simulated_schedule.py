@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
+from itertools import count
 from typing import Literal
 
 from runners.scheduling.instructions import GiveUp, LeaveOut, Retry, ScheduledTrial, Start
@@ -43,9 +43,10 @@ def simulate(
     schedule.see_nodes({f"node{number}": {"cpus": 64, "gpus": NODE_GPUS} for number in range(nodes)})
     end: dict[str, Callable[[str], None]] = {
         "finished": schedule.finish,
-        "crashed": partial(schedule.crash, progressed=progressed),
+        "crashed": lambda trial: schedule.crash(trial, kept=next(more) if progressed else 0),
         "failed": schedule.fail,
     }
+    more = count(1)
     ends: list[tuple[float, str, str]] = []
     while True:
         for instruction in schedule.instructions(None):

@@ -4,10 +4,10 @@ import time
 from contextlib import suppress
 
 from runners.scheduling.backend import Backend, Ended
-from runners.scheduling.instructions import State
 from runners.scheduling.nodes import Amounts, no_room_text, nodes_text
 from runners.scheduling.schedule import Schedule
 from runners.scheduling.storage_check import ANSWER_S, StorageCheck
+from runners.scheduling.trial_record import State
 
 _LOOK_S = 1.0
 

@@ -14,7 +14,7 @@ try those. So two bad nodes do not pass a trial to each other until it is given 
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median_low
 
@@ -84,12 +84,23 @@ class NodeHealth:
             if node in self._failures and use.since_s >= self._failures[node].last_s:
                 self._clear(node)
 
-    def look(self, nodes: Collection[str], running: Sequence[Use], now_s: float) -> list[LeaveOut]:
+    def look(self, nodes: Collection[str], running: Iterable[Use], now_s: float) -> list[LeaveOut]:
         """Update the attributes; returns nodes that rest again, and without failures those cleared."""
         for node in self._failures.keys() - nodes:  # it is gone, and another one of that name is sound
             self._failures[node].told = 0
             self._clear(node)
-        oldest_s = self._look_at_probes(running, now_s)
+        self.suspect, self.probed, self.apart, self.resting = {}, set(), set(), set()
+        if self._failures:
+            self._weigh(nodes, self._look_at_probes(running, now_s), now_s)
+        self.doubtful = {*self.suspect}
+        if self._convicted and nodes:
+            typical = median_low(self._convicted[node] for node in nodes)
+            self.doubtful.update(node for node in nodes if self._convicted[node] > typical)
+        news, self._news = self._news, []
+        return news
+
+    def _weigh(self, nodes: Collection[str], oldest_s: Mapping[str, float], now_s: float) -> None:
+        """Find the nodes that are suspect, rest, or are apart, by the start of each one's oldest trial."""
         borne = dict.fromkeys(nodes, 0.0)
         counted = [failed for sets in self._failed_on.values() if all(sets) for failed in sets]
         for failed in counted:
@@ -110,11 +121,8 @@ class NodeHealth:
             )
         }
         self.probed &= self.suspect.keys()
-        typical = median_low(self._convicted[node] for node in nodes) if nodes else 0
-        self.doubtful = {*self.suspect, *(node for node in nodes if self._convicted[node] > typical)}
         lived_s = max((failures.lived_s for failures in self._failures.values()), default=0.0)
         progress = self._finished_s or any(now_s - since_s >= lived_s for since_s in oldest_s.values())
-        self.apart = set()
         for failed in () if progress else counted:
             if len(failed) > 1 and not failed & self.apart:
                 self.apart.add(max(failed, key=lambda node: (borne.get(node, 0.0), node)))
@@ -129,15 +137,11 @@ class NodeHealth:
             if failures.told < failures.rests and now_s - failures.last_s >= _LEAST_S:
                 failures.told, wait_s = failures.rests, failures.rests_until_s - now_s
                 self._news.append(LeaveOut(node=node, failures=times, wait_s=wait_s))
-        news, self._news = self._news, []
-        return news
 
-    def _look_at_probes(self, running: Sequence[Use], now_s: float) -> dict[str, float]:
+    def _look_at_probes(self, running: Iterable[Use], now_s: float) -> dict[str, float]:
         """Clear nodes on which a trial has run long enough; returns node → start of its oldest trial."""
         oldest_s: dict[str, float] = {}
-        self.probed = set()
-        uses = running if self._failures else ()
-        for node, since_s in ((node, use.since_s) for use in uses for node in use.nodes):
+        for node, since_s in ((node, use.since_s) for use in running for node in use.nodes):
             oldest_s[node] = min(since_s, oldest_s.get(node, since_s))
             failures = self._failures.get(node)
             if failures is not None and since_s >= failures.last_s:

@@ -181,7 +181,7 @@ class _Batches:
         first, *others = self.items[job][len(results) :]
         self.items[job] = [first]
         self.left.extendleft(reversed(others))
-        self.schedule.crash(job, progressed=bool(results))
+        self.schedule.crash(job, kept=len(results))
         return results
 
     def _job(self, name: str) -> ScheduledTrial:

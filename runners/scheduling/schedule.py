@@ -10,6 +10,9 @@ A trial that continues from the milestone of another trial waits until the miles
 beside the other trial. Its length is added to that of the other, so that trunks start first. If a trial ends
 without a milestone, those that wait for it are replaced: they continue from another trial, or from none.
 
+What can happen to a trial in which state is in `runners.scheduling.trial_record.TRANSITIONS`. The schedule
+alone owns retries: callers report how a trial ended, and carry out what it decides.
+
 A trial whose worker died is retried before all others, until its retries are used up. If crashes lost so much
 that the study budget is exceeded, and no running trial can leave room, the shortest trial with a reservation
 releases it and waits as if it had never started. A trial is given up only if no other can leave room for it.
@@ -28,21 +31,11 @@ from heapq import heapify, heappop, heappush
 from itertools import accumulate, chain
 from typing import Literal
 
-from runners.scheduling.instructions import (
-    GiveUp,
-    Instruction,
-    Order,
-    Record,
-    Retry,
-    ScheduledTrial,
-    SetBack,
-    Start,
-    State,
-)
+from runners.scheduling.instructions import GiveUp, Instruction, Retry, ScheduledTrial, SetBack, Start
 from runners.scheduling.node_health import NodeHealth
 from runners.scheduling.nodes import Amounts, Nodes, Use
+from runners.scheduling.trial_record import Order, Record, State
 
-_BACKOFF = 4  # factor between the pauses before two retries
 _CRITICAL = 1.5  # the others may take this many times as long as a trial that nodes are kept for
 _SOON_S = 60.0  # nodes are kept free for a retry that is due by then
 
@@ -79,6 +72,7 @@ class Schedule:
         for task in added.values():
             assert task.trial not in self._records, "a trial is scheduled once"
             state = State.BLOCKED if task.after else State.WAITING
+            # Priority: Σ predicted_s × width of the trial and of all that wait for it.
             ahead_s = task.slot_s + sum(added[branch].slot_s for branch in self._following(task.trial))
             record = Record(task=task, state=state, set_aside=task.reserved, ahead_s=ahead_s)
             self._records[task.trial] = record
@@ -94,9 +88,9 @@ class Schedule:
 
         Then the trials that wait for its milestone are to be replaced, as after `GiveUp`.
         """
-        record = self._record(trial)
+        record = self._record(trial, "finished")
         self._health.finished(trial, self._nodes.uses[trial], self.now_s, record.tried)
-        self._leave(record, State.DONE, "finished")
+        self._leave(record, "finished")
         if milestone:
             self.milestone(trial)
 
@@ -104,17 +98,17 @@ class Schedule:
         """Record that a trial's milestone exists; may be repeated."""
         for record in (self._records[dependent] for dependent in sorted(self._next[trial])):
             if record.state is State.BLOCKED:
-                record.move(State.WAITING, "its milestone is there")
+                record.move("its milestone is there")
                 self._queue(record)
 
     def replace(self, task: ScheduledTrial) -> None:
         """Replace a trial whose milestone will not come by the same one with another ``after`` or none."""
-        record = self._record(task.trial, State.BLOCKED)
+        record = self._record(task.trial, "continues without that milestone")
         self._next[record.task.after].remove(task.trial)
         record.task = task
         self._wait_for(task)
         if not task.after:
-            record.move(State.WAITING, "continues without that milestone")
+            record.move("continues without that milestone")
             self._queue(record)
 
     def change(self, trial: str, resources: Amounts, nodes: int) -> None:
@@ -133,31 +127,29 @@ class Schedule:
         It is tried once more on other nodes, if there are others, and else given up. ``full`` is True if a
         GPU has too little memory, which others have no more of.
         """
-        record = self._record(trial)
+        record = self._record(trial, "failed")
         if full:
-            self._give_up(record, "full", "failed")
+            self._give_up(record, "full")
         else:
             self._end_badly(record, "failed", last=True)
 
-    def crash(self, trial: str, *, progressed: bool = False, dead_nodes: Collection[str] = ()) -> None:
+    def crash(self, trial: str, *, kept: int = 0, dead_nodes: Collection[str] = ()) -> None:
         """Record that a running trial's worker died, alone or with nodes it ran on.
 
-        If the trial has ``progressed`` further than before, the count of its crashes restarts.
+        ``kept`` are the steps, or what else work is counted in, that it need not do again. If they are more
+        than at its last crash, the count of its crashes restarts.
         """
-        record = self._record(trial)
+        record = self._record(trial, "crashed")
         self._nodes.leave_out(dead_nodes)
-        if progressed:
-            record.crashes, record.banned = 0, ""
-            record.tried.clear()
-        record.crashes += 1
+        progressed = record.crash(kept)
         last = record.crashes > self._retries
         self._end_badly(record, "crashed", last=last, progressed=progressed, dead=bool(dead_nodes))
 
     def left(self, trial: str, *, dead_nodes: Collection[str] = ()) -> None:
         """Record that a running trial left through no fault of its own: its node was gone, for example."""
         self._nodes.leave_out(dead_nodes)
-        record = self._record(trial)
-        self._leave(record, State.WAITING, "left its nodes")
+        record = self._record(trial, "left its nodes")
+        self._leave(record, "left its nodes")
         self._queue(record)
 
     def drain(self) -> None:
@@ -174,11 +166,11 @@ class Schedule:
         """
         for record in [delayed for delayed in self._delayed.values() if delayed.due_s <= self.now_s]:
             del self._delayed[record.task.trial]
-            record.move(State.WAITING, "retried")
+            record.move("retried")
             self._queue(record)
         if room_flops is not None and not self._draining:
             self._keep_within(room_flops)
-        self._pending += self._health.look(self._nodes.total, [*self._nodes.uses.values()], self.now_s)
+        self._pending += self._health.look(self._nodes.total, self._nodes.uses.values(), self.now_s)
         given, self._pending = self._pending, []
         return given if self._draining else given + self._starts(room_flops)
 
@@ -242,21 +234,24 @@ class Schedule:
         last: bool, progressed: bool = False, dead: bool = False,
     ) -> None:  # fmt: skip
         """Retry a trial that failed; if this was its last attempt, only on other nodes, or give it up."""
+        # 1. Which nodes may be at fault? A node that died says nothing about those that are left.
         task, use = record.task, self._nodes.uses[record.task.trial]
         if not dead:
             self._health.failed(task.trial, use, self.now_s)
+        # 2. Where does it go next? Not to the node that has failed most trials, by name if equal: a guess.
         if last or not progressed:
             record.tried.append(frozenset(use.nodes))
             if last or (task.nodes == 1 and not dead):
                 record.banned = max(use.nodes, key=lambda node: (self._health.suspect.get(node, 0), node))
         others = self._nodes.could_hold(task.resources, task.nodes, without={record.banned})
+        # 3. Is it over? A trial is at fault only after two different sets of nodes have failed it.
         enough = len({*record.tried}) > 1 or len(record.tried) > self._retries + 1
         if last and (enough or not others):
-            self._give_up(record, cause, cause)
+            self._give_up(record, cause)
             return
-        self._leave(record, State.DELAYED, cause)
+        self._leave(record, cause)
         self._delayed[task.trial] = record
-        record.due_s = self.now_s + self._backoff_s * _BACKOFF ** max(0, record.crashes - 1)
+        record.due_s = self.now_s + record.pause_s(self._backoff_s)
         self._pending.append(Retry(trial=task.trial))
 
     def _keep_within(self, room_flops: int) -> None:
@@ -272,12 +267,14 @@ class Schedule:
         elif not set_aside:
             for record in idle:
                 if record.cost > room_flops:
-                    self._give_up(record, "budget", "no room in the budget")
+                    self._give_up(record, "budget")
 
     def _starts(self, room_flops: int | None) -> list[Instruction]:
+        # By priority, from a heap of the head of each queue; a queue whose head fits nowhere is dropped from
+        # it. Retries that are due soon take part without a queue: nodes may be held for them.
         starts: list[Instruction] = []
         held_s, held = 0.0, set[str]()  # nodes held for the first trial that fits nowhere, from a time on
-        places = Counter[object]()
+        places = Counter[object]()  # queue → the place in it that the walk has come to
         heads: list[tuple[Order, object]] = [(queue[0], key) for key, queue in self._waiting.items()]
         soon = [record for record in self._delayed.values() if record.due_s <= self.now_s + _SOON_S]
         heads += [(record.order, None) for record in soon]
@@ -313,6 +310,7 @@ class Schedule:
 
     def _shunned(self, record: Record) -> set[str]:
         """Return the nodes on which a trial does not start now: the most for which others could hold it."""
+        # From the strictest choice to the most lenient; the last one is "no node is shunned".
         task, health, banned = record.task, self._health, {record.banned} - {""}
         choices = [health.resting | banned, banned]
         if task.nodes > 1:
@@ -329,7 +327,8 @@ class Schedule:
     def _keep(self, record: Record) -> tuple[float, set[str]]:
         """Return the nodes that a trial will have first, and when; none if it can wait for its turn."""
         task, others = record.task, self._nodes.uses.items()
-        # It can wait while the others take longer: then it is not the last to end.
+        # It can wait while the others take longer: then it is not the last to end. With k slots like its own
+        # they take Σ seconds × width ÷ (k × its width), which is compared with 1.5 × its predicted_s.
         limit_s = _CRITICAL * task.slot_s * self.slots(task)
         running = ((use.until_s - self.now_s) * self.task(trial).width for trial, use in others)
         waiting = (-order[1] for queue in self._waiting.values() for order in queue)  # the trial, too
@@ -343,36 +342,35 @@ class Schedule:
     def _start(self, record: Record, nodes: tuple[str, ...]) -> Start:
         self._unqueue(record)
         task, record.set_aside, record.started = record.task, True, True
-        record.move(State.RUNNING, f"started on {', '.join(nodes)}")
+        record.move("started", f" on {', '.join(nodes)}")
         until_s = self.now_s + task.predicted_s
         use = Use(nodes=nodes, resources=task.resources, since_s=self.now_s, until_s=until_s)
         self._nodes.take(task.trial, use)
         self._health.probed |= self._health.suspect.keys() & nodes
         return Start(trial=task.trial, nodes=nodes)
 
-    def _leave(self, record: Record, state: State, event: str) -> None:
+    def _leave(self, record: Record, event: str, details: str = "") -> None:
         self._nodes.give_back(record.task.trial)
-        record.move(state, event)
+        record.move(event, details)
 
     def _set_back(self, record: Record) -> None:
+        record.move("set back")
         if self._delayed.pop(record.task.trial, None):
-            record.move(State.WAITING, "set back")
             self._queue(record)
-        record.set_aside, record.crashes = False, 0
+        record.set_aside, record.crashes, record.kept = False, 0, 0
         self._pending.append(SetBack(trial=record.task.trial))
 
-    def _give_up(
-        self, record: Record, cause: Literal["failed", "full", "crashed", "budget"], event: str
-    ) -> None:
+    def _give_up(self, record: Record, cause: Literal["failed", "full", "crashed", "budget"]) -> None:
+        event = "no room in the budget" if cause == "budget" else "given up"
         if record.state is State.WAITING:
             self._unqueue(record)
         self._delayed.pop(record.task.trial, None)
-        self._leave(record, State.GIVEN_UP, event)
+        self._leave(record, event, "" if cause == "budget" else f": {cause}")
         self._pending.append(GiveUp(trial=record.task.trial, cause=cause))
         if cause == "budget":  # longer trials would need more
             for branch in self._following(record.task.trial):
                 if self._records[branch].state is State.BLOCKED:
-                    self._records[branch].move(State.GIVEN_UP, event)
+                    self._records[branch].move(event)
                     self._pending.append(GiveUp(trial=branch, cause=cause))
 
     def _following(self, trial: str) -> Iterator[str]:
@@ -393,8 +391,9 @@ class Schedule:
         if not queue:
             del self._waiting[record.queue]
 
-    def _record(self, trial: str, state: State = State.RUNNING) -> Record:
+    def _record(self, trial: str, event: str) -> Record:
+        """Return the record of a trial to which an event of `TRANSITIONS` can happen now."""
         if trial not in self._records:
             raise ValueError(f"no trial {trial} in this schedule")
-        self._records[trial].require(state)
+        self._records[trial].after(event)
         return self._records[trial]

@@ -20,17 +20,10 @@ from budgets.planning.resources import estimated_memory, words_of_settings
 from budgets.quantity import format_seconds
 from runners.scheduling.backend import Backend, ClusterLostError, Ended, Job
 from runners.scheduling.cluster import LiveCluster
-from runners.scheduling.instructions import (
-    GiveUp,
-    LeaveOut,
-    Retry,
-    ScheduledTrial,
-    SetBack,
-    Start,
-    State,
-)
+from runners.scheduling.instructions import GiveUp, LeaveOut, Retry, ScheduledTrial, SetBack, Start
 from runners.scheduling.nodes import cores_per_gpu
 from runners.scheduling.schedule import Schedule
+from runners.scheduling.trial_record import State
 from runners.trials.run_on_node import run_trial, take_part
 from runners.trials.trial_files import Outcome, kept_steps, milestone
 from study.run.books import Books, RunSummary
@@ -63,7 +56,6 @@ class Execution(Books):
         self._stopped = ""
         self._cores: int | None = None  # of the nodes for each GPU
         self._within_s, self._kill_at = inf, inf  # limit of a request to stop, and when trials are ended
-        self._kept: dict[str, int] = {}  # checkpointed steps at a trial's last crash
         self._ends: dict[str, tuple[dict[str, object], str]] = {}  # time span and reason of the last end
         self._started_at: dict[str, tuple[int, float]] = {}
         self._run_ids = set[str]()  # trials that the schedule has or had
@@ -252,7 +244,6 @@ class Execution(Books):
                     title = self.title(self.trials[trial_id])
                     self.progress.say(f"{title}: {reason}; retrying from its last checkpoint")
                 case SetBack(trial=trial_id):
-                    self._kept.pop(trial_id, None)
                     self.set_back(self.trials[trial_id])
                 case GiveUp(trial=trial_id, cause="budget"):
                     _, reason = self._ends.get(trial_id, ({}, "not started"))
@@ -326,11 +317,8 @@ class Execution(Books):
         if ended.how in {"failed", "full"}:
             self._schedule.fail(ended.trial, full=ended.how == "full")
         elif ended.how == "crashed":
-            # Only crashes in a row without a newer checkpoint use up the retries.
-            steps = self.site.with_storage(kept_steps, self.study.trial_folder(ended.trial))
-            progressed = steps > self._kept.get(ended.trial, 0)
-            self._kept[ended.trial] = steps
-            self._schedule.crash(ended.trial, progressed=progressed, dead_nodes=ended.dead_nodes)
+            kept = self.site.with_storage(kept_steps, self.study.trial_folder(ended.trial))
+            self._schedule.crash(ended.trial, kept=kept, dead_nodes=ended.dead_nodes)
         else:
             self.event("trial-left", **span, reason=ended.reason)
             if not self._stopped:

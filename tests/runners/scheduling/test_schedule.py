@@ -163,9 +163,9 @@ def test_crashed_trial_is_the_first_after_its_pause_until_its_retries_are_used_u
 def test_progress_resets_the_crash_count_and_a_failure_is_not_retried_on_the_only_node() -> None:
     schedule = schedule_of(task("x", 9), retries=2)
 
-    for progressed in (False, False, True, False):
+    for kept in (0, 0, 5, 5):
         assert starts(schedule) == [("x", "here")]
-        schedule.crash("x", progressed=progressed)
+        schedule.crash("x", kept=kept)
     assert starts(schedule) == [("x", "here")]
     schedule.fail("x")
     assert schedule.instructions(None) == [GiveUp(trial="x", cause="failed")]

@@ -5,9 +5,10 @@ from collections import Counter
 
 import pytest
 
-from runners.scheduling.instructions import GiveUp, Retry, ScheduledTrial, SetBack, Start, State
+from runners.scheduling.instructions import GiveUp, Retry, ScheduledTrial, SetBack, Start
 from runners.scheduling.nodes import Amounts
 from runners.scheduling.schedule import Schedule
+from runners.scheduling.trial_record import State
 
 
 class Chance:
