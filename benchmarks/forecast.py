@@ -299,7 +299,7 @@ def _regret(one: Table, outcomes: Found, name: str, near: float, fewest: int) ->
     judged = np.array([number for number in sorted(curve_of) if curve_of[number] in truth.index])
     names = [curves.names[number] for number in judged]
     truths = np.array([truth[curve_of[number]] for number in judged])
-    leader = judge(curves.at(float(flops))[0][:, judged], names, runs=np.zeros(len(judged))).leader
+    leader = judge(curves.at(float(flops))[0][:, judged], names, distance=np.ones(len(judged))).leader
     # The baseline: the lowest at the largest compute up to which all were run, on lines between rows.
     common = float(curves.x[judged, -1].min())
     mean, points = curves.measured.mean, curves.points

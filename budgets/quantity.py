@@ -144,6 +144,11 @@ def finite_or_none(value: T) -> T | None:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def format_times(ratio: float) -> str:
+    """Return a ratio such as ``6 ×``."""
+    return f"{format_number(ratio, '.2g')} ×"
+
+
 def format_number(value: float, form: str) -> str:
     """Write a number in a format with digits, such as ``.1f``, ``,.0f`` or ``.3g``.
 

@@ -4,11 +4,12 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from budgets.quantity import format_times
+
 if TYPE_CHECKING:  # for the terminal, which starts without what it needs
     from analysis.error_unit import ErrorUnit
 
 _NUMBER = re.compile(r"(?<=\berror )\S+ %|(?<=\bloss )\S+(?= \[|,)")
-_VERDICTS = {"beaten": "a cheaper one is lower"}
 
 
 def answer_line(at: str, leader: str, row: Mapping[str, Any], unit: "ErrorUnit", *, tied: int) -> str:
@@ -20,12 +21,19 @@ def answer_line(at: str, leader: str, row: Mapping[str, Any], unit: "ErrorUnit",
         at: The budget in words.
         leader: The configuration in words.
         row: Its ``error`` with ``low`` and ``high``, ``runs`` at the budget, ``by_trunk`` if these are trunk
-            states alone, and the ``verdict``.
+            states alone, the ``verdict`` and its ``distance``.
         unit: Unit of the errors.
         tied: Number of configurations that are tied, if that is the verdict.
     """
-    verdict = f"tie of {tied}" if row["verdict"] == "tie" else _VERDICTS.get(row["verdict"], row["verdict"])
-    return f"{at}: {leader}: {error_text(row, unit, predicted=not row['runs'])}, {verdict}"
+    error = error_text(row, unit, predicted=not row["runs"])
+    longer = {"tie": f"tie of {tied}", "beaten": "a cheaper one is lower"}
+    verdict = longer.get(row["verdict"]) or verdict_text(row["verdict"], row["distance"])
+    return f"{at}: {leader}: {error}, {verdict}"
+
+
+def verdict_text(kind: str, distance: float) -> str:
+    """Return a verdict in words, such as ``clear`` and ``clear by forecast (6 ×)``."""
+    return f"clear by forecast ({format_times(distance)})" if kind == "forecast" else kind
 
 
 def reason_lines(row: Mapping[str, Any], first: str, *others: str, tied: Iterable[str]) -> list[str]:

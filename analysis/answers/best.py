@@ -35,8 +35,8 @@ def best_at_budgets(draws: CellDraws) -> pd.DataFrame:
         ``runs``, ``by_trunk`` (whether these are trunk states alone), ``train_flops``, ``parameters``,
         ``samples_seen``, ``epochs``, ``error`` with ``low`` and ``high``; ``probability``; ``runner_up``
         (text), ``runner_up_error``; ``gap`` with ``gap_low`` and ``gap_high``; ``verdict`` (of
-        ``belief.verdict``, or ``beaten``: a cheaper trial is lower), ``tied`` (texts of the members, joined
-        by "; "), ``reason``. Errors are fractions.
+        ``belief.verdict``, or ``beaten``: a cheaper trial is lower) with the leader's ``distance``,
+        ``tied`` (texts of the members, joined by "; "), ``reason``. Errors are fractions.
     """
     cost = costs(draws.cells)
     rows = []
@@ -112,7 +112,7 @@ class Choice:
         self.errors = values[:, options] if draws.known else np.empty((0, len(options)))
         self.names = [family.names[curve] for curve in options.tolist()]
         verdict = judge(
-            self.errors, self.names, runs=family.runs(self.place)[options],
+            self.errors, self.names, distance=family.distance(flops)[options],
             lost=lost[options].tolist(), measured=np.array(list(map(self._error, options.tolist()))),
             unit=draws.error_unit, confidence=draws.confidence,
         )  # fmt: skip

@@ -45,9 +45,9 @@ def decide(drawn: CellDraws, axis: str, held: Mapping[str, Any]) -> Verdict:
     gone = drawn.lost[np.logical_and.reduce(same) & ~drawn.lost[axis].isin(drawn.cells[axis]).to_numpy(bool)]
     drawn = drawn.beside(gone.sort_values("subset_size").drop_duplicates(axis, keep="last"))
     return judge(
-        drawn.draws, [axis_text(axis, value) for value in drawn.cells[axis]], runs=drawn.column("runs"),
-        lost=drawn.cells["lost"].tolist(), measured=drawn.column("error"), unit=drawn.error_unit,
-        confidence=drawn.confidence,
+        drawn.draws, [axis_text(axis, value) for value in drawn.cells[axis]],
+        distance=np.where(drawn.column("runs") > 0, 1.0, np.inf), lost=drawn.cells["lost"].tolist(),
+        measured=drawn.column("error"), unit=drawn.error_unit, confidence=drawn.confidence,
     )  # fmt: skip
 
 

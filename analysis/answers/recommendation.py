@@ -22,9 +22,9 @@ from analysis.arrays import Floats, Indices
 from analysis.belief.cell_draws import CellDraws, stream
 from analysis.belief.curves import straight_lines
 from analysis.belief.family import Family
-from analysis.belief.verdict import CLEAR, Verdict, judge, ranked, shares
+from analysis.belief.verdict import CLEAR, LEADS, MATTERS, Verdict, judge, ranked, shares
 from analysis.cells.intervals import column_intervals
-from analysis.cells.pareto import SAME_COST, same_cost
+from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import CONFIGURATION, records
 from analysis.error_unit import ErrorUnit
 from analysis.labels import configuration_text, quality_fraction, with_regime
@@ -33,9 +33,9 @@ from budgets.quantity import format_flops, format_number, format_share, plural
 
 _NAMED = 3  # reasons in an error
 _SAME_SIZE, _WHOLE = 0.05, 100
+_LATER = (2.0, 4.0, 8.0, 16.0)
 _MOST_SEEDS, _POWER = 30, 0.8
 _SHOWN = NormalDist().inv_cdf(CLEAR) + NormalDist().inv_cdf(_POWER)
-_REPEATED, _TIMES = 4.0, 2.0  # epochs that cost little (arXiv 2305.16264), and times beyond those measured
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,11 +47,10 @@ class Recommendation:
             ``regime``, the columns of ``CONFIGURATION``, ``flops`` (spent), ``error`` (median of the draws)
             with ``low`` and ``high``, ``probability`` of being the best, ``measured`` (whether it was run
             there), ``by_trunk`` (whether it is read from its trunk state there), ``sizes`` (those that it was
-            read from, in words, if not its own), ``pool`` (pairs that its pool must have), ``factor``
-            (compute over its largest measured compute, infinite if it was never run), ``beyond`` (whether
-            that is an extrapolation), ``share`` (of the budget that it spends), ``uses_up`` (whether one
-            epoch of the data ends before the budget does), ``epochs``, ``own_epochs`` (most of its own runs)
-            and ``most_epochs`` (of all runs of its regime).
+            read from, in words, if not its own), ``pool`` (pairs that its pool must have), ``distance`` (from
+            its own runs, see ``Family.distance``), ``share`` (of the budget that it spends), ``uses_up``
+            (whether one epoch of the data ends before the budget does), ``epochs``, ``own_epochs`` (most of
+            its own runs) and ``most_epochs`` (of all runs of its regime).
         verdict: Verdict on the candidates, by their places.
         left_out: Configurations that take no part: ``curve``, ``reason``.
         pool: Pairs of the largest measured pool.
@@ -64,6 +63,8 @@ class Recommendation:
         flops: Training FLOPs of one trial, as asked.
         pairs: Pairs of the pool before filtering, as asked.
         error_unit: Unit of the errors.
+        later: Compute from which on a candidate that holds less than ``MATTERS`` could hold more, and its
+            name; None within ``_LATER`` times the budget.
     """
 
     candidates: pd.DataFrame
@@ -78,6 +79,7 @@ class Recommendation:
     flops: float
     pairs: float
     error_unit: ErrorUnit
+    later: tuple[float, str] | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,9 +119,8 @@ def recommend(draws: CellDraws, *, flops: float, pairs: float, limit: float = FA
     for name, value in (("flops", flops), ("pairs", pairs), ("limit", limit)):
         if not value >= 1:
             raise ValueError(f"{name} must be at least 1; found {value:g}")
-    options, flops, pairs = _Candidates(), float(flops), float(pairs)  # NumPy has no integers beyond 9e18
-    for family in draws.families.values():
-        _read(options, draws, family, flops=flops, pool=pairs, limit=limit)
+    flops, pairs = float(flops), float(pairs)  # NumPy has no integers beyond 9e18
+    options = _options(draws, flops=flops, pool=pairs, limit=limit)
     unlearned = "; ".join(filter(None, (family.unlearned for family in draws.families.values())))
     if all(row["lost"] for row in options.rows):
         why = [f"{row['curve']}: {row['reason']}" for row in options.left_out]
@@ -144,8 +145,8 @@ def recommend(draws: CellDraws, *, flops: float, pairs: float, limit: float = FA
     several = len({row["regime"] for row in rows}) > 1
     names = [with_regime(configuration_text(row), row["regime"], named=several) for row in rows]
     verdict = judge(
-        values, names, runs=_column(rows, "runs"), lost=[row["lost"] for row in rows], measured=middle,
-        unit=draws.error_unit, confidence=draws.confidence,
+        values, names, distance=_column(rows, "distance"), lost=[row["lost"] for row in rows],
+        measured=middle, unit=draws.error_unit, confidence=draws.confidence,
     )  # fmt: skip
     if verdict.runner_up is None and not verdict.apart:
         of = f"only one of {plural(1 + len(options.left_out), 'configuration')} fits"
@@ -162,14 +163,50 @@ def recommend(draws: CellDraws, *, flops: float, pairs: float, limit: float = FA
         draws.take(np.flatnonzero(held <= np.ceil(pairs))), best_first[0]["flops"],
         values[:, 0] if draws.known else middle[:1],
     )  # fmt: skip
-    unsure = _unsure(verdict, best_first[0], cheaper)
-    verdict, experiment = unsure or (verdict, _next_experiment(draws, best_first, verdict))
+    experiment = _next_experiment(draws, best_first, verdict)
+    if cheaper and verdict.kind in LEADS:
+        name, at = best_first[0]["name"], _where(best_first[0])
+        verdict = replace(verdict, kind="undecided", reason=f"{verdict.reason}, but {cheaper}")
+        experiment = f"run {name} at {at}, or take the cheaper one"
     return Recommendation(
         candidates=candidates, verdict=verdict, experiment=experiment, explanation=draws.explanation,
         left_out=pd.DataFrame(options.left_out, columns=["curve", "reason"]),
         pool=float(held.max()), better=_better(options.too_large, float(middle[0])), cheaper=cheaper,
         unlearned=unlearned, flops=flops, pairs=pairs, error_unit=draws.error_unit,
+        later=_later(draws, best_first, flops=flops, pool=pairs, limit=limit),
     )  # fmt: skip
+
+
+def _later(
+    draws: CellDraws, rows: Sequence[Mapping[str, Any]], *, flops: float, pool: float, limit: float
+) -> tuple[float, str] | None:
+    """Return the compute at which one that does not matter now does, and its name; None if none does."""
+    now = {_one(row) for row in rows if row["probability"] < MATTERS}
+    for times in _LATER if now else ():
+        options = _options(draws, flops=flops * times, pool=pool, limit=limit)
+        gone = [bool(row["lost"]) for row in options.rows]
+        if all(gone):
+            break
+        chance = shares(np.where(gone, np.inf, np.stack(options.errors, axis=1)))
+        matter = [place for place, row in enumerate(options.rows) if _one(row) in now]
+        if matter and max(chance[matter]) >= MATTERS:
+            row = options.rows[max(matter, key=lambda place: float(chance[place]))]
+            return flops * times, configuration_text(row)
+    return None
+
+
+def _one(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what stays of a configuration at another compute."""
+    size = 0.0 if row["regime"] == "one-epoch" else row["subset_size"]
+    return row["regime"], size, *(row[name] for name in CONFIGURATION[1:])
+
+
+def _options(draws: CellDraws, *, flops: float, pool: float, limit: float) -> _Candidates:
+    """Return all configurations, read at a budget."""
+    options = _Candidates()
+    for family in draws.families.values():
+        _read(options, draws, family, flops=flops, pool=pool, limit=limit)
+    return options
 
 
 def _read(  # noqa: PLR0913 - a regime, and what is asked
@@ -231,16 +268,16 @@ def _fewer(
     epochs = last["epochs"] * sizes[-1] / allowed
     if len(around) > 1:
         error = straight_lines(sizes, values[:, around], np.array([allowed]))[:, 0]
-        source, runs = f"between {sizes[0]:,.0f} and {sizes[1]:,.0f} pairs", min(first["runs"], last["runs"])
+        source = f"between {sizes[0]:,.0f} and {sizes[1]:,.0f} pairs"
     else:
         error = family.read(np.array(around), np.array([[first["flops"]]]), np.array([allowed]))[:, 0, 0]
-        source, runs = f"by the law from {sizes[0]:,.0f} pairs", 0
-        if epochs <= 1:  # no pair is seen again, so it is the run with more pairs
-            source, runs = "", first["runs"]
+        # If no pair is seen again, it is the run with more pairs.
+        source = f"by the law from {sizes[0]:,.0f} pairs" if epochs > 1 else ""
     return {
         **last, "subset_size": allowed, "pool": smallest_pool(allowed, last["quality"]), "measured": False,
-        "by_trunk": False, "sizes": source, "runs": runs, "mean": np.nan, "epochs": epochs,
-        **{name: max(first[name], last[name]) for name in ("factor", "beyond", "noise", "own_epochs")},
+        "by_trunk": False, "sizes": source, "mean": np.nan, "epochs": epochs,
+        **{name: max(first[name], last[name]) for name in ("noise", "own_epochs")},
+        "distance": max(family.distance(last["flops"], np.full(len(rows), allowed))[around]),
     }, error  # fmt: skip
 
 
@@ -252,14 +289,10 @@ def _rows(
     per_sample = family.measured.curves.per_sample
     spent = np.where(place < 0, usable, x[curves, place])
     most = np.where(ran, x, 0.0).max(axis=1)
-    with np.errstate(divide="ignore"):  # a curve that was never run is infinitely far from its runs
-        factor = np.maximum(spent / most, np.where(ran, x, np.inf).min(axis=1) / spent)
     measured = cells.set_index(["curve", "point"]).reindex(list(zip(curves, place, strict=True)))
     sizes = family.configurations["subset_size"].to_numpy(np.float64)
     if family.regime == "one-epoch":
         sizes = measured["subset_size"].fillna(pd.Series(spent / per_sample, index=measured.index)).to_numpy()
-    # Where none was run, the runs that each is read from count.
-    asked = np.array([same_cost(x[ran], used).any() for used in spent])
     costs_vary = cells.groupby("curve")["train_flops_per_sample"].agg(lambda cost: np.ptp(cost) / cost.mean())
     nearest = np.abs(np.log(x / spent[:, None])).argmin(axis=1)
     return records(
@@ -267,8 +300,8 @@ def _rows(
             regime=family.regime, subset_size=sizes, flops=spent, share=spent / flops,
             sizes="", measured=measured["error"].notna().to_numpy(), by_trunk=family.by_trunk(place),
             mean=measured["error"].to_numpy(np.float64), lost=family.apart(spent, place),
-            runs=np.where(asked, family.runs(place), ran.any(axis=1)),
-            factor=factor, beyond=factor > SAME_COST, least_flops=x[:, 0], most_flops=most.max(),
+            runs=family.runs(place), distance=family.distance(spent),
+            least_flops=x[:, 0], most_flops=most.max(),
             epochs=spent / per_sample / sizes, own_epochs=most / per_sample / sizes,
             most_epochs=float(cells["epochs"].max()), noise=family.belief.noise[curves, nearest] ** 0.5,
             uses_up=(usable < flops / SAME_COST) & (spent > usable / SAME_COST),
@@ -293,38 +326,20 @@ def _unreadable(row: Mapping[str, Any], error: Floats, limit: float) -> str:
     return f"all its budgets are above {format_flops(asked)}{pool}"
 
 
-def _unsure(verdict: Verdict, first: Mapping[str, Any], cheaper: str) -> tuple[Verdict, str] | None:
-    """Return a clear verdict as undecided, with the run that would help, for what the draws do not know.
-
-    These are a cell that is lower at a lower cost, and pairs that are repeated far more often than in a run.
-    """
-    if verdict.kind != "clear":
-        return None
-    if cheaper:
-        but, experiment = cheaper, f"run {first['name']} at {_where(first)}, or take the cheaper one"
-    elif first["epochs"] > max(_REPEATED, _TIMES * first["most_epochs"]):
-        often, most = (times_text(first[name]) for name in ("epochs", "most_epochs"))
-        but = f"it would see its pairs {often}, and no run saw its own more than {most}"
-        experiment = f"run {first['name']} at {_where(first)}"
-    else:
-        return None
-    return replace(verdict, kind="undecided", reason=f"{verdict.reason}, but {but}"), experiment
-
-
 def _next_experiment(  # noqa: PLR0911 - an experiment for each case
     draws: CellDraws, rows: Sequence[Mapping[str, Any]], verdict: Verdict
 ) -> str:
     """Return what to run next: the leader, or leader and next one with enough seeds to resolve their gap."""
     first = rows[0]
     where = _where(first)
-    if len(verdict.members) == 1 and draws.known and verdict.probability[0] < draws.confidence:
+    if len(verdict.members) == 1 and verdict.apart and verdict.probability[0] < draws.confidence:
         return f"find why runs were lost: {verdict.apart}"
     if verdict.runner_up is None:
         return f"run one more configuration at {where}"
-    if verdict.kind == "clear" and first["measured"]:
+    if verdict.kind in LEADS and first["measured"]:
         return "nothing to run: it was measured and leads by more than the noise"
     if len(verdict.members) == 1 and not first["measured"] and draws.known:
-        return f"{'to confirm, ' if verdict.kind == 'clear' else ''}run {first['name']} at {where}"
+        return f"{'to confirm, ' if verdict.kind in LEADS else ''}run {first['name']} at {where}"
     second, unit = rows[verdict.runner_up], draws.error_unit
     at = [_where(row) for row in (first, second)]
     both = f"{first['name']}{'' if at[0] == at[1] else ' at ' + at[0]} and {second['name']} at {at[1]}"

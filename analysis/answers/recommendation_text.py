@@ -1,7 +1,7 @@
 """A recommendation as the command line prints it."""
 
-from collections.abc import Mapping
-from math import isinf
+from collections.abc import Mapping, Sequence
+from math import isinf, isnan
 from typing import Any
 
 import pandas as pd
@@ -9,13 +9,13 @@ import pandas as pd
 from analysis.answers.answer_text import answer_line, error_text
 from analysis.answers.outliers import outlier_lines
 from analysis.answers.recommendation import Recommendation, times_text
-from analysis.belief.verdict import draws_text
+from analysis.belief.verdict import LEADS, MATTERS, draws_text
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import records
 from analysis.labels import configuration_text
-from budgets.quantity import format_flops, format_number, plural
+from budgets.quantity import format_flops, format_number, format_times, plural
 
-_MOST_LISTED, _ODDS = 3, 0.005
+_MOST_LISTED = 3
 
 
 def recommendation_lines(
@@ -30,8 +30,9 @@ def recommendation_lines(
     unit, pairs = advice.error_unit, advice.pairs
     first, *others = records(advice.candidates)
     verdict = advice.verdict
-    row = first | {"runs": first["measured"], "verdict": verdict.kind}
-    lines = [answer_line(format_flops(advice.flops), first["name"], row, unit, tied=len(verdict.members))]
+    row = first | {"runs": first["measured"], "verdict": verdict.kind, "distance": verdict.distance}
+    leader = first["name"] + _repeated(first)
+    lines = [answer_line(format_flops(advice.flops), leader, row, unit, tied=len(verdict.members))]
     if first["uses_up"]:
         lines.append(
             f"  its data are used up at {format_number(100 * first['share'], '.2g')} % of the budget"
@@ -40,18 +41,11 @@ def recommendation_lines(
         lines.append(f"  {_source_text(first)}")
     lines += [f"  {verdict.reason}"] if why else []
     lines += [f"  trunk states count for no run: {advice.unlearned}"] if advice.unlearned else []
-    lines.append(f"  {'next' if verdict.kind == 'clear' else 'to decide'}: {advice.experiment}")
+    lines.append(f"  {'next' if verdict.kind in LEADS else 'to decide'}: {advice.experiment}")
     lines += _data_lines(advice)
     if advice.cheaper and not (why and advice.cheaper in verdict.reason):
         lines.append(f"  cheaper: {advice.cheaper}")
-    for other in others[:_MOST_LISTED]:
-        chance = other["probability"]
-        odds = f", lowest {draws_text(chance)}" if chance >= _ODDS else ""
-        error = error_text(other, unit, predicted=not other["measured"])
-        rests = f"; {_source_text(other)}" if why else ""
-        lines.append(f"  or {other['name']}: {error}{odds}{rests}")
-    if len(others) > _MOST_LISTED:
-        lines.append(f"  or {plural(len(others) - _MOST_LISTED, 'other configuration')}")
+    lines += _other_lines(advice, others, why=why)
     lines.append(f"  from {source}, for a pool of {pairs:,.0f} pairs")
     if why:
         lines.append(f"  intervals: {advice.explanation}")
@@ -66,10 +60,37 @@ def recommendation_lines(
     return tuple(lines)
 
 
+def _other_lines(advice: Recommendation, others: Sequence[Mapping[Any, Any]], *, why: bool) -> list[str]:
+    """Return a line on each that holds ``MATTERS`` of the draws, and one on all others."""
+    lines, unit = list[str](), advice.error_unit
+    matter = [other for other in others if not other["probability"] < MATTERS]
+    for other in matter[:_MOST_LISTED]:
+        odds = "" if isnan(other["probability"]) else f", lowest {draws_text(other['probability'])}"
+        error = error_text(other, unit, predicted=not other["measured"])
+        rests = f"; {_source_text(other)}" if why else ""
+        lines.append(f"  or {other['name']}{_repeated(other)}: {error}{odds}{rests}")
+    if len(matter) > _MOST_LISTED:
+        lines.append(f"  or {plural(len(matter) - _MOST_LISTED, 'other configuration')}")
+    if rest := len(others) - len(matter):
+        least = (
+            f"{plural(rest, 'other')}, {'each ' if rest > 1 else ''}lowest in less than {100 * MATTERS:g} %"
+        )
+        from_ = ""
+        if advice.later:
+            flops, name = advice.later
+            from_ = f"; from {format_flops(float(f'{flops:.1g}'))} on {name} may matter"
+        lines.append(f"  {least}{from_}")
+    return lines
+
+
 def _data_lines(advice: Recommendation) -> list[str]:
     """Return lines that compare the pool and its epochs with those that were measured."""
     lines, pairs, unit = list[str](), advice.pairs, advice.error_unit
-    first = records(advice.candidates)[0]
+    first, *_ = candidates = records(advice.candidates)
+    tied = [candidates[place] for place in advice.verdict.members]
+    least = min(tied, key=lambda row: float(row["epochs"]))
+    if _repeated(first) and least is not first:
+        lines.append(f"  of the tie, {least['name']} repeats least: {times_text(least['epochs'])}")
     if first["pool"] > advice.pool * SAME_COST:
         lines.append(
             f"  data: {format_number(first['pool'] / advice.pool, '.3g')} times as many pairs as the largest "
@@ -80,20 +101,20 @@ def _data_lines(advice: Recommendation) -> list[str]:
             f"  data: your pool is {format_number(pairs / advice.pool, '.3g')} times as large as the largest "
             f"measured ({advice.pool:,.0f} pairs): the answer holds for the measured pools, not for more data"
         )
-    if first["epochs"] > max(1.0, first["own_epochs"]) * SAME_COST:
-        seen = (
-            f"its runs saw theirs at most {times_text(first['own_epochs'])}, " if first["own_epochs"] else ""
-        )
-        lines.append(
-            f"  epochs: each pair is seen {times_text(first['epochs'])}; {seen}"
-            f"no run of the study more than {times_text(first['most_epochs'])}"
-        )
     if advice.better is not None and unit.named(advice.better["error"]) != unit.named(first["error"]):
         lines.append(
             f"  data: a pool of {advice.better['pool']:,.0f} pairs would allow "
             f"{configuration_text(advice.better)}: {unit.named(advice.better['error'])}"
         )
     return lines
+
+
+def _repeated(row: Mapping[Any, Any]) -> str:
+    """Return how often a configuration sees its pairs, if that is more often than its runs did."""
+    if row["epochs"] <= max(1.0, row["own_epochs"]) * SAME_COST:
+        return ""
+    own = f"its runs at most {times_text(row['own_epochs'])}" if row["own_epochs"] else "it was never run"
+    return f" (sees its pairs {times_text(row['epochs'])}, {own})"
 
 
 def _source_text(row: Mapping[Any, Any]) -> str:
@@ -103,7 +124,7 @@ def _source_text(row: Mapping[Any, Any]) -> str:
     if row["measured"] or row["by_trunk"]:
         return f"{'measured' if row['measured'] else 'read from its trunk state'} {'here' if exact else less}"
     sizes = f"{row['sizes']}, " if row["sizes"] else ""
-    if isinf(row["factor"]):
+    if isinf(row["distance"]):
         return f"{sizes}never run"
-    where = f"{format_number(row['factor'], '.3g')} times beyond" if row["beyond"] else "within"
-    return f"{sizes}{'' if exact or row['uses_up'] else less + ', '}{where} the measured budgets"
+    where = f"{format_times(row['distance'])} from" if row["distance"] > SAME_COST else "between"
+    return f"{sizes}{'' if exact or row['uses_up'] else less + ', '}{where} its own runs"

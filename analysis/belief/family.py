@@ -35,6 +35,8 @@ NoiseSource = Literal["runs", "laws", "none"]
 DRAWS = 1000
 FARTHEST = 30.0
 """Factor below its smallest cell down to which a curve is read."""
+BETWEEN = 4.0
+"""Factor within which a run on both sides makes what is read lie between runs."""
 PAIRS, MAP_SHARE = 3, 0.5
 """Of a learned map: fewest pairs, and its deviation over that between configurations (1 without pairs)."""
 _TRACE = 1e-9  # weight of a state's compute beside that of cooled runs
@@ -151,6 +153,25 @@ class Family:
     def runs(self, place: Indices) -> Floats:
         """Return the number of runs at a point of each curve that are no outliers, 0 where it is -1."""
         return np.where(place >= 0, self._sound[np.arange(len(place)), np.maximum(place, 0)], 0.0)
+
+    def distance(self, flops: float | Floats, pairs: Floats | None = None) -> Floats:
+        """Return how far each curve is read from its own runs that are no outliers, shape (curves,).
+
+        The larger of two ratios of what is asked to the nearest run: that of the compute, 1 between runs, and
+        that of the epochs to the most of its runs, where pairs are repeated. Infinite without runs. ``pairs``
+        replace those of the training sets.
+        """
+        x, sound = np.where(np.isnan(self.levels), self.x, self.levels), self._sound > 0
+        asked = np.broadcast_to(np.asarray(flops, dtype=np.float64), len(x))
+        above = np.where(sound, np.log(x / asked[:, None]), np.inf)
+        below = np.where(sound, -np.log(x / asked[:, None]), np.inf)
+        least = [np.where(side > -np.log(SAME_COST), side, np.inf).min(axis=1) for side in (above, below)]
+        between = np.maximum(*least) <= np.log(BETWEEN * SAME_COST)
+        compute = np.where(between, 1.0, np.maximum(np.exp(np.minimum(*least)), 1.0))
+        own, per_sample = self.measured.curves.pairs, self.measured.curves.per_sample
+        seen = np.where(sound, x, 0.0).max(axis=1) / per_sample / own
+        epochs = asked / per_sample / (own if pairs is None else pairs)
+        return np.asarray(np.maximum(compute, epochs / np.maximum(seen, 1.0)))
 
     @cached_property
     def _sound(self) -> Indices:

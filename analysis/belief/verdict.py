@@ -1,9 +1,9 @@
 """The verdict on which of several options has the lowest error, from joint draws of their true errors.
 
-Clear is a leader that is the lowest in a share ``CLEAR`` of the draws and was run. Options that were not run
-where the question lies count by their draws like all others, so one of them may be what keeps a leader from
-being clear. So do options that lost runs there, but they are named apart: none leads, is the runner-up or
-among those that tie. Each question is judged by itself.
+Clear is a leader that is the lowest in a share ``CLEAR`` of the draws: just so between or near its own runs,
+by forecast farther away. How far others are from their runs plays no part: they count by their draws. So do
+options that lost runs there, but they are named apart: none leads, is the runner-up or among those that tie.
+Each question is judged by itself.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,12 +15,19 @@ import numpy as np
 from analysis.arrays import Floats, Indices
 from analysis.cells.intervals import interval
 from analysis.error_unit import PERCENT, ErrorUnit
-from budgets.quantity import format_share
+from budgets.quantity import format_share, format_times
 
-VerdictKind = Literal["clear", "tie", "undecided"]
+VerdictKind = Literal["clear", "forecast", "tie", "undecided"]
+
+LEADS: tuple[VerdictKind, ...] = ("clear", "forecast")
+"""Verdicts by which one option leads."""
 
 CLEAR = 0.95
 """Probability required of a clear leader, and of those that are tied together."""
+NEAR = 2.0
+"""Largest distance (``Family.distance``) at which a leader is clear, and not by forecast alone."""
+MATTERS = 0.05
+"""Least probability of an option that is named beside the leader."""
 _SAME = 1e-12
 _NAMED = 2
 _SMALL = 1e-3  # a difference that is shown with a digit more
@@ -33,9 +40,11 @@ class Verdict:
     Attributes:
         leader: Place of the option that is most probably the lowest.
         probability: Probability that each is the lowest, shape (options,); NaN without draws.
-        members: Places of the leader and the most probable others that together reach the confidence, among
-            the options that lost no runs.
-        kind: ``clear``, ``tie`` (several members), or ``undecided``: the data do not decide.
+        members: Places of the leader and, until together they reach the confidence, of the most probable
+            others that hold at least ``MATTERS``, among the options that lost no runs.
+        kind: ``clear``, ``forecast`` (clear, but far from the leader's own runs), ``tie`` (several members),
+            or ``undecided``: the data do not decide.
+        distance: How far the leader is from its own runs, see ``Family.distance``.
         reason: The verdict in one sentence.
         error: Median of the leader's true error, and its 90 % interval.
         low: Lower end.
@@ -52,6 +61,7 @@ class Verdict:
     probability: Floats
     members: tuple[int, ...]
     kind: VerdictKind
+    distance: float
     reason: str
     error: float
     low: float
@@ -71,6 +81,7 @@ class Verdict:
             "probability": float(self.probability[self.leader]),
             "runner_up": "" if other is None else names[other], "runner_up_error": self.runner_up_error,
             "gap": self.gap, "gap_low": self.gap_low, "gap_high": self.gap_high, "verdict": self.kind,
+            "distance": self.distance,
             "tied": "; ".join(names[member] for member in self.members) if self.kind == "tie" else "",
             "reason": self.reason,
         }  # fmt: skip
@@ -95,7 +106,7 @@ def judge(  # noqa: PLR0913 - the draws, and what is known of the options
     values: Floats,
     names: Sequence[str],
     *,
-    runs: Floats,
+    distance: Floats,
     lost: Sequence[str] = (),
     measured: Floats | None = None,
     confidence: float = CLEAR,
@@ -107,7 +118,7 @@ def judge(  # noqa: PLR0913 - the draws, and what is known of the options
         values: Draws of their true errors, shape (draws, options), infinite for those that can't be run; no
             draws if no noise is known.
         names: The options in words.
-        runs: Runs of each where the question lies.
+        distance: How far each is from its own runs, see ``Family.distance``; shape (options,).
         lost: Runs that each lost, in words, empty for none, see ``Family.apart``; at least one option lost
             none. By default none did.
         measured: Error of each as measured, which decides without draws.
@@ -124,39 +135,48 @@ def judge(  # noqa: PLR0913 - the draws, and what is known of the options
     order = order[ranks[order]]
     leader, *others = order[np.isfinite(middle[order])].tolist() or order[:1].tolist()
     held = int(np.searchsorted(np.cumsum(chances[order]), confidence - _SAME)) if known else 0
-    members = tuple(order[: held + 1].tolist())
+    least = min(MATTERS, 1 - confidence) - _SAME
+    members = (leader, *(place for place in order[1 : held + 1].tolist() if chances[place] >= least))
     runner_up = others[0] if others else None
     gaps = np.zeros(1) if runner_up is None else values[:, runner_up] - values[:, leader]
     gap = float(np.median(gaps[np.isfinite(gaps)])) if np.isfinite(gaps).any() else float("inf")
     kind: VerdictKind = "undecided"
     reason = f"ahead by {unit.gap(gap, fine=abs(gap) < _SMALL)}"
-    absent = [names[place] for place in members if runs[place] == 0]
+    far = [f"{names[place]} ({_away(distance[place])})" for place in members if distance[place] > NEAR]
+    settled = bool(chances[leader] >= confidence - _SAME)
     if runner_up is None:
         reason = "only one configuration can be ranked here, so there is nothing to compare it with"
     elif not known:
         reason = f"{reason if gap else 'as low as the next'}, but no noise was measured"
     elif len(members) > 1:
-        without = f" (not run here: {named(absent)})" if absent else ""
-        kind, reason = "tie", f"{len(members)} configurations cannot be told apart{without}"
+        beyond = f" (far from their runs: {named(far)})" if far else ""
+        kind, reason = "tie", f"{len(members)} configurations cannot be told apart{beyond}"
     else:
         reason += f", the lowest {draws_text(probability[leader])}"
-        if absent:
-            reason += ", but it was not run here"
-        elif probability[leader] < confidence - _SAME:
-            reason += ", but one that is not ranked may be lower"
+        if probability[leader] < confidence - _SAME:
+            which = "one that is not ranked" if settled else "one of many others"
+            reason += f", but {which} may be lower"
+        elif np.isinf(distance[leader]):
+            reason += ", but it was not run"
         else:
-            kind = "clear"
+            kind = "forecast" if far else "clear"
+            reason += f", {_away(distance[leader])} from its own runs" if far else ""
     takes_part = np.isfinite(values).all(axis=0) if known else np.ones(len(names), dtype=bool)
     apart = apart_text(names, np.where(takes_part & ~ranks, lost or "", "").tolist())
     low, high = interval(values[:, leader]) if known else (np.nan, np.nan)
     gap_low, gap_high = interval(gaps) if known and others else (np.nan, np.nan)
     return Verdict(
         leader=leader, probability=probability if known else np.full(len(names), np.nan), members=members,
-        kind=kind, reason=reason + (apart and f"; not ranked: {apart}"), apart=apart,
+        kind=kind, distance=float(distance[leader]), apart=apart,
+        reason=reason + (apart and f"; not ranked: {apart}"),
         error=float(middle[leader]), low=low, high=high, runner_up=runner_up,
         runner_up_error=np.nan if runner_up is None else float(middle[runner_up]),
         gap=np.nan if runner_up is None else gap, gap_low=gap_low, gap_high=gap_high,
     )  # fmt: skip
+
+
+def _away(distance: float) -> str:
+    return "not run" if np.isinf(distance) else format_times(distance)
 
 
 def draws_text(share: float) -> str:
@@ -168,7 +188,7 @@ def clear_text(confidence: float) -> str:
     """Return what a clear verdict is."""
     return (
         f"Clear: lowest in {100 * confidence:g} % of the joint draws of all configurations (printed "
-        "intervals are 90 %)"
+        f"intervals are 90 %); clear by forecast: the same, more than {format_times(NEAR)} from its own runs"
     )
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from analysis.arrays import Indices
 from analysis.belief.cell_draws import CellDraws
 from analysis.belief.curves import X_COLUMNS, compared
+from analysis.belief.verdict import LEADS
 from analysis.cells.table import REGIMES, records
 from analysis.charts.figure_data import (
     AXIS_WORDS,
@@ -166,7 +167,7 @@ def _verdicts(contrasts: pd.DataFrame, axis: str, panel: _Panel) -> list[dict[st
     return [
         row
         | {"at": budget_text(row["regime"], row["budget"])}
-        | ({"verdict": "undecided"} if row["verdict"] == "clear" and row["lacking"] else {})
+        | ({"verdict": "undecided"} if row["verdict"] in LEADS and row["lacking"] else {})
         for row in records(mine[mine["held"].isin(texts)].sort_values("budget"))
     ]
 

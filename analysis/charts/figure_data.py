@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.belief.cell_draws import CellDraws
+from analysis.belief.verdict import LEADS
 from analysis.cells.intervals import column_intervals
 from analysis.cells.table import records
 from analysis.error_unit import ErrorUnit
@@ -148,8 +149,8 @@ def architecture_families(cells: pd.DataFrame) -> dict[str, str]:
 
 
 def star(verdict: str) -> str:
-    """Return the mark of the best at a budget: a filled star if it is clear."""
-    return "best" if verdict == "clear" else "best, not clear"
+    """Return the mark of the best at a budget: a filled star if it is clear, also by forecast."""
+    return "best" if verdict in LEADS else "best, not clear"
 
 
 def finding(rows: Sequence[Mapping[str, Any]], unit: ErrorUnit) -> str:
@@ -159,7 +160,7 @@ def finding(rows: Sequence[Mapping[str, Any]], unit: ErrorUnit) -> str:
     """
     if not rows:
         return ""
-    clear = [row for row in rows if row["verdict"] == "clear"]
+    clear = [row for row in rows if row["verdict"] in LEADS]
     row = clear[-1] if clear else rows[-1]
     ahead = unit.gap(row["gap"], row["gap_low"], row["gap_high"])
     lead = f" by {ahead}" if row["runner_up"] else ""
@@ -171,7 +172,7 @@ def finding(rows: Sequence[Mapping[str, Any]], unit: ErrorUnit) -> str:
     if len(clear) == len(rows) > 1 and not others:
         rest = " and at every smaller budget"
     elif len(clear) < len(rows):
-        ties = {row["verdict"] for row in rows} <= {"clear", "tie"}
+        ties = {row["verdict"] for row in rows} <= {*LEADS, "tie"}
         rest += "; elsewhere ties" if ties else "; elsewhere nothing is decided"
     return f"{row['best']} is ahead{lead} at {row['at']}{rest}."
 

@@ -28,7 +28,7 @@ import pandas as pd
 
 from analysis.arrays import Floats, Indices
 from analysis.belief.family import Family, families
-from analysis.belief.verdict import CLEAR, VerdictKind, apart_text, judge, shares
+from analysis.belief.verdict import CLEAR, NEAR, VerdictKind, apart_text, judge, shares
 from analysis.cells.intervals import interval
 from analysis.cells.pareto import same_cost
 from analysis.cells.table import Trials
@@ -80,6 +80,7 @@ class Answer:
         high: Upper end of its 90 % interval.
         runs: Its runs at the compute of the question.
         verdict: Kind of the verdict, see ``analysis.belief.verdict``.
+        distance: How far the leader is from its own runs, see ``Family.distance``.
         tied: Configurations that together are the best with probability ``confidence``, the leader first.
         chances: Probability of each of these that it is the best.
         dropped: Configurations that can no longer reach the best, the most probable first.
@@ -101,6 +102,7 @@ class Answer:
     high: float
     runs: int
     verdict: VerdictKind
+    distance: float
     tied: tuple[str, ...]
     chances: tuple[float, ...]
     dropped: tuple[str, ...]
@@ -170,7 +172,10 @@ def answers_of(family: Family, ask: Ask, unit: ErrorUnit) -> tuple[list[Answer],
                 indifference = np.nan if forecast else ask.indifference
                 goals.append(Goal(errors=open_, place=place, indifference=indifference))
             continue
-        verdict = judge(values, family.names, runs=runs, lost=lost, confidence=ask.confidence, unit=unit)
+        distance = family.distance(flops)
+        verdict = judge(
+            values, family.names, distance=distance, lost=lost, confidence=ask.confidence, unit=unit
+        )
         if family.source == "none":
             verdict = replace(verdict, kind="undecided")
         within = shares(values, ask.indifference)
@@ -178,7 +183,7 @@ def answers_of(family: Family, ask: Ask, unit: ErrorUnit) -> tuple[list[Answer],
         lowest = ranking.min(axis=1) if forecast else values[:, verdict.leader]
         low, high = interval(lowest)
         settled = verdict.kind == "clear" or bool(
-            near and within[verdict.leader] >= ask.confidence and runs[verdict.leader]
+            near and within[verdict.leader] >= ask.confidence and verdict.distance <= NEAR
         )
         if forecast:
             settled = (high - low) / 2 <= ask.width
@@ -188,7 +193,7 @@ def answers_of(family: Family, ask: Ask, unit: ErrorUnit) -> tuple[list[Answer],
             regime=family.regime, flops=flops, leader=family.names[verdict.leader],
             probability=float(verdict.probability[verdict.leader]), right=float(within[verdict.leader]),
             error=float(np.median(lowest)), low=low, high=high, runs=int(runs[verdict.leader]),
-            verdict=verdict.kind,
+            verdict=verdict.kind, distance=verdict.distance,
             tied=tuple(family.names[curve] for curve in verdict.members),
             chances=tuple(verdict.probability[[*verdict.members]].tolist()),
             dropped=tuple(family.names[curve] for curve in dropped),
@@ -209,8 +214,8 @@ def _nothing(family: Family, flops: float, lost: Sequence[str], *, forecast: boo
     """Return the answer where all that can be read lost runs."""
     return Answer(
         regime=family.regime, flops=flops, leader="nothing can be ranked", probability=0.0, right=0.0,
-        error=np.nan, low=np.nan, high=np.nan, runs=0, verdict="undecided", tied=(), chances=(), dropped=(),
-        returns=(), settled=False, apart=apart_text(family.names, lost),
+        error=np.nan, low=np.nan, high=np.nan, runs=0, verdict="undecided", distance=np.inf, tied=(),
+        chances=(), dropped=(), returns=(), settled=False, apart=apart_text(family.names, lost),
         kind="forecast" if forecast else "best",
     )  # fmt: skip
 

@@ -40,7 +40,11 @@ _MEANINGS: ColumnMeanings = {
     "gap": ("Error of the runner-up minus error of the best", "fraction"),
     "gap_low": ("Lower end of the interval of the gap", "fraction"),
     "gap_high": ("Upper end of the interval of the gap", "fraction"),
-    "verdict": ("`clear`, `tie`, `undecided` or `beaten`", ""),
+    "verdict": ("`clear`, `forecast` (clear by forecast), `tie`, `undecided` or `beaten`", ""),
+    "distance": (
+        "Factor between its budget, or its epochs, and its own runs; 1 between them, inf without",
+        "",
+    ),
     "reason": ("Reason of the verdict, in words", ""),
     "axis": ("The part that varies", ""),
     "held": ("The fixed parts, in words", ""),
@@ -104,7 +108,7 @@ def _frame(content: str, names: str, **meanings: tuple[str, str]) -> AnswerFrame
 
 _CELL = f"regime budget {' '.join(CONFIGURATION)}"
 _SIZES = "train_flops train_flops_per_sample samples_seen epochs parameters"
-_VERDICT = "probability runner_up runner_up_error gap gap_low gap_high verdict reason"
+_VERDICT = "probability runner_up runner_up_error gap gap_low gap_high verdict distance reason"
 _NO_UNIT = {"low": ("Lower end of its interval", ""), "high": ("Upper end of its interval", "")}
 FRAMES: Mapping[str, AnswerFrame] = {
     "trials": _frame(
@@ -120,10 +124,9 @@ FRAMES: Mapping[str, AnswerFrame] = {
     "recommend": _frame(
         "The configurations that fit a compute and a data budget, the recommended one first.",
         f"name {_CELL.replace('budget ', '')} flops share epochs error low high probability measured "
-        "by_trunk factor",
+        "by_trunk distance",
         error=("Median of the draws of its error", "fraction"),
         by_trunk=("Whether it is read from its trunk state there", ""),
-        factor=("Compute ÷ its largest measured compute; infinite if it was never run", ""),
     ),
     "contrasts": _frame(
         "Comparisons along one part of the configuration, the others fixed.",

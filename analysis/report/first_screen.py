@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import isnan
 from typing import Any
 
-from analysis.answers.answer_text import source_text
+from analysis.answers.answer_text import source_text, verdict_text
 from analysis.answers.best import turns
 from analysis.answers.cost import Cost, run_hours, score_costs, score_text
 from analysis.cells.table import CELL, records
@@ -110,7 +110,7 @@ def _budget(
         budget=str(row["at"]),
         train=f"{row['architecture']}, {axis_text('strategy', row['strategy'])}, {data}",
         error=unit.text(row["error"], row["low"], row["high"]),
-        verdict=str(row["verdict"]),
+        verdict=verdict_text(row["verdict"], row["distance"]),
         sure=", ".join(filter(None, sure)),
         why=tuple(why),
     )

@@ -35,7 +35,7 @@ GLOSSARY = {
     "interval": "The range, in brackets, that holds the true value in 90 % of the draws.",
     "draw": "One set of true errors of all configurations that the data allow; thousands are drawn.",
     "P(best)": "Share of the draws in which a configuration has the lowest error of its budget.",
-    "clear": "One configuration is the lowest in nearly all draws, and was run.",
+    "clear": "One configuration is the lowest in nearly all draws; by forecast: far from its runs.",
     "tie": "Several configurations that the noise does not separate from the leader.",
     "undecided": "The runs so far do not decide.",
     "beaten": "A trial that costs less has a lower error.",

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from analysis.answers.answer_text import verdict_text
 from analysis.cells.table import records
 from analysis.error_unit import ErrorUnit
 from analysis.labels import axis_text, budget_text, configuration_text, count_text, epochs_text
@@ -121,4 +122,6 @@ PARTS = (
 EPOCHS = column("Epochs", "epochs", epochs_text)
 FLOPS = column("FLOPs", "train_flops", format_flops)
 STATUS, REASON = column("Status", "status"), column("Reason", "reason")
-VERDICT = column("Verdict", "verdict")._replace(stays=True)
+VERDICT = TextColumn(
+    "Verdict", lambda row: verdict_text(row["verdict"], row.get("distance", 1.0)), stays=True
+)

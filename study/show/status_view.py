@@ -78,7 +78,7 @@ def _lines(status: StudyStatus) -> Iterator[str]:
     if status.copying:
         yield status.copying + ("; `run` continues it" if status.run is None else "")
     yield from status.design
-    yield from status.outliers
+    yield from status.found
     if status.slots is not None:
         taken = f"{running} of {status.slots} slots taken" if status.run else ""
         busy = status.slots_busy

@@ -8,12 +8,14 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.answers.answer_text import answer_line, reason_lines
+from analysis.answers.best import best_at_budgets, turns
 from analysis.answers.cost import run_time
 from analysis.answers.outliers import outlier_lines, outliers
-from analysis.belief.family import families
+from analysis.belief.cell_draws import cell_draws
 from analysis.cells.table import first_attempts, records
 from analysis.error_unit import ErrorUnit
-from analysis.labels import call_strategies
+from analysis.labels import call_strategies, configuration_text
 from budgets.planning.price import PendingTrial, Range, Speed, forecast, planned_range, start_s
 from budgets.planning.tuning import tuning_reserves
 from runners.results import PHASE, STARTS, TRUNK, read_events
@@ -69,7 +71,7 @@ class StudyStatus:
             score of their pool has changed.
         design: Answers of an adaptive design so far and its open questions, one per line. Trials that it has
             not chosen are not counted in ``levels``.
-        outliers: Outliers among the results, one per line.
+        found: The best at each budget so far, of a study without a design, and outliers; one per line.
         copying: The copy of subsets that is not finished, and how far it is; empty if there is none.
     """
 
@@ -90,7 +92,7 @@ class StudyStatus:
     left_s: Range | None
     ranked_anew: int
     design: tuple[str, ...]
-    outliers: tuple[str, ...]
+    found: tuple[str, ...]
     copying: str
 
 
@@ -152,7 +154,7 @@ def read_status(study: Study, *, why: bool = False) -> StudyStatus:
         ),
         ranked_anew=int(plan["quality"].isin(ranked_anew(study)).sum()),
         design=_design(study, planned, apart, events, why=why),
-        outliers=_outliers(study, planned),
+        found=_found(study, planned, why=why),
         copying=study.copying,
     )
 
@@ -177,12 +179,18 @@ def _design(
     return (*question_lines(answer_rows, unit, why=why), *design_lines(events, planned[apart]))
 
 
-def _outliers(study: Study, planned: pd.DataFrame) -> tuple[str, ...]:
-    """Return the results so far that are outliers, in words."""
+def _found(study: Study, planned: pd.DataFrame, *, why: bool) -> tuple[str, ...]:
+    """Return what the results so far say, in words; a design has its own answers."""
     grid = first_attempts(planned[planned["part"] == "grid"])
     if (trials := trials_so_far(study, grid)) is None:
         return ()
-    return outlier_lines(outliers(families(trials, grid), trials), ErrorUnit.of(trials.metric))
+    draws, lines = cell_draws(trials, grid), list[str]()
+    if not study.declaration.design.adaptive:
+        for row in records(turns(best_at_budgets(draws))[0]):
+            leader = configuration_text(row)
+            lines.append(answer_line(row["at"], leader, row, draws.error_unit, tied=len(row["leaders"])))
+            lines += reason_lines(row, row["reason"], tied=[row["tied"]]) if why else []
+    return (*lines, *outlier_lines(outliers(draws.families, trials), draws.error_unit))
 
 
 def planned_trials(study: Study) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis.answers.best import best_at_budgets
-from analysis.answers.outliers import outliers
+from analysis.answers.outliers import outlier_lines, outliers
 from analysis.answers.recommendation import recommend
 from analysis.belief.cell_draws import cell_draws
 from analysis.belief.family import families
@@ -16,6 +16,7 @@ from analysis.cells.imported_table import import_table
 from analysis.cells.study_frames import StudyFrames
 from analysis.cells.table import Trials, tidy
 from analysis.charts.run_figures import training_loss
+from analysis.error_unit import PERCENT
 from analysis.report.analyse import analyse
 from analysis.report.report_tables import report_tables
 from analysis.report.summary import summary_lines
@@ -145,6 +146,26 @@ def test_report_lists_the_run_and_draws_its_training_curve(frames: StudyFrames) 
     assert any(line.startswith(f"{trial} stands out") for line in summary_lines(found))
     course = figure_of(training_loss(found.trials, found.draws, frames.curves, [trial]))
     assert f"{trial} stands out" in set(course.frame["series"])
+
+
+@pytest.mark.parametrize(
+    ("broken", "shared"),
+    [({"level_flops": 5.4e12}, "at 5.4 TFLOP"), ({"architecture": "mini-ConvNeXt"}, "of mini-ConvNeXt")],
+)
+def test_outliers_that_share_a_level_or_a_part_are_one_sentence(
+    broken: dict[str, object], shared: str, small_full: pd.DataFrame
+) -> None:
+    (name, value), results = broken.popitem(), small_full.reset_index(drop=True)
+    places = results.index[results[name] == value][[0, 9, 18, 27] if name == "level_flops" else [0, 5, 9]]
+    results.loc[places, METRIC] = 0.02
+    trials = tidy(results, metric=METRIC)
+    found = outliers(families(trials), trials)
+    lines = outlier_lines(found, PERCENT)
+    grouped = [line for line in lines if f" runs {shared}" in line and " stand out: " in line]
+    assert len(grouped) == 1
+    (group,) = {text for text in found["shares"] if text}
+    assert set(found.loc[found["shares"] == group, "trial"]) <= set(results["trial"][places])
+    assert len(lines) < len(found)
 
 
 def test_status_and_recommend_name_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,7 +69,7 @@ def test_curve_that_is_extrapolated_far_is_not_named_for_an_error_far_below_all_
     curves = family(trials)
     flops = 1.5e21  # ViT-L-14 at 3B samples
     values, _ = curves.at(flops)
-    leader = judge(values, curves.names, runs=np.zeros(len(curves.names))).leader
+    leader = judge(values, curves.names, distance=np.ones(len(curves.names))).leader
     low, high = interval(values[:, leader])
     measured = trials.frame["error"].min()
     # These were later run with about this compute; ViT-L-32 would be extrapolated nine times beyond its rows.

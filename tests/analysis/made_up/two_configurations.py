@@ -38,7 +38,7 @@ def share_of_clear(
         draws = cells_of(results, draws=500)
         levels = [places for _, places in draws.groups(["budget"])]
         clear += [
-            judge(draws.draws[:, levels[level]], ("one", "other"), runs=np.full(2, 3.0)).kind == "clear"
+            judge(draws.draws[:, levels[level]], ("one", "other"), distance=np.ones(2)).kind == "clear"
             for level in counted
         ]
     return float(np.mean(clear))
