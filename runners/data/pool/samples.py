@@ -1,5 +1,8 @@
 """Samples of a tar shard: members grouped by key; samples beside unreadable bytes are marked.
 
+A key ends at the first dot, as in webdataset, unless members form a pair by what stands before their last
+dot: ``a.1.jpg`` and ``a.1.txt`` are the pair ``a.1``, while ``a.seg.png`` belongs to ``a.jpg``.
+
 A tar is read to the end of the file by its size, and bytes that hold no member are reported as gaps: tarfile
 alone takes the first empty block for the end, and a damaged header for the end as well.
 """
@@ -9,7 +12,8 @@ import os
 import re
 import stat
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
@@ -21,6 +25,11 @@ INCOMPLETE = "incomplete beside unreadable bytes"
 
 LARGEST_MEMBER = 2**30
 """Bytes above which a member is not read: no image or caption is as large."""
+
+_TEXTS = {"txt", "json", "cls"}
+
+_APPLE_DOUBLE = b"\x00\x05\x16\x07"
+"""Beginning of a ``._a.png`` that macOS puts beside ``a.png``."""
 
 _BLOCK = tarfile.BLOCKSIZE
 _CHUNK = 2**20
@@ -42,12 +51,12 @@ class Sample:
     @property
     def endings(self) -> frozenset[str]:
         """File endings of all its members; one name for all kinds of images."""
-        return frozenset("image" if kind in IMAGE_KINDS else kind for kind in (*self.members, *self.faults))
+        return frozenset(map(_kind, (*self.members, *self.faults)))
 
     @property
     def fault(self) -> str:
         """The reason why a member is not read; empty if all are."""
-        return next((f"{kind} is {reason}" for kind, reason in self.faults.items()), "")
+        return next((f"{kind or 'member'} is {reason}" for kind, reason in self.faults.items()), "")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,8 +100,7 @@ def read_samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, bytes]]
 def walk_samples(path: Path) -> Iterator[Sample | Gap]:
     """Read a tar sample by sample, as webdataset groups its members, past everything that is damaged.
 
-    A member that repeats begins a new sample, so adjacent samples may have the same key. A member without a
-    stem or an ending belongs to no sample.
+    A member that repeats begins a new sample, so adjacent samples may have the same key.
     """
     # ``now`` is the present sample; ``usual``, the members of the last sample known to be whole.
     key, now, usual = "", Sample(key=""), frozenset[str]()
@@ -129,19 +137,65 @@ def walk_samples(path: Path) -> Iterator[Sample | Gap]:
 
 
 def _members_of_samples(path: Path) -> Iterator[Member | Gap]:
-    """Yield the members and gaps of a tar, without the members that belong to no sample."""
+    """Yield the members of a tar with the keys of their samples, and its gaps."""
     before, end = "", None
-    for span in _members_of(path):
+    for span in _with_keys(_members_of(path)):
         if isinstance(span, Gap) and span.ends_archive:
             end = span
-            continue
-        # Such as README, and the ``._a.png`` that macOS puts beside each file.
-        if isinstance(span, Member) and (not span.ending or not span.key or span.key.endswith("/")):
             continue
         if end:
             yield replace(end, ends_archive=not _lacks_number(before, span.key, end.zeros))
         end, before = None, span.key or before
         yield span
+
+
+def _with_keys(spans: Iterator[Member | Gap]) -> Iterator[Member | Gap]:
+    """Give members with several dots in their names the keys of their samples, once these are known."""
+    key, last, single = "", "", set[str]()  # single: kinds of the members with one dot
+    stems: dict[str, list[Member]] = {}  # the others by their names up to the last dot
+    error: OSError | None = None
+    try:
+        for span in spans:
+            if isinstance(span, Gap) or span.key != key:
+                yield from _by_stem(stems, single)
+                key, last, single, stems = span.key, "", set(), {}
+            if isinstance(span, Gap) or "." not in span.ending:
+                single |= set() if isinstance(span, Gap) else _kinds(span)
+                yield span
+                continue
+            stem = f"{key}.{span.ending}".rpartition(".")[0]
+            # All keys of a tar may begin alike: a pair does not wait for the end of the key.
+            if stem != last and _is_pair(_kinds(*stems.get(last, ()))) and (not single or _is_pair(single)):
+                yield from _by_stem({last: stems.pop(last)}, single)
+            stems.setdefault(stem, []).append(span)
+            last = stem
+    except OSError as raised:
+        error = raised
+    yield from _by_stem(stems, single)
+    if error:
+        raise error
+
+
+def _by_stem(stems: Mapping[str, Sequence[Member]], single: AbstractSet[str]) -> Iterator[Member]:
+    """Yield members with the keys of their samples: webdataset's, if it has an image and they are no pair."""
+    for stem, members in stems.items():
+        if "image" in single and not _is_pair(_kinds(*members)):
+            yield from members
+        else:
+            yield from (replace(each, key=stem, ending=each.ending.rpartition(".")[2]) for each in members)
+
+
+def _kinds(*members: Member) -> set[str]:
+    return {_kind(member.ending.rpartition(".")[2]) for member in members}
+
+
+def _kind(ending: str) -> str:
+    """Return one name for all kinds of images."""
+    return "image" if ending in IMAGE_KINDS else ending
+
+
+def _is_pair(kinds: AbstractSet[str]) -> bool:
+    return "image" in kinds and not kinds.isdisjoint(_TEXTS)
 
 
 def _lacks_number(before: str, after: str, zeros: int) -> bool:
@@ -158,9 +212,14 @@ def _lacks_number(before: str, after: str, zeros: int) -> bool:
 
 
 def _key_of(name: str) -> tuple[str, str]:
+    """Split a name at its first dot, as webdataset does; dots that begin a name belong to its key."""
     folder, slash, name = name.rpartition("/")
-    stem, _, ending = name.partition(".")
-    return folder + slash + stem, ending.lower()
+    dots = name[: len(name) - len(name.lstrip("."))]
+    stem, _, ending = name[len(dots) :].partition(".")
+    if dots and not ending and _kind(stem.lower()) in {"image", *_TEXTS}:  # as .jpg
+        stem, ending = "", stem
+    inner, dot, kind = ending.rpartition(".")
+    return folder + slash + dots + stem, inner + dot + kind.lower()
 
 
 def _has_all(sample: Sample, usual: frozenset[str]) -> bool:
@@ -209,8 +268,8 @@ def _member_at(
 ) -> tuple[Member | None, int] | str | None:
     """Read the member whose header is at an offset, and return it with the offset of the next header.
 
-    The member is None for a folder. In its place the name of a member that is not whole is returned, or None
-    if there is no valid header.
+    The member is None for a folder and for a file that belongs to no sample. In its place the name of a
+    member that is not whole is returned, or None if there is no valid header.
     """
     file.seek(at)
     try:
@@ -232,7 +291,20 @@ def _member_at(
             return info.name
     key, ending = _key_of(info.name)
     member = Member(key=key, ending=ending, offset=info.offset_data, content=content, fault=fault)
-    return None if info.isdir() else member, min(after, size)
+    passed_over = info.isdir() or (not fault and _is_no_part(info.name, ending, content))
+    return None if passed_over else member, min(after, size)
+
+
+def _is_no_part(name: str, ending: str, content: bytes) -> bool:
+    """Return whether a file belongs to no sample, as README and what macOS puts beside each file."""
+    if ending and not name.rpartition("/")[2].startswith("._"):
+        return False
+    if content.startswith(_APPLE_DOUBLE):
+        return True
+    try:
+        return "\0" not in content.decode()
+    except UnicodeDecodeError:
+        return False
 
 
 def _fault(info: tarfile.TarInfo) -> str:
@@ -302,4 +374,6 @@ def _gap(file: IO[bytes], start: int, stop: int, size: int, *, cut: str | None) 
     elif stop == size and (cut is not None or size - start < _BLOCK):
         where = "unexpected end of data"
     clean = start >= size or cut is not None or block[_MAGIC_AT:].startswith(_MAGIC)
-    return Gap(reason=where, key=_key_of(cut or "")[0], begun=bool(cut), clean=clean)
+    key, ending = _key_of(cut or "")
+    key += f".{ending}".rpartition(".")[0]
+    return Gap(reason=where, key=key, begun=bool(cut), clean=clean)
