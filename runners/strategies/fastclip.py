@@ -9,7 +9,10 @@ and likewise for its text. The loss is that of the paper's RGCL-g with global te
     F = mean of τ/2 · (log(ε + u_image) + log(ε + u_text)) + RHO · τ,
 
 whose gradient by the weights is that of τ/2 · (g_image / (ε + u_image) + g_text / (ε + u_text)) at fixed τ
-and u, to which the temperature's adds F's own. Logarithms of u are kept: at a low τ, g exceeds any float.
+and u. By the temperature, F's own gradient is added to this one, which the authors' code counts twice: its
+loss holds each g as that of the anchor and as that of the others. Their RHO was found with that code
+(github.com/Optimization-AI/fast_clip, src/fast_clip/loss.py). Logarithms of u are kept: at a low τ, g exceeds
+any float.
 """
 
 import math
@@ -34,6 +37,8 @@ class FastClip(Clip):
         rho: Weight of the temperature in the loss.
         epsilon: Smallest estimate, ε.
         temperature_factor: Learning rate of the temperature's logarithm, constant, over the peak rate.
+        g_counts: How often g counts in the temperature's gradient: 2 as in the authors' code, for which
+            ``rho`` was found, or 1 as F has it, with a ``rho`` of its own.
     """
 
     gamma: float = 0.2
@@ -41,6 +46,7 @@ class FastClip(Clip):
     rho: float = 6.5
     epsilon: float = 1e-14
     temperature_factor: float = 0.2
+    g_counts: float = 2.0
 
     def recipe(self, declared: Recipe, architecture: Architecture) -> Recipe:
         """Return the recipe of its trials; ValueError for one whose trials of several lengths share steps."""
@@ -76,6 +82,7 @@ class FastClip(Clip):
 
         image, text = features
         temperature, others = (-model.logit_scale).exp(), math.log(len(image) - 1)
+        of_g = temperature.detach() + self.g_counts * (temperature - temperature.detach())
         gamma = self.inner_rate(values.progress, values.epochs)
         log_decay = math.log1p(-gamma) if gamma < 1 else -math.inf
         least = torch.tensor(math.log(self.epsilon), device=image.device)
@@ -84,7 +91,7 @@ class FastClip(Clip):
             total = torch.zeros((), device=image.device)
             positive = (image[rows] * text[rows]).sum(1, keepdim=True)
             for name, anchors, all_others in (("image", image, text), ("text", text, image)):
-                margins = (anchors[rows] @ all_others.T - positive) / temperature
+                margins = (anchors[rows] @ all_others.T - positive) / of_g
                 log_g = margins.scatter(1, rows[:, None], -math.inf).logsumexp(1) - others
                 new, before = log_g.detach(), values.before[name][rows]
                 moved = torch.logaddexp(log_decay + before, math.log(gamma) + new)
