@@ -195,7 +195,7 @@ def format_flops(flops: float, *, digits: int = 4) -> str:
     rounded = float(format_number(flops, f".{digits}g"))
     for prefix, power in reversed(_SI_PREFIXES.items()):
         if prefix != "K" and rounded >= 10.0**power:
-            return f"{rounded / 10.0**power:.{digits}g} {prefix}FLOP"
+            return f"{rounded / 10.0**power:g} {prefix}FLOP"
     return f"{rounded:g} FLOP"
 
 

@@ -78,7 +78,7 @@ def _other_lines(advice: Recommendation, others: Sequence[Mapping[Any, Any]], *,
         from_ = ""
         if advice.later:
             flops, name = advice.later
-            from_ = f"; from {format_flops(float(f'{flops:.1g}'))} on {name} may matter"
+            from_ = f"; from {format_flops(flops, digits=1)} on {name} may matter"
         lines.append(f"  {least}{from_}")
     return lines
 
