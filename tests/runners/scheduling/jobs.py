@@ -30,6 +30,16 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def end_as_its_node_does() -> None:
+    """Take a second; fail earlier where the environment says how."""
+    match os.environ.get("NODE_FAILS"):
+        case "by death":
+            die()
+        case "by error":
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+    time.sleep(1)
+
+
 def place_among_ranks() -> tuple[int, int]:
     """Return rank and number of ranks, once all ranks are there."""
     from runners.training.ranks import decided_by_first, rank, rank_count  # noqa: PLC0415 - it loads torch

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -16,7 +17,7 @@ from budgets.machine_cache import CACHE
 from runners.host.workers import VISIBLE_DEVICES
 from runners.scheduling.backend import Backend, Ended, Job
 from runners.scheduling.cluster import LiveCluster
-from runners.scheduling.instructions import ScheduledTrial, Start
+from runners.scheduling.instructions import GiveUp, Instruction, ScheduledTrial, Start
 from runners.scheduling.ray_backend import tasks
 from runners.scheduling.ray_backend.core import RayBackend
 from runners.scheduling.ray_backend.tasks import OverNodes
@@ -120,6 +121,45 @@ def test_trial_of_a_dead_node_restarts_on_a_joining_node(cluster: Any, tmp_path:
             assert end(tuning).how == "crashed"
             tuning.start(Job(trial="y", run=jobs.process_id, nodes=(third.node_id,), resources=needs))
             assert end(tuning).how == "finished"
+
+
+@pytest.mark.parametrize("ways", [("by error", "by error"), ("by death", "by error")])
+def test_two_bad_nodes_of_three_are_left_out_and_lose_no_trial(cluster: Any, ways: tuple[str, str]) -> None:  # noqa: ANN401 - as above
+    bad = {cluster.add_node(num_cpus=1, env_vars={"NODE_FAILS": how}, **SMALL).node_id for how in ways}
+    cluster.add_node(num_cpus=1, **SMALL)
+    cluster.wait_for_nodes()
+    trials = [f"t{number}" for number in range(8)]
+    schedule = Schedule(
+        [ScheduledTrial(trial=trial, predicted_s=1, resources={"cpus": 1}) for trial in trials], retries=3
+    )
+    starts, finished, others = Counter[str](), list[str](), list[Instruction]()
+    with RayBackend(cluster.address, modules=()) as backend:
+        live = LiveCluster(backend, schedule, patience_s=99)
+        live.look()
+        while not schedule.over:
+            for instruction in schedule.instructions(None):
+                match instruction:
+                    case Start(trial=trial, nodes=nodes):
+                        starts[nodes[0]] += 1
+                        run = jobs.end_as_its_node_does
+                        backend.start(Job(trial=trial, run=run, nodes=nodes, resources={"cpus": 1}))
+                    case _:
+                        others.append(instruction)
+            for ended in live.wait(0.2):
+                match ended.how:
+                    case "finished":
+                        finished.append(ended.trial)
+                        schedule.finish(ended.trial)
+                    case "failed":
+                        schedule.fail(ended.trial)
+                    case how:
+                        assert how == "crashed", ended.reason
+                        schedule.crash(ended.trial)
+            live.look()
+
+    assert sorted(finished) == trials
+    assert not [instruction for instruction in others if isinstance(instruction, GiveUp)]
+    assert all(1 <= starts[node] <= 3 for node in bad), starts
 
 
 def test_a_trial_whose_nodes_others_hold_waits_for_them_and_has_then_left(
