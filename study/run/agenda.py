@@ -166,6 +166,8 @@ def agenda_lines(study: Study, plan: Plan, todo: Agenda, tuning: Agenda | None =
     book = read_book(study, {trial.trial_id: trial for trial in plan.all_trials})
     if paid := [trial for trial in to_run if book.of(trial.trial_id).spent_flops]:
         yield f"{paid_again(paid)}: `run` asks first, or needs --pay-again"
+    if book.note:
+        yield f"note: {book.note}" + ("; `run` asks first, or needs --pay-again" if book.unknown else "")
     for _, line in lost_checkpoints(study, plan, book):
         yield line
     charges = book.unpaid(plan)

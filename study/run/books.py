@@ -24,7 +24,7 @@ from runners.trials.trial_files import (
 from study.run.agenda import Agenda, paid_again
 from study.run.run_context import RunContext
 from study.show.progress import Progress
-from study.state.book import account, read_book
+from study.state.book import Account, account, read_book
 from study.state.events import add_event
 from study.state.study import Study
 from study.state.trial_states import passed_milestone
@@ -90,11 +90,15 @@ class Books(ABC):
                 f"{paid_again(paid)}: their results are no longer in {self.study.folder / 'trials'}. "
                 f"Restore the folders (such as {paid[0].trial_id}), or use --pay-again"
             )
-        if self.book.problem and self.book.spent_flops:
-            self.progress.say(
-                f"note: {self.book.problem}; what the study spent was added up from its trials' folders, so "
-                "deleted trials are not in it"
+        if self.book.unknown and not self.site.pay_again:
+            raise PaidBeforeError(
+                f"{self.book.note}. Restore the table or the folders; with --pay-again those planned count "
+                "as wasted in full, and others not at all"
             )
+        if self.book.note:
+            self.progress.say(f"note: {self.book.note}")
+        for trial_id in self.trials.keys() & {*self.book.unknown}:
+            self.book.trials[trial_id] = Account(wasted_flops=self.trials[trial_id].paid_flops)
         self.book.charge(self.plan)
         self.outcomes.update(todo.finished)
         for trial_id, outcome in todo.finished.items():

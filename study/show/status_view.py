@@ -75,6 +75,8 @@ def _lines(status: StudyStatus) -> Iterator[str]:
     if status.wasted_flops:
         lost = format_flops(status.wasted_flops)
         yield f"{lost} of it is in no result: computed after a last checkpoint, or in failed trials"
+    if status.note:
+        yield f"note: {status.note}"
     if status.copying:
         yield status.copying + ("; `run` continues it" if status.run is None else "")
     yield from status.design

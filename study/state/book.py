@@ -5,10 +5,12 @@ the training FLOPs of all of its starts. Of these, its result has paid for some 
 checkpoint needs some (kept); all others are wasted.
 
 ``spent.parquet`` keeps the book for what has no folder: charges, deleted trials, and shipped studies. A trial
-that it has as spent stays so, even if its result is gone, until it is paid again.
+that it has as spent stays so, even if its result is gone, until it is paid again. If that table can't be
+used, the tables of results have what such a trial paid; else, if events say that it finished, the plan has.
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,11 +19,12 @@ import pandas as pd
 from analysis.cells.table import records
 from budgets.planning.plan import Charge, Plan
 from budgets.planning.planned_trial import Trial
-from budgets.quantity import format_flops
+from budgets.quantity import format_flops, plural
 from runners.results import SPENT_COLUMNS, read_table, to_frame, write_table
 from runners.store.files import matching
 from runners.trials.meter import read_meter
 from runners.trials.trial_files import Outcome, kept_steps, read_outcome
+from study.state.events import trials_of_event
 from study.state.study import Study
 from study.state.trial_states import running_or_left_out
 
@@ -91,12 +94,26 @@ class Account:
 class Book:
     """The FLOPs of a study: charges by name and trials by id.
 
-    ``problem`` says why the kept table could not be used; it is empty if it could.
+    ``problem`` says why the kept table could not be used; it is empty if it could. ``unknown`` are trials
+    that were started, and of which no file then has what they cost.
     """
 
     charged: dict[str, int] = field(default_factory=dict)
     trials: dict[str, Account] = field(default_factory=dict)
     problem: str = ""
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> str:
+        """What the book was derived from if its table could not be used, and what it lacks; else empty."""
+        if not self.problem or not (self.spent_flops or self.unknown):  # nothing was run yet
+            return ""
+        lacks = "what deleted trials lost to crashes is not in it"
+        if self.unknown:
+            lacks = (
+                f"what {plural(len(self.unknown), 'trial')} cost is in no file ({', '.join(self.unknown)})"
+            )
+        return f"{self.problem}; what the study spent was added up from trials, results and events: {lacks}"
 
     def of(self, trial_id: str) -> Account:
         """Return a trial's account; one that was never started has an empty one."""
@@ -190,6 +207,8 @@ def read_book(study: Study, planned: Mapping[str, Priced], *, running: Collectio
     book = _kept(study)
     if running is None:
         running, _ = running_or_left_out(study.folder)
+    if book.problem:
+        _recover(book, study, planned)
     for trial_id in {*book.trials, *(folder.name for folder in trial_folders(study))}:
         before = book.of(trial_id)
         trial, folder = planned.get(trial_id), study.trial_folder(trial_id)
@@ -255,6 +274,25 @@ def _kept(study: Study) -> Book:
         else:
             book.trials[row["what"]] = Account(**{name: int(row[name]) for name in _FLOPS})
     return book
+
+
+def _recover(book: Book, study: Study, planned: Mapping[str, Priced]) -> None:
+    """Add the trials whose results or folders are gone to a book without its table."""
+    paid = dict[str, int]()
+    for name in ("tuning.parquet", "results.parquet"):
+        with suppress(ValueError):  # it is missing or damaged: the plan may know
+            rows = records(read_table(study.folder / name))
+            paid |= {row["trial"]: int(row["paid_flops"]) for row in rows if row.get("paid_flops")}
+    folders = {folder.name for folder in trial_folders(study)}
+    for trial_id in {*trials_of_event(study.folder, "trial-finished")} & planned.keys() - folders:
+        paid.setdefault(trial_id, planned[trial_id].paid_flops)
+    for trial_id, flops in paid.items():
+        if read_outcome(folder := study.trial_folder(trial_id)) is None:
+            meter = read_meter(folder)
+            wasted = 0 if meter is None else max(0, meter.train_flops - flops)
+            book.trials[trial_id] = Account(spent_flops=flops, wasted_flops=wasted)
+    started = {*trials_of_event(study.folder, "trial-started")}
+    book.unknown = tuple(sorted(started - folders - paid.keys()))
 
 
 def _source(study: Study) -> str:

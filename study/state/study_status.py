@@ -72,6 +72,7 @@ class StudyStatus:
         design: Answers of an adaptive design so far and its open questions, one per line. Trials that it has
             not chosen are not counted in ``levels``.
         found: The best at each budget so far, of a study without a design, and outliers; one per line.
+        note: What the FLOPs are from if `spent.parquet` can't be used, and what they lack; else empty.
         copying: The copy of subsets that is not finished, and how far it is; empty if there is none.
     """
 
@@ -93,6 +94,7 @@ class StudyStatus:
     ranked_anew: int
     design: tuple[str, ...]
     found: tuple[str, ...]
+    note: str
     copying: str
 
 
@@ -155,6 +157,7 @@ def read_status(study: Study, *, why: bool = False) -> StudyStatus:
         ranked_anew=int(plan["quality"].isin(ranked_anew(study)).sum()),
         design=_design(study, planned, apart, events, why=why),
         found=_found(study, planned, why=why),
+        note=book.note,
         copying=study.copying,
     )
 

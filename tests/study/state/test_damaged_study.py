@@ -1,5 +1,6 @@
 """A study's files after edits and damage: the right table, or a refusal that names the file."""
 
+import json
 import re
 import shutil
 
@@ -9,6 +10,7 @@ from budgets.quantity import format_flops
 from runners.store.files import write_json
 from runners.trials.meter import read_meter
 from study.state.book import Account
+from study.state.events import add_event
 from tests.progress import progress
 from tests.study.tiny_study import TinyStudy
 
@@ -54,6 +56,50 @@ def test_a_damaged_book_is_derived_anew_from_results_and_meters(tiny: TinyStudy,
     assert tiny.tables() == before
     assert path.read_bytes() == content
     assert "spent.parquet" not in tiny.run()
+
+
+@pytest.mark.parametrize("damage", ["gone", "ones"])
+@pytest.mark.parametrize("also", [(), ("results.parquet",)])
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_trials_without_folders_paid_is_read_from_results_or_events_and_plan(
+    tiny: TinyStudy, damage: str, also: tuple[str, ...], count: int
+) -> None:
+    path, spent = tiny.folder / "spent.parquet", tiny.status()["spent_flops"]
+    content = path.read_bytes()
+    for trial in sorted(tiny.trials())[:count]:
+        shutil.rmtree(trial)
+    for name in also:
+        (tiny.folder / name).unlink()
+    path.write_bytes(b"\xff" * len(content))
+    if damage == "gone":
+        path.unlink()
+
+    assert tiny.status()["spent_flops"] == spent
+    for command in ("status", "run --dry-run"):
+        assert "spent.parquet is" in tiny.says(command)
+    assert re.search(rf"\b{count} trials? .*finished before", tiny.run(code=2))
+    tiny.run("--pay-again")
+    assert tiny.settled() == {"spent": spent, "wasted": spent * count // 2}
+
+
+def test_a_started_trial_whose_cost_is_in_no_file_is_asked_about(tiny: TinyStudy) -> None:
+    (trial, _), spent = sorted(tiny.trials()), tiny.status()["spent_flops"]
+    lines = (tiny.folder / "events.jsonl").read_bytes().splitlines(keepends=True)
+    shutil.rmtree(trial)
+    for name in ("spent.parquet", "results.parquet", "events.jsonl"):
+        (tiny.folder / name).unlink()
+    for event in (json.loads(line) for line in lines):  # as if the driver was killed during the first trial
+        if not (event.get("trial") == trial.name and event["event"] == "trial-finished"):
+            add_event(tiny.study, **{key: event[key] for key in event if key not in {"at", "digest", "time"}})
+
+    cost = f"what 1 trial cost is in no file ({trial.name})"
+    assert f"{cost}; `run` asks first" in tiny.run("--dry-run")
+    assert cost in tiny.says("status")
+    assert f"{cost}. Restore" in tiny.run(code=2)
+    assert not (tiny.folder / "spent.parquet").exists()
+    assert cost in tiny.run("--pay-again")
+    assert tiny.settled() == {"spent": spent, "wasted": spent // 2}
+    assert cost not in tiny.says("status")
 
 
 def test_trials_and_charges_that_are_no_longer_declared_stay_in_the_book(tiny: TinyStudy) -> None:
