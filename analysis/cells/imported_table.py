@@ -68,6 +68,9 @@ class ColumnMap:
         sweep: Hyper-parameters that the runs of a cell differ in → their definitions; without any, a cell's
             runs are seeds.
         mean: Take the mean of a sweep instead of its best run.
+        run: Column that names the run of a row, in a log with several rows a run.
+        take: Rows of each run that are read, of those with a metric: the last one, the best one, or each, as
+            checkpoints of one run, which share its noise.
         where: Part of the map (``columns.NAME``, ``rows.NAME``) → its file and line, for error messages.
     """
 
@@ -81,6 +84,8 @@ class ColumnMap:
     reading_error: Column | None = None
     sweep: Mapping[str, Column] = field(default_factory=dict)
     mean: bool = False
+    run: str | None = None
+    take: Literal["last", "best", "each"] = "last"
     where: Mapping[str, str] = field(default_factory=dict)
 
     def at(self, name: str) -> str:
@@ -132,6 +137,8 @@ def import_sweeps(table: pd.DataFrame, how: ColumnMap) -> tuple[pd.DataFrame, pd
         frame[f"{evaluated}/{READING_ERROR}"] = error
     for name, column in how.sweep.items():
         frame[f"{TUNED_COLUMN}{name}"] = _setting(rows, name, column, how.at(f"sweep.{name}"))
+    if how.run is not None and how.take == "each":
+        frame["trunk"] = [_name_text(value) for value in rows[how.run]]
     frame["trial"] = [f"row-{place + 1}" for place in np.flatnonzero(selected)]
     frame["line"] = [_line(rows, place) for place in range(len(rows))]
     results = complete(frame.reset_index(drop=True), how)
@@ -177,6 +184,29 @@ def _unselected(table: pd.DataFrame, how: ColumnMap) -> "pd.Series[str]":
                 f"{how.at(f'rows.{name}')}no row has {name} {' or '.join(allowed)}; found: {there[:400]}"
             )
         reasons[left & ~chosen] = f"not selected: its {name} is not listed under rows:"
+    if how.run is not None:
+        _check(table, how.run, how.at("run"))
+        open_rows = (reasons == "").to_numpy()
+        reasons[open_rows] = _untaken(table[open_rows], how, how.run)
+    return reasons
+
+
+def _untaken(rows: pd.DataFrame, how: ColumnMap, run: str) -> NDArray[np.object_]:
+    """Return why each row of a log is not the one of its run; empty for those that are read."""
+    value = pd.Series(_numbers(rows, how.metric_column, how.metric, how.at("metric")))
+    runs = pd.Series([_name_text(name) for name in rows[run]])
+    measured = value[np.isfinite(value)]
+    ends = runs[~runs.isin(runs[measured.index])].drop_duplicates(keep="last").index  # without any metric
+    reasons = np.full(len(rows), f"a row of a log without {how.metric}", dtype=object)
+    if how.take == "each":
+        taken = measured.index
+    else:
+        order = measured.iloc[::-1] if how.take == "last" else measured.sort_values(
+            ascending=how.better == "lower", kind="stable"
+        )  # fmt: skip
+        taken = runs[order.index].drop_duplicates().index
+        reasons[measured.index] = f"not the {how.take} row of its run"
+    reasons[taken.union(ends)] = ""
     return reasons
 
 

@@ -21,7 +21,10 @@ EXAMPLES: tuple[str, ...] = (
 def add_options(parser: ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument(
-        "table", type=Path, help="a .csv, .tsv, .jsonl (also .gz, .zst) or .parquet file, one row per run"
+        "table",
+        type=Path,
+        nargs="+",
+        help="a .csv, .tsv, .jsonl (also .gz, .zst) or .parquet file, one row per run, or logs, .json",
     )
     parser.add_argument(
         "--map",
@@ -51,21 +54,22 @@ def run(options: Namespace) -> int:
 
     import pandas as pd
 
+    from analysis.cells.flops_note import flops_notes
     from analysis.cells.imported_table import import_sweeps, unselected
     from analysis.cells.table import tidy
     from budgets.declaration import values
     from budgets.quantity import plural
-    from runners.data.build.table_file import read_any_table
+    from runners.data.build.table_file import read_results
     from runners.results import write_table
     from study.declare.column_maps import find_column_map, load_column_map
     from study.state.study import RECORD, import_source
 
-    table, results = options.table, Path(options.results or "results")
+    tables, results = options.table, Path(options.results or "results")
     map_path = find_column_map(options.map)
     name = values.name(options.name or map_path.stem)
     folder = results / name
     _refuse_others(folder, RECORD)
-    columns, frame = load_column_map(map_path), read_any_table(table)
+    columns, frame = load_column_map(map_path), read_results(tables)
     imported, sweeps = import_sweeps(frame, columns)
     excluded = tidy(imported, metric=columns.metric).excluded[["trial", "reason"]]
     excluded = excluded.assign(
@@ -79,11 +83,13 @@ def run(options: Namespace) -> int:
     usable = len(imported) - len(excluded)
     if not usable:
         raise ValueError(
-            f"{table} has no usable row: {'; '.join(counts) or 'it has a header and nothing below'}"
+            f"{tables[0]} has no usable row: {'; '.join(counts) or 'it has a header and nothing below'}"
         )
+    told = tables[0].name if len(tables) == 1 else f"{len(tables)} tables"
     record = {
-        "metric": columns.metric, "title": columns.title, "table": table.name,
-        "sha256": sha256(table.read_bytes()).hexdigest(), "map": map_path.name, "rows": len(frame),
+        "metric": columns.metric, "title": columns.title, "table": told,
+        "sha256": sha256(b"".join(table.read_bytes() for table in tables)).hexdigest(),
+        "map": map_path.name, "rows": len(frame),
     }  # fmt: skip
     results.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=results, prefix=f".{name}-") as scratch:
@@ -91,24 +97,27 @@ def run(options: Namespace) -> int:
         new.mkdir()
         shutil.copyfile(map_path, new / "map.yaml")
         (new / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        tables = {"results": imported, "dropped": dropped, **({"sweep": sweeps} if len(sweeps) else {})}
-        for stem, rows in tables.items():
+        files = {"results": imported, "dropped": dropped, **({"sweep": sweeps} if len(sweeps) else {})}
+        for stem, rows in files.items():
             write_table(new / f"{stem}.parquet", rows, source=import_source(new))
         names = [path.name for path in new.iterdir()]
         _, other, missing = filecmp.cmpfiles(new, folder, names, shallow=False)
         same = not (other or missing)
         if not same:
-            _replace(folder, new, table)
-    lines = [f"{name}: {usable:,} of {plural(len(frame), 'row')} of {table.name}, {columns.metric}"]
+            _replace(folder, new, tables)
+    lines = [f"{name}: {usable:,} of {plural(len(frame), 'row')} of {told}, {columns.metric}"]
+    lines += [f"  note: {note}" for note in flops_notes(imported, columns.metric)]
     lines += [*_tried(sweeps, columns.metric), *(f"  dropped: {line}" for line in counts)]
     lines += [f"  list of dropped rows: {folder / 'dropped.parquet'}"] if len(dropped) else []
     show_all([*lines, f"{folder} is unchanged" if same else f"imported into {folder}"])
     return 0
 
 
-def _replace(folder: Path, new: Path, table: Path) -> None:
-    """Replace the study's folder by a new one, unless the table would be lost with it."""
-    if folder.resolve() in table.resolve().parents:  # as in a study that ships with the project
+def _replace(folder: Path, new: Path, tables: list[Path]) -> None:
+    """Replace the study's folder by a new one, unless a table would be lost with it."""
+    for table in tables:
+        if folder.resolve() not in table.resolve().parents:  # as in a study that ships with the project
+            continue
         raise ValueError(f"{table} lies in {folder}, which would be replaced; choose another --name NAME")
     if folder.exists():
         folder.rename(new.with_name("old"))

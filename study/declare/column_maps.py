@@ -100,6 +100,16 @@ class _Sweep:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class _Run:
+    """Which rows of a run are read, in a log with several."""
+
+    by: Annotated[str, _text]
+    take: Annotated[
+        Literal["last", "best", "each"], OneOf(kind="choice of rows", allowed=("last", "best", "each"))
+    ] = "last"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Map:
     """A column map as its file has it."""
 
@@ -108,6 +118,7 @@ class _Map:
     columns: dict[Annotated[str, _column], _Column]
     metric: _Metric
     sweep: _Sweep | None = None
+    run: _Run | None = None
 
     def clashes(self, given: Given) -> Clashes:
         """Yield columns that are missing, and keys of columns that do not fit their names."""
@@ -170,6 +181,7 @@ def load_column_map(path: Path) -> ColumnMap:
     metric, sweep = read.metric, read.sweep
     usual: Literal["higher", "lower"] = "lower" if is_loss(metric.name) else "higher"
     places = {"columns": "columns", **{f"rows.{name}": f"rows.{name}" for name in read.rows}}
+    places |= {"run": "run"} if read.run else {}
     for at, _ in read.parts():
         places[at.removeprefix("metric.").replace("sweep.by.", "sweep.")] = at
     return ColumnMap(
@@ -177,5 +189,6 @@ def load_column_map(path: Path) -> ColumnMap:
         metric_column=metric.column, better=metric.better or usual, images=metric.images or 0,
         reading_error=metric.reading_error, sweep=sweep.by if sweep else {},
         mean=sweep is not None and sweep.choose == "mean",
+        run=read.run.by if read.run else None, take=read.run.take if read.run else "last",
         where={name: f"{path}:{top.find(key)[0].key_line}" for name, key in places.items()},
     )  # fmt: skip

@@ -23,7 +23,7 @@ from budgets.declaration.data_sections import MixedPool
 from budgets.declaration.declaration import Declaration
 from budgets.names import without_secrets
 from budgets.quantity import format_flops, format_number, plural
-from runners.data.build.table_file import read_any_table
+from runners.data.build.table_file import read_any_table, read_results
 from runners.host.workers import usable_cores
 from runners.results import (
     CURVE_COLUMNS,
@@ -186,7 +186,7 @@ def prior_frames(name: str, table: Path | None = None) -> StudyFrames:
     """
     path = find_column_map(name)
     columns = load_column_map(path)
-    results = import_table(read_any_table(table or shipped_table(path)), columns)
+    results = import_table(read_results([table or shipped_table(path)]), columns)
     return StudyFrames(name=columns.title, metric=columns.metric, results=results, imported=columns.title)
 
 

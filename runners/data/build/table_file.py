@@ -1,5 +1,6 @@
-"""The strict reader of tables in files: csv, tsv, jsonl and parquet."""
+"""The strict reader of tables in files: csv, tsv, jsonl and parquet; of results also logs in JSON."""
 
+import ast
 import csv
 import json
 import re
@@ -27,6 +28,8 @@ MISSING = frozenset({"", "NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "NULL", "nul
 """Words for a missing value; ``None`` is one only in place of a number, else it may be a name."""
 _ZERO_FIRST = r"[-+]?0\d"  # of a text such as 007, which is no number
 _BLANKS = re.compile(r'(?<!")" +(?=[,\t\r\n])')  # after a quoted text
+_CHECKPOINT = re.compile(r"checkpoint-\d+")
+_NO_NUMBER = re.compile(r"(?<=: )(nan|-?inf)(?=[,}])")  # of a dict's text, which literals don't have
 _LONGEST_ROW = 1 << 24
 """Characters of the longest row, as many as DuckDB reads of an object of JSON; they fit into the memory."""
 _OPEN = 'a quotation mark is not closed; close it, or write it as "" within a quoted text'
@@ -64,6 +67,78 @@ def read_any_table(path: Path, texts: Sequence[str] = ()) -> pd.DataFrame:
     return pd.DataFrame({
         name: column if name in texts else _numbers(column) for name, column in frame.items()
     })  # fmt: skip
+
+
+def read_results(paths: Sequence[Path]) -> pd.DataFrame:
+    """Read tables of results as one; fields of nested objects become columns by their paths, ``config.lr``.
+
+    A ``.json`` file is the log of a run: an object with one list of objects, its rows, each of which gets the
+    object's other fields. Its column ``run``, if it has none, is the file's folder, without a last part such
+    as ``checkpoint-500``. An object may also be the text of a Python dict, as `pandas` writes it to a csv.
+
+    Raises:
+        ValueError: As `read_any_table`, or a log is no JSON, or has no list of rows.
+    """
+    frames = [_log_of_run(path) if path.suffix == ".json" else read_any_table(path) for path in paths]
+    return pd.concat([_flattened(frame) for frame in frames])
+
+
+def _log_of_run(path: Path) -> pd.DataFrame:
+    try:
+        log = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} can't be read as JSON: {error}") from None
+    fields = dict(log) if isinstance(log, dict) else {"": log}
+    lists = [name for name, value in fields.items() if value and _is_list_of_rows(value)]
+    if len(lists) != 1:
+        raise ValueError(f"{path} must have one list of objects, its rows; found {len(lists)}")
+    rows = fields.pop(lists[0])
+    folder = next((part for part in path.absolute().parts[-2::-1] if not _CHECKPOINT.fullmatch(part)), "")
+    places = [f"{path.name}: {lists[0]}[{row}]" for row in range(len(rows))]
+    return pd.DataFrame([{"run": folder, **fields, **row} for row in rows], places, dtype=object)
+
+
+def _is_list_of_rows(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(row, dict) for row in value)
+
+
+def _flattened(frame: pd.DataFrame) -> pd.DataFrame:
+    objects = {name: column.map(_object) for name, column in frame.items() if column.dtype == object}
+    nested = {
+        name: column
+        for name, column in objects.items()
+        if column.map(lambda value: type(value) is dict).any()
+    }
+    if not nested:
+        return frame
+    parts = [frame.drop(columns=list(nested))]
+    for name, column in nested.items():
+        fields = pd.DataFrame([_paths(value, f"{name}.") for value in column], frame.index, dtype=object)
+        parts.append(fields.drop(columns=[path for path in fields if path in frame]))
+    return pd.concat(parts, axis=1)
+
+
+def _object(value: object) -> object:
+    """Return a cell, which is a dict if its text is one."""
+    if not (isinstance(value, str) and value.startswith("{") and value.endswith("}")):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(_NO_NUMBER.sub("None", value))
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return value
+
+
+def _paths(value: object, start: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {}
+    fields = dict[str, Any]()
+    for name, inner in value.items():
+        fields |= _paths(inner, f"{start}{name}.") if isinstance(inner, dict) else {f"{start}{name}": inner}
+    return fields
 
 
 def _kind_of(path: Path) -> str:

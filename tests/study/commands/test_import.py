@@ -20,6 +20,7 @@ from tests.root import ROOT
 from tests.study import shown
 from tests.study.conftest import Run
 from tests.study.tiny_study import edit, read_json
+from tests.study.trainer_logs import wandb_project, write_trainer_states
 
 PAPER = ROOT / "results" / "paper" / "figures.csv"
 MAP = """\
@@ -76,6 +77,8 @@ def test_documented_commands_run(
 ) -> None:
     for name in ("paper", "open-clip-scaling"):
         shutil.copytree(ROOT / "results" / name, tmp_path / "results" / name)
+    write_trainer_states(tmp_path / "runs")
+    wandb_project().to_csv(tmp_path / "project.csv")  # as W&B's guide has it, with the index
     monkeypatch.chdir(tmp_path)
     shown.draw_two_paper_figures(monkeypatch)
     said = []
