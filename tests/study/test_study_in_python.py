@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from analysis.labels import strategy_text
 from analysis.report.answer_frames import FRAMES
-from budgets.quantity import format_flops, format_share
+from budgets.quantity import format_share
 from docs.build.notebook import NOTEBOOK, run
 from runners.results import PHASE, TRUNK, read_table
 from study import Study
@@ -90,21 +90,18 @@ def test_the_page_on_python_shows_what_comes(tmp_path: Path, monkeypatch: pytest
 def test_what_the_pages_say_of_the_shipped_studies_is_what_they_hold(small: Study) -> None:
     pages = {
         name: " ".join((ROOT / name).read_text(encoding="utf-8").split())
-        for name in ("README.md", "CHANGELOG.md", "docs/report.md", "docs/tutorial.md")
+        for name in ("README.md", "CHANGELOG.md", "docs/report.md")
     }
-    names = ("small", "small-full", "small-trunk")
-    results = {name: read_table(ROOT / "results" / name / "results.parquet") for name in names}
+    results = {
+        name: read_table(ROOT / "results" / name / "results.parquet") for name in ("small", "small-trunk")
+    }
     spent = {name: rows["paid_flops"].sum() for name, rows in results.items()}
-    runs, full, grid = map(len, results.values())
+    runs, grid = map(len, results.values())
     states = (results["small"][PHASE] == TRUNK).sum()
     share = format_share(spent["small"] / spent["small-trunk"])
     chosen = f"chose {runs} of {grid} trials, {states} of them states of trunks, and spent {share} of what"
     assert chosen in pages["README.md"]
     assert f"`small` needs {share} of the compute of its whole grid" in pages["CHANGELOG.md"]
-    for name, trials in zip(names, (f"{runs} of {grid}", full, grid), strict=True):
-        row = re.search(rf"\| `{name}` \|[^|]*\|([^|]*)\|([^|]*)\|", pages["docs/tutorial.md"])
-        assert row
-        assert row.groups() == (f" {trials} ", f" {format_flops(spent[name])} ")
     told = re.findall(r"[\d.]+ [GT]FLOP: mini-.*?, (?:clear|tie|undecided)", pages["docs/report.md"])
     assert told
     assert {*told} <= {*str(small.best()).splitlines()}
