@@ -23,7 +23,7 @@ def flops_notes(results: pd.DataFrame, metric: str) -> list[str]:
     rows = results[results["status"] == "finished"]
     samples = rows["samples_seen"].to_numpy(np.float64)
     known = rows["architecture"].isin(catalogue()) & (rows["strategy"].str.lower() == "clip")
-    tokens = (rows["parameters"] if is_loss(metric) else rows["parameters"] * np.nan).where(~known)
+    tokens = rows["parameters"].where(~known & is_loss(metric))
     clip = find_strategy("clip")
     costs = {
         name: sample_cost(load_architecture(name), clip, batch_size=1).train_flops

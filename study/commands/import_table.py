@@ -116,9 +116,8 @@ def run(options: Namespace) -> int:
 def _replace(folder: Path, new: Path, tables: list[Path]) -> None:
     """Replace the study's folder by a new one, unless a table would be lost with it."""
     for table in tables:
-        if folder.resolve() not in table.resolve().parents:  # as in a study that ships with the project
-            continue
-        raise ValueError(f"{table} lies in {folder}, which would be replaced; choose another --name NAME")
+        if folder.resolve() in table.resolve().parents:  # as in a study that ships with the project
+            raise ValueError(f"{table} lies in {folder}, which would be replaced; choose another --name NAME")
     if folder.exists():
         folder.rename(new.with_name("old"))
     new.rename(folder)

@@ -7,6 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+TOKENS = 512
+"""Tokens of each sequence of `wandb_project`, which the Trainer's FLOPs count."""
+
 
 def trainer_state(scale: float, losses: Sequence[float], flops: float = 6e15) -> dict[str, Any]:
     """Return what ``TrainerState.save_to_json`` of transformers 4.57 writes at the end of a run."""
@@ -65,7 +68,7 @@ def wandb_run(parameters: int, rate: float, loss: float, flops: float) -> tuple[
 def wandb_project() -> pd.DataFrame:
     """Return a project of two models at three learning rates each."""
     runs = [
-        wandb_run(size, rate, loss, 6.0 * size * 32 * 2000)
+        wandb_run(size, rate, loss, 6.0 * size * 32 * 2000 * TOKENS)
         for size, losses in ((10_000_000, (3.3, 3.1, 3.4)), (40_000_000, (2.9, 2.8, 3.0)))
         for rate, loss in zip((1e-4, 3e-4, 1e-3), losses, strict=True)
     ]

@@ -94,7 +94,7 @@ def test_a_wandb_export_with_a_sweep_is_read(run: Run, tmp_path: Path, written: 
         frame.to_json(path, orient="records", lines=True)
     said, rows = imported(run, tmp_path, str(path), "wandb-export")
     assert "sweep: the best of 6 runs of 2 cells" in said
-    assert "note:" not in said  # 6 × parameters × samples_seen
+    assert "note:" not in said  # samples are sequences: their FLOPs are not held to 6 × parameters × samples
     assert rows["architecture"].tolist() == ["10000000", "40000000"]
     assert rows["tuned_lr_peak"].tolist() == [3e-4, 3e-4]
 
