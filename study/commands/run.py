@@ -74,7 +74,7 @@ def run(options: Namespace) -> int:
     if options.dry_run and options.pay_again:
         raise ValueError("--dry-run changes nothing: it can't be combined with --pay-again")
     study = declared_study(options)
-    study.storage.refresh()  # required, so that no trial is paid twice
+    study.storage.refresh(partial(print, file=sys.stderr))  # required, so that no trial is paid twice
     plan, only, retry_failed = plan_study(study), options.only, options.retry_failed
     if options.dry_run:
         show_all(would_run(study, plan, only=only, again=options.again, retry_failed=retry_failed))

@@ -124,7 +124,7 @@ def _clock_check(node: str, clock: float, began: float, ended: float) -> Preflig
     """Compare a node's clock with the driver's, which read ``began`` before it and ``ended`` after it."""
     # The node read its clock between the two times; only what lies outside of them is known to be skew.
     skew = max(began - clock, clock - ended, 0.0)
-    problem = "synchronise the clocks (chrony, ntpd): times of events and leases compare them"
+    problem = "synchronise the clocks (chrony, ntpd): times of events compare them"
     detail = f"within {max(skew, 0.1):.1f} s of the driver's"
     return replace(
         PreflightCheck.of("clock", problem if skew > _SKEW_S else "", found=detail, verdict="slow"), node=node

@@ -192,14 +192,14 @@ class Study:
     def refresh(self, *, note: Callable[[str], None]) -> None:
         """Update its folder from a storage that is a bucket; from the last local copy if there is only that.
 
-        ``note`` is called with a line on a storage that can't be reached.
+        ``note`` is called with a line on a storage that can't be reached, or on what it waits for.
 
         Raises:
             OSError: The storage can't be reached, and there is no copy of the study.
             ValueError: Likewise, if the storage is wrong.
         """
         try:
-            self.storage.refresh()
+            self.storage.refresh(note)
         except (ValueError, OSError) as error:
             if not self.has(self.plan_tables):
                 raise

@@ -42,7 +42,17 @@ from runners.trials.trial_files import (
 )
 from runners.trials.trial_job import TrialJob
 from study.storage.folder_storage import FolderStorage
-from study.storage.lock import LEASE, LEAVE, Holder, Lease, live_holder, only_run, running_here, stop_limit
+from study.storage.lock import (
+    CHECKING,
+    LEASE,
+    LEAVE,
+    Holder,
+    Lease,
+    SeenLease,
+    only_run,
+    running_here,
+    stop_limit,
+)
 
 _HERE_ALONE = {"throughput.json", LEASE}  # about this machine only; never uploaded
 _REQUESTS = 16
@@ -63,21 +73,23 @@ class BucketStorage(FolderStorage):
         self._watched: Collection[str] = ()
         self._awaited: Collection[str] = ()
         self._lease: Lease | None = None
+        self._seen = SeenLease(partial(self.place.read, LEASE), folder / LEASE)
         self._follows = False
         self._stop_requested: float | None = None
         self._to_leave: Collection[str] = ()
 
-    def refresh(self) -> None:
+    def refresh(self, note: Callable[[str], None] = lambda _: None) -> None:
         """Download the study without weights and checkpoints, unless a run on this machine is active."""
 
-        def look() -> None:
-            bring(self.place, self._folder)
-            if not _bring_by_name(self.place, self._folder, LEASE):
-                (self._folder / LEASE).unlink(missing_ok=True)
+        def watch() -> None:
+            self._seen.holder(lambda holder: note(CHECKING.format(holder=holder, where=self.place)))
+            self._seen.keep()
 
         with self._downloading() as free:
-            if free is not None and running_here(self._folder) is None:
-                patiently(look, patience_s=_LOOK_PATIENCE_S)
+            if free is None or running_here(self._folder) is not None:
+                return
+            patiently(partial(bring, self.place, self._folder), patience_s=_LOOK_PATIENCE_S)
+        patiently(watch, patience_s=_LOOK_PATIENCE_S)
 
     def bring_weights(self, trial_id: str) -> None:
         """Download a trial's weights."""
@@ -91,7 +103,7 @@ class BucketStorage(FolderStorage):
         return fetch_tree(self._objects, name, trial_copies(self._objects) / name)
 
     def _holder(self) -> Holder | None:
-        return live_holder(self.place.read(LEASE))
+        return self._seen.holder()
 
     @contextmanager
     def claim(self, say: Callable[[str], None]) -> Iterator[None]:
@@ -103,7 +115,7 @@ class BucketStorage(FolderStorage):
         with ExitStack() as until_the_end:
             with self._downloading():
                 holder, before = until_the_end.enter_context(only_run(self._folder))
-            lease = self._lease = Lease(self.place, holder)
+            lease = self._lease = Lease(self.place, holder, seen=self._seen)
             until_the_end.enter_context(lease.held(before, say, self._follow))
             (self._folder / LEASE).unlink(missing_ok=True)
             self._forget_requests()

@@ -27,8 +27,11 @@ class FolderStorage:
     def __init__(self, folder: Path, place: Location | None = None) -> None:
         self._folder, self.place = folder, place or Location(folder.resolve())
 
-    def refresh(self) -> None:
-        """Update the study's folder from the storage, unless a run on this machine is active."""
+    def refresh(self, note: Callable[[str], None] = lambda _: None) -> None:
+        """Update the study's folder from the storage, unless a run on this machine is active.
+
+        ``note`` is called with a line on what it waits for.
+        """
 
     def bring_weights(self, trial_id: str) -> None:
         """Make a trial's weights available in its folder."""

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from budgets.machine_cache import machine_cache
-from runners.store.files import locked, not_waiting, read_bytes
+from runners.store.files import locked, new_file, not_waiting, read_bytes
 from runners.store.location import Location
 
 LEASE = "run.json"
@@ -29,9 +30,12 @@ _RUNS = (
     "another run of {where} is active: {holder}. The command `status` with the same study watches it, `stop` "
     "stops it"
 )
+CHECKING = "{holder} holds {where}; checking whether it is still alive"
+"""What is said while a lease is watched, with its holder and where it is."""
 _WRITES = "another command is writing {where}: {holder}. Wait until it has ended"
 _LOOKS, _LOCK_S, _LOOK_S = 5, 0.5, 0.2
 _DEAD_S = 60.0  # a lease that is not renewed for so long belongs to a dead run
+_SAY_S = 10.0  # without a change, it is said that one waits
 _BEAT_S = 3.0  # interval of the renewals
 _SETTLE_S = 2.0  # time in which what a concurrent run does to the lease becomes visible
 
@@ -106,8 +110,7 @@ def only_run(folder: Path, refusal: str = _RUNS, where: object = None) -> Iterat
 
 def active_run(folder: Path) -> Holder | None:
     """Return the active run of the study, if any, here or on another machine with the same bucket."""
-    copy = folder / LEASE
-    return running_here(folder) or live_holder(read_bytes(copy) if copy.exists() else None)
+    return running_here(folder) or SeenLease(lambda: None, folder / LEASE).last_holder
 
 
 def stop_limit(place: Location) -> float | None:
@@ -139,22 +142,97 @@ def _read(lock: Path) -> Holder:
     return UNKNOWN
 
 
+class SeenLease:
+    """A lease as others see it: its run is alive if the lease has changed within the last minute.
+
+    The minute is one of this machine's clock; no clock is compared with another's. What was seen is kept in
+    the file ``record``, if there is one: a later command on this machine continues from it.
+    """
+
+    def __init__(self, read: Callable[[], bytes | None], record: Path | None = None) -> None:
+        self._read, self._record = read, record
+        self._lease: str | None = None
+        self._since_s = self._looked_s = -math.inf  # time at which it was first seen, and last
+        self._moves = False  # it has changed from one look to one within a minute
+        with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+            seen = {} if record is None else json.loads(read_bytes(record))
+            if seen["host"] == socket.gethostname():  # another machine's clock may share the folder
+                self._lease, self._moves = seen["lease"], seen["moves"]
+                self._since_s, self._looked_s = seen["since_s"], seen["looked_s"]
+
+    def look(self) -> Holder | None:
+        """Look at the lease once; return who wrote it, None if there is none."""
+        content, now_s = self._read(), time.time()
+        lease = None if content is None else content.decode(errors="replace")
+        if lease != self._lease or not self._looked_s <= now_s:
+            self._moves = lease != self._lease and 0 <= now_s - self._looked_s < _DEAD_S
+            self._lease, self._since_s = lease, now_s
+        self._looked_s = now_s
+        return None if lease is None else holder_of(lease)
+
+    def holder(
+        self, say: Callable[[Holder], None] = lambda _: None, *, by_process: bool = True
+    ) -> Holder | None:
+        """Return the run that holds the lease, None if there is none or it has died; may take a minute.
+
+        A run on this machine has died, too, once its process has ended, if ``by_process`` is True. ``say`` is
+        called if the lease does not change at once.
+        """
+        patient_s = time.monotonic() + _SAY_S
+        while (holder := self.look()) is not None and not (self._moves or self._is_old):
+            if by_process and holder.has_died:
+                break
+            if time.monotonic() > patient_s:
+                patient_s = math.inf
+                say(holder)
+            time.sleep(_LOOK_S)
+        if holder is None or not self._moves or self._is_old or (by_process and holder.has_died):
+            return None
+        return holder
+
+    def keep(self) -> None:
+        """Write what was seen to the record, or delete it if there is no lease."""
+        assert self._record is not None, "a lease with a record"
+        if self._lease is None:
+            self._record.unlink(missing_ok=True)
+            return
+        seen = {"host": socket.gethostname(), "lease": self._lease, "moves": self._moves}
+        with new_file(self._record, sync=False) as file:
+            times = {"since_s": self._since_s, "looked_s": self._looked_s}
+            file.write_text(json.dumps(seen | times), encoding="utf-8")
+
+    @property
+    def last_holder(self) -> Holder | None:
+        """The run that held the lease at the last look; None if that was a minute ago, or it has died."""
+        holder = None if self._lease is None or not self._moves or self._is_old else holder_of(self._lease)
+        return None if holder is None or holder.has_died else holder
+
+    @property
+    def _is_old(self) -> bool:
+        """True if the lease has not changed for so long that its run has died."""
+        return not 0 <= time.time() - self._since_s < _DEAD_S
+
+
 class Lease:
     """The exclusive right to write below a location, which nodes and drivers without a folder share.
 
     A run takes the lease by creating an object, which succeeds for only one of several runs. Where the
     storage's protocol can't create exclusively, the last writer has the lease, after a short wait.
 
-    A lease that is not renewed for a minute, measured by the clock of the run that wants it, belongs to a
-    dead run and is taken over. If the other run was alive after all (it was suspended, or could not reach
-    the bucket), it finds another holder at its next renewal and stops.
+    A lease that is not renewed for a minute belongs to a dead run and is taken over (`SeenLease`). If the
+    other run was alive after all (it was suspended, or could not reach the bucket), it finds another holder
+    at its next renewal and stops.
 
     Attributes:
         lost: The error of a renewal that found another run's lease; None while the lease is held.
     """
 
-    def __init__(self, place: Location, holder: Holder, name: str = LEASE, refusal: str = _RUNS) -> None:
+    def __init__(
+        self, place: Location, holder: Holder, name: str = LEASE, refusal: str = _RUNS,
+        seen: SeenLease | None = None,
+    ) -> None:  # fmt: skip
         self._place, self._holder, self._name, self._refusal = place, holder, name, refusal
+        self._seen, self._renewals = seen or SeenLease(partial(place.read, name)), 0
         self.lost: ValueError | None = None
 
     @contextmanager
@@ -208,21 +286,14 @@ class Lease:
         Raises:
             ValueError: The other run is alive.
         """
-        # A live run changes the object at each renewal; so an object that stays the same belongs to a dead
-        # run.
-        seen = latest = self._place.read(self._name)
-        if seen is None:
+        if (other := self._seen.look()) is None:
             return
-        if (other := holder_of(seen)) != dead or other == UNKNOWN:
-            say(f"{other} holds {self._place}; checking whether it is still alive")
-            until = time.monotonic() + _DEAD_S
-            while latest == seen and time.monotonic() < until:
-                time.sleep(_LOOK_S)
-                latest = self._place.read(self._name)
-        if latest == seen:
+        if other != dead or other == UNKNOWN:
+            say(CHECKING.format(holder=other, where=self._place))
+            if (alive := self._seen.holder(by_process=False)) is not None:
+                raise self._taken(alive)
+        if self._seen.look() is not None:
             self._place.delete([self._name])
-        elif latest is not None:
-            raise self._taken(latest)
 
     def _renew(self) -> None:
         self._require_ours()
@@ -235,26 +306,14 @@ class Lease:
                 f"{self._place / self._name}, this run's lease, was deleted; run again to continue"
             )
         if holder_of(content) != self._holder:
-            raise self._taken(content)
+            raise self._taken(holder_of(content))
 
-    def _taken(self, content: bytes) -> ValueError:
-        return ValueError(self._refusal.format(where=self._place, holder=holder_of(content)))
+    def _taken(self, holder: Holder) -> ValueError:
+        return ValueError(self._refusal.format(where=self._place, holder=holder))
 
     def _text(self) -> bytes:
-        return json.dumps({**asdict(self._holder), "renewed": time.time()}).encode()
-
-
-def live_holder(lease: bytes | None) -> Holder | None:
-    """Return the holder of a study's lease, given its content; None if there is none, or its run has died.
-
-    A run has died if its process on this machine has ended, or if it has not renewed the lease for a minute,
-    by its clock and this machine's.
-    """
-    with suppress(ValueError, TypeError, KeyError, RecursionError):
-        if lease is not None and time.time() - json.loads(lease)["renewed"] < _DEAD_S:
-            holder = holder_of(lease)
-            return None if holder.has_died else holder
-    return None
+        self._renewals += 1
+        return json.dumps({**asdict(self._holder), "renewals": self._renewals}).encode()
 
 
 @contextmanager

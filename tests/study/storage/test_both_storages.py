@@ -84,7 +84,7 @@ def test_an_active_run_is_seen_from_anywhere(machine: Machine, monkeypatch: pyte
         with pytest.raises(ValueError, match=active), elsewhere.storage.claim(say):
             pass
         if elsewhere.folder != here.folder:
-            monkeypatch.setattr(lock, "_DEAD_S", -60)
+            monkeypatch.setattr(lock, "_DEAD_S", 0.0)
             assert active_run(elsewhere.folder) is None, "a run that no longer renews its lease has died"
             with pytest.raises(ValueError, match=r"no run of .* is active"):
                 list(elsewhere.storage.stop(wait_s=0))

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from math import inf
@@ -18,6 +20,7 @@ import pytest
 from budgets.machine_cache import CACHE
 from runners.store.location import Location
 from study.storage import lock
+from study.storage.bucket_storage import BucketStorage
 from study.storage.folder_storage import FolderStorage
 from study.storage.lock import UNKNOWN, Holder, Lease, active_run, holder_of, only_run, only_writer
 from tests.root import ROOT
@@ -37,6 +40,36 @@ with only_run(Path(sys.argv[1])):
     while not FolderStorage(Path(sys.argv[1])).stop_requested():
         time.sleep(0.05)
 """
+
+
+HOLD_LEASE = """
+import sys, time
+from runners.store.location import Location
+from study.storage.lock import UNKNOWN, Holder, Lease, stop_limit
+place, holder = Location(sys.argv[1]), Holder(host="elsewhere", pid=1, since=sys.argv[2])
+with Lease(place, holder).held(UNKNOWN, print):
+    print("holds", flush=True)
+    while stop_limit(place) is None:
+        time.sleep(0.05)
+"""
+
+FAKE_TIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+
+
+@contextmanager
+def hold_elsewhere(bucket: Bucket, since: str, clock: str) -> Iterator[subprocess.Popen[str]]:
+    """Context manager: a machine whose clock is off has the lease of a study in the bucket."""
+    fake = {"LD_PRELOAD": str(FAKE_TIME), "FAKETIME": clock, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD_LEASE, f"{bucket.url}/tiny", since],
+        cwd=ROOT, env=os.environ | fake, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "holds\n"
+            yield process
+        finally:
+            process.kill()
 
 
 def hold(folder: Path) -> subprocess.Popen[str]:
@@ -76,6 +109,47 @@ def test_stop_waits_for_the_runs_end(tmp_path: Path) -> None:
 
     assert said[0].startswith(f"asked process {process.pid} on {socket.gethostname()}, since 20")
     assert said[1:] == ["the run has ended; `run` continues it"]
+
+
+@pytest.mark.skipif(not FAKE_TIME.exists(), reason="needs libfaketime")
+@pytest.mark.parametrize("clock", ["-1h", "+1h"])
+def test_a_run_whose_clock_is_an_hour_off_is_seen_refuses_others_and_is_stopped(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: str
+) -> None:
+    def another(machine: str = "here") -> BucketStorage:  # as each command has
+        return BucketStorage(Location(bucket.url), "tiny", tmp_path / machine)
+
+    with hold_elsewhere(bucket, "first", clock) as first:
+        another().refresh()
+        assert active_run(tmp_path / "here") == Holder(host="elsewhere", pid=1, since="first")
+        refused = pytest.raises(ValueError, match="is active: process 1 on elsewhere, since first")
+        with refused, another().claim(lambda _: None):
+            pass
+        assert list(another().stop())[1:] == ["the run has ended; `run` continues it"]
+        assert first.wait(timeout=60) == 0
+    another().refresh()
+    assert active_run(tmp_path / "here") is None
+    Location(bucket.url).delete(["tiny/stop"])
+
+    with hold_elsewhere(bucket, "second", clock) as second:
+        another().refresh()
+        assert active_run(tmp_path / "here") is not None
+        second.kill()
+        second.wait()
+        monkeypatch.setattr(lock, "_DEAD_S", 4.0)
+        monkeypatch.setattr(lock, "_SAY_S", 1.0)
+        assert list(another().stop())[1:] == ["the run has ended; `run` continues it"]
+        for machine in ("here", "there"):
+            with pytest.raises(ValueError, match=r"no run of .* is active"):
+                list(another(machine).stop())
+        said = list[str]()
+        another("third").refresh(said.append)
+        assert "elsewhere, since second holds" in said[0]
+        another().refresh()
+        assert not any(active_run(tmp_path / machine) for machine in ("here", "third"))
+        began = time.monotonic()
+        with another().claim(lambda _: None):
+            assert time.monotonic() - began < 4, "it was seen to be dead before"
 
 
 def test_a_run_of_this_machine_whose_process_ended_has_died() -> None:
@@ -136,7 +210,7 @@ def test_a_dead_writer_is_replaced_and_a_writer_that_lost_its_lease_fails(
     monkeypatch.setenv(CACHE, str(tmp_path))
     monkeypatch.setattr(lock, "_BEAT_S", 0.1)
     monkeypatch.setattr(lock, "_DEAD_S", 0.5)
-    other = json.dumps({"host": "elsewhere", "pid": 1, "since": "yesterday", "token": "x", "renewed": 3})
+    other = json.dumps({"host": "elsewhere", "pid": 1, "since": "yesterday", "token": "x", "renewals": 3})
     storage.write(LEASE, other.encode())
 
     def write_until_the_other_goes_on() -> None:

@@ -1,10 +1,13 @@
 """A study in a bucket: machines that share only its URL give the same rows as a shared folder."""
 
+import itertools
 import json
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -258,14 +261,25 @@ def test_a_driver_whose_lease_another_run_took_ends_and_leaves_the_other_alone(
     study.folder.mkdir(parents=True)
     monkeypatch.setattr(lock, "_BEAT_S", 0.2)
     holder = {"host": "elsewhere", "pid": 1, "since": "2026-01-01 00:00:00+00:00"}
-    other = json.dumps(holder | {"token": "other", "renewed": time.time()}).encode()
+    other = json.dumps(holder | {"token": "other", "renewals": 1}).encode()
     lost = pytest.raises(ValueError, match="is active: process 1 on elsewhere")
     with lost, study.storage.claim(lambda _text: None):
         while not study.storage.stop_requested():
             Location(bucket.url).write(lease, other)  # as the other does again and again
             time.sleep(0.1)
     assert Location(bucket.url).read(lease) == other
-    assert machine("second").says("stop --within 1").startswith("asked process 1 on elsewhere")
+    over = threading.Event()
+
+    def renew() -> None:
+        for number in itertools.count(2):
+            Location(bucket.url).write(lease, json.dumps(holder | {"renewals": number}).encode())
+            if over.wait(0.1):
+                return
+
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(renew)
+        assert machine("second").says("stop --within 1").startswith("asked process 1 on elsewhere")
+        over.set()
 
 
 def test_the_milestone_of_a_trial_that_runs_is_seen_and_can_be_deleted(
