@@ -208,16 +208,24 @@ class BucketStorage(FolderStorage):
         return Copies(storage=self._objects, study=self._name, trees=trees)
 
     def _follow(self) -> None:
-        # Runs in the lease's thread after each renewal, so never without the lease.
+        # Runs after a renewal of the lease, so never without it. Many trials take longer than a renewal may.
         if not self._follows:  # what this machine has may be older than the bucket's
             return
         self._push()
         self._stop_requested, self._to_leave = stop_limit(self.place), self.place.list(LEAVE)
-        for folder, place in map(self._trial, self._watched):
+
+        def bring_progress(trial_id: str) -> None:
+            folder, place = self._trial(trial_id)
             _bring_by_name(place, folder, PROGRESS)
-        for folder, place in map(self._trial, self._awaited):
+
+        def bring_milestone(trial_id: str) -> None:
+            folder, place = self._trial(trial_id)
             for name in filter(is_milestone, objects_of(place)):
                 (folder / placeholder(name)).touch()  # that it exists is all the driver needs
+
+        with ThreadPoolExecutor(_REQUESTS) as threads:
+            list(threads.map(bring_progress, self._watched))
+            list(threads.map(bring_milestone, self._awaited))
 
     def _push(self) -> None:
         """Upload the driver's files that have changed since their last upload."""

@@ -241,9 +241,9 @@ class Lease:
     ) -> Iterator[None]:
         """Context manager that takes the lease, renews it in a thread, and deletes it at exit.
 
-        The lease of a run that is known to be ``dead`` is taken at once. ``also`` is called after each
-        renewal, in the thread; it may raise OSError. If the storage can't be reached, the next round tries
-        again. At exit, the lease then stays, and expires like that of a dead run.
+        The lease of a run that is known to be ``dead`` is taken at once. ``also`` is called after renewals,
+        in a thread of its own, however long it takes; it may raise OSError. If the storage can't be reached,
+        the next round tries again. At exit, the lease then stays, and expires like that of a dead run.
 
         Raises:
             ValueError: The storage can't be used; or another run has the lease, or at exit has taken it over.
@@ -255,30 +255,35 @@ class Lease:
         # creation replace it.
         time.sleep(_SETTLE_S)
         self._require_ours()
-        over = threading.Event()
-
-        def beat() -> None:
-            while self.lost is None and not over.wait(_BEAT_S):
-                with suppress(OSError):
-                    try:
-                        self._renew()
-                    except ValueError as error:
-                        self.lost = error
-                    else:
-                        also()
-
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
+        over, renewed = threading.Event(), threading.Event()
+        threads = [
+            threading.Thread(target=self._beat, args=(over, renewed), name="beat", daemon=True),
+            threading.Thread(target=_after_each, args=(renewed, also, over), daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
         try:
             yield
         finally:
             over.set()
-            thread.join()
+            renewed.set()
+            for thread in threads:
+                thread.join()
             with suppress(OSError, ValueError):
                 self._require_ours()
                 self._place.delete([self._name])
         if self.lost is not None:
             raise self.lost
+
+    def _beat(self, over: threading.Event, renewed: threading.Event) -> None:
+        while self.lost is None and not over.wait(_BEAT_S):
+            with suppress(OSError):
+                try:
+                    self._renew()
+                except ValueError as error:
+                    self.lost = error
+                else:
+                    renewed.set()
 
     def _bury(self, dead: Holder, say: Callable[[str], None]) -> None:
         """Delete the lease of another run if that run is dead.
@@ -314,6 +319,15 @@ class Lease:
     def _text(self) -> bytes:
         self._renewals += 1
         return json.dumps({**asdict(self._holder), "renewals": self._renewals}).encode()
+
+
+def _after_each(event: threading.Event, do: Callable[[], None], over: threading.Event) -> None:
+    while event.wait():
+        event.clear()  # before the look at what may have been set meanwhile
+        if over.is_set():
+            return
+        with suppress(OSError):
+            do()
 
 
 @contextmanager

@@ -4,8 +4,9 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -23,9 +24,11 @@ class Bucket:
     Attributes:
         url: A folder in the bucket.
         lag_s: Seconds until a list of the bucket has what was written.
+        slow: Seconds that answers take, by the last part of what is asked for.
     """
 
     lag_s = 0.0
+    slow: Mapping[str, float] = MappingProxyType({})
 
     def __init__(self, environment: pytest.MonkeyPatch, name: str = "") -> None:
         self._port = 0
@@ -47,6 +50,8 @@ class Bucket:
         app = moto.create_backend_app("s3")
 
         def lagging(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+            if wait_s := self.slow.get(environ["PATH_INFO"].rpartition("/")[2], 0.0):
+                time.sleep(wait_s)
             if not self.lag_s or "list-type" not in environ["QUERY_STRING"]:
                 found: Iterable[bytes] = app(environ, start)
                 return found

@@ -18,7 +18,7 @@ from runners.scheduling.local_backend import LocalBackend
 from runners.store.copies import trial_copies
 from runners.store.location import Location
 from runners.trials.meter import FlopCount, write_meter
-from runners.trials.trial_files import FILES, drop_milestone, is_milestone, milestone
+from runners.trials.trial_files import FILES, PROGRESS, drop_milestone, is_milestone, milestone
 from study.declare.load import load_declaration
 from study.state.study import Study, find_study
 from study.storage import lock
@@ -280,6 +280,32 @@ def test_a_driver_whose_lease_another_run_took_ends_and_leaves_the_other_alone(
         threads.submit(renew)
         assert machine("second").says("stop --within 1").startswith("asked process 1 on elsewhere")
         over.set()
+
+
+def test_many_running_trials_are_followed_at_once_and_the_lease_is_renewed_meanwhile(
+    machine: Machine, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, trials = opened(machine()), [f"{number:04}" for number in range(128)]
+    place = Location(bucket.url) / "results" / "tiny"
+    monkeypatch.setattr(lock, "_BEAT_S", 0.3)
+    for trial_id in trials:
+        (study.folder / "trials" / trial_id).mkdir(parents=True)
+        (place / "trials" / trial_id).write(PROGRESS, b"1")
+    bucket.slow = {PROGRESS: 0.4}  # 51 s one after the other
+    leases, changes = set[bytes | None](), list[float]()
+
+    def followed() -> bool:
+        if (lease := place.read("run.json")) not in leases:
+            leases.add(lease)
+            changes.append(time.monotonic())
+        return all((study.folder / "trials" / trial_id / PROGRESS).exists() for trial_id in trials)
+
+    with study.storage.claim(lambda _text: None):
+        began = time.monotonic()
+        study.storage.watch(trials)
+        wait_for(followed, seconds=45)
+        assert time.monotonic() - began > 3, "it was not that slow"
+        assert max(after - before for before, after in itertools.pairwise(changes)) < 10
 
 
 def test_the_milestone_of_a_trial_that_runs_is_seen_and_can_be_deleted(
