@@ -17,6 +17,7 @@ from budgets.quantity import format_flops
 from runners.results import (
     CURVE_COLUMNS,
     EVALUATION_VERSION,
+    MIDWAY_COLUMNS,
     RESULT_COLUMNS,
     plan_row,
     read_table,
@@ -35,6 +36,8 @@ from study.state.kept_trunks import with_kept_trunks
 from study.state.plan_study import plan_tables, results_by_version
 from study.state.study import Study
 from study.state.study_facts import keep_rankings
+
+_JOINED_AT_ONCE = 256  # tables; a few hundred joins of one more table each copy the rows a few hundred times
 
 
 class Chooser:
@@ -104,6 +107,38 @@ def next_of_design(study: Study, plan: Plan, todo: Agenda) -> tuple[Agenda, str]
         if decision.stop:
             follows = f"no further trial is chosen: {decision.stop}"
     return replace(todo, to_run=tuple(first)), follows
+
+
+class TrialTables:
+    """The tables of one name in trials' folders, as one table; each is read once, soon after its trial ended.
+
+    So to write the table of a study with many trials takes no longer than its rows do.
+    """
+
+    def __init__(self, study: Study, name: str, columns: Mapping[str, str]) -> None:
+        self._study, self._name = study, name
+        self._joined, self._new = to_frame([], columns), dict[str, pd.DataFrame]()
+        self._known = set[str]()
+
+    def add(self, trial: str, *, needed: bool = False) -> None:
+        """Read a trial's table, if there is one and it was not read; ValueError if it is ``needed``."""
+        path = self._study.trial_folder(trial) / self._name
+        if trial not in self._known and (needed or path.exists()):
+            self._new[trial] = read_table(path)
+            self._known.add(trial)
+        if len(self._new) >= _JOINED_AT_ONCE:
+            self._join()
+
+    def of(self, trials: Sequence[str]) -> pd.DataFrame:
+        """Return the rows of trials that were added, in the order given."""
+        self._join()
+        order = self._joined["trial"].map({trial: number for number, trial in enumerate(trials)})
+        return self._joined.iloc[order.argsort(kind="stable")]
+
+    def _join(self) -> None:
+        if self._new:
+            known = [self._joined] if len(self._joined) else []
+            self._joined, self._new = pd.concat([*known, *self._new.values()], ignore_index=True), {}
 
 
 class Run(Execution):
@@ -223,29 +258,40 @@ class Run(Execution):
 
         The rows of former versions of the plan's strategies follow, as they were.
         """
-        rows, curves, midway = list[Mapping[str, Any]](), list[pd.DataFrame](), list[pd.DataFrame]()
+        rows = list[Mapping[str, Any]]()
         for trial_id, trial in self.trials.items():
             if trial_id in self.outcomes:
                 rows.append(self.outcomes[trial_id].row)
-                curves.append(read_table(self.study.trial_folder(trial_id) / "curve.parquet"))
-                if (on_the_way := self.study.trial_folder(trial_id) / MIDWAY).exists():
-                    midway.append(read_table(on_the_way))
             elif trial_id in self.failures:
                 rows.append(_failed_row(trial, self.failures[trial_id]))
-        for row in self._of_former_versions:
-            rows.append(row)
-            if (curve := self.study.trial_folder(row["trial"]) / "curve.parquet").exists():
-                curves.append(read_table(curve))
+        rows += self._of_former_versions
         self.study.write_table("results.parquet", to_frame(rows, RESULT_COLUMNS))
-        joined = pd.concat(curves, ignore_index=True) if curves else to_frame([], CURVE_COLUMNS)
-        self.study.write_table("curves.parquet", joined)
-        if midway:
-            self.study.write_table(MIDWAY, pd.concat(midway, ignore_index=True))
+        order = [row["trial"] for row in rows]
+        self.study.write_table("curves.parquet", self._curves.of(order))
+        if len(midway := self._midway.of(order)):
+            self.study.write_table(MIDWAY, midway)
+
+    def book_outcome(self, trial: Trial, outcome: Outcome) -> None:
+        """Book a trial's result, and read its curve for the table."""
+        super().book_outcome(trial, outcome)
+        self.site.with_storage(self._curves.add, trial.trial_id, needed=True)
+        self.site.with_storage(self._midway.add, trial.trial_id)
+
+    @cached_property
+    def _curves(self) -> TrialTables:
+        return TrialTables(self.study, "curve.parquet", CURVE_COLUMNS)
+
+    @cached_property
+    def _midway(self) -> TrialTables:
+        return TrialTables(self.study, MIDWAY, MIDWAY_COLUMNS)
 
     @cached_property
     def _of_former_versions(self) -> list[dict[str, Any]]:
         """The rows of trials whose strategy is in the plan in another version, the newest version first."""
-        return records(results_by_version(self.study, self.plan)[1])
+        rows = records(results_by_version(self.study, self.plan)[1])
+        for row in rows:
+            self._curves.add(row["trial"])
+        return rows
 
     def _write_inputs(self) -> None:
         folder = self.study.folder

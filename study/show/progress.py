@@ -44,7 +44,7 @@ class Progress:
         live = can_update(console) and not quiet
         self._live = Live(console=console, auto_refresh=False) if live else None
         self._ticked_at, self._step_at = 0.0, -_LINE_S
-        self._spent, self._planned, self._slots = 0, 1, 1
+        self._spent, self._planned, self._slots, self._done = 0, 1, 1, 0
         self._budget = self._phase = ""
         self._folder = Path()
         self._trials: dict[str, Trial] = {}
@@ -88,7 +88,7 @@ class Progress:
         self._folder, self._phase, self._running = folder, phase, ()
         self._row = partial(planned_row, cluster=plan.cluster)
         self._later = [PendingTrial.of(trial, plan.cluster) for trial in plan.after_tuning] if phase else []
-        self._trials, self._rows, self._states = {}, {}, {}
+        self._trials, self._rows, self._states, self._done = {}, {}, {}, 0
         self._planned, self._spent = planned_flops, spent_flops
         self.add_trials(trials)
 
@@ -176,11 +176,10 @@ class Progress:
     def _look(self, trials: Collection[str]) -> None:
         """Update the states of these trials; unreachable storage leaves the view as it is."""
         with suppress(OSError, ValueError):
-            self._states |= trial_states(self._folder, trials, running=self._running, left_out=self._left_out)
-
-    @property
-    def _done(self) -> int:
-        return sum(state.column == "done" for state in self._states.values())
+            new = trial_states(self._folder, trials, running=self._running, left_out=self._left_out)
+            for trial_id, state in new.items():
+                self._done += (state.column == "done") - (self._states[trial_id].column == "done")
+            self._states |= new
 
     def _view(self) -> RenderableType:
         running = running_trials(self._rows, {trial: self._states[trial] for trial in self._running})
