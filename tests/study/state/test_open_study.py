@@ -2,6 +2,7 @@
 
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -131,7 +132,7 @@ def test_a_declaration_with_the_name_of_an_imported_study_is_refused(
 def test_a_study_whose_storage_is_away_is_read_from_its_last_local_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def away(_storage: FolderStorage) -> None:
+    def away(_storage: FolderStorage, _note: Callable[[str], None] = print) -> None:
         raise OSError("the bucket is away")
 
     monkeypatch.chdir(tmp_path)
