@@ -1,16 +1,11 @@
 """The configuration to train for a compute and a data budget.
 
-All configurations are read at the budget from the joint draws of their regime (``analysis.belief.family``):
-at their own cells there, and by the joint law elsewhere, within the data and beyond. A configuration whose
-pairs the pool lacks is read at the largest size that the pool holds: between its own sizes, or else by the
-law, which knows from the sizes that others were run with what fewer pairs cost. The verdict is that of the
-report, and the run that would decide or confirm it is named with it.
+The verdict on the `options.Options` is that of the report, and the run that would decide or confirm it is
+named with it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from fractions import Fraction
-from math import ceil
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -18,21 +13,21 @@ import numpy as np
 import pandas as pd
 
 from analysis.answers.best import cheaper_text
-from analysis.arrays import Floats, Indices
-from analysis.belief.cell_draws import CellDraws, stream
-from analysis.belief.curves import straight_lines
-from analysis.belief.family import Family
-from analysis.belief.verdict import CLEAR, LEADS, MATTERS, Verdict, judge, ranked, shares
+from analysis.answers.least_compute import LeastCompute, least_compute
+from analysis.answers.options import read_options, smallest_pool
+from analysis.arrays import Floats
+from analysis.belief.cell_draws import CellDraws
+from analysis.belief.verdict import CLEAR, LEADS, MATTERS, Verdict, judge
 from analysis.cells.intervals import column_intervals
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import CONFIGURATION, records
 from analysis.error_unit import ErrorUnit
-from analysis.labels import configuration_text, quality_fraction, with_regime
+from analysis.labels import configuration_text, with_regime
 from budgets.declaration.sections import FARTHEST
 from budgets.quantity import format_flops, format_number, format_share, plural
 
 _NAMED = 3  # reasons in an error
-_SAME_SIZE, _WHOLE = 0.05, 100
+_WHOLE = 100
 _LATER = (2.0, 4.0, 8.0, 16.0)
 _MOST_SEEDS, _POWER = 30, 0.8
 _SHOWN = NormalDist().inv_cdf(CLEAR) + NormalDist().inv_cdf(_POWER)
@@ -60,11 +55,12 @@ class Recommendation:
         experiment: The run that would decide or confirm the choice.
         explanation: Source of the intervals.
         unlearned: Why trunk states don't count as runs, see `Family.unlearned`.
-        flops: Training FLOPs of one trial, as asked.
+        flops: Training FLOPs of one trial, as asked, or the least that reach the error that was asked for.
         pairs: Pairs of the pool before filtering, as asked.
         error_unit: Unit of the errors.
         later: Compute from which on a candidate that holds less than ``MATTERS`` could hold more, and its
             name; None within ``_LATER`` times the budget.
+        least: The least compute that reaches the error, if that was asked for.
     """
 
     candidates: pd.DataFrame
@@ -80,49 +76,37 @@ class Recommendation:
     pairs: float
     error_unit: ErrorUnit
     later: tuple[float, str] | None
+    least: LeastCompute | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Candidates:
-    """Configurations with draws of their errors, those that take no part, and those that lack pairs."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    errors: list[Floats] = field(default_factory=list)
-    left_out: list[dict[str, str]] = field(default_factory=list)
-    too_large: list[dict[str, Any]] = field(default_factory=list)
-
-
-def kept_fraction(quality: str) -> Fraction:
-    """Return the share of its pool that a quality keeps."""
-    return Fraction(str(min(quality_fraction(quality), 1.0)))
-
-
-def smallest_pool(subset_size: float, quality: str) -> int:
-    """Return the pairs of the smallest pool that has a subset of a size and quality."""
-    # A pool of P pairs has a subset of s = ⌈share·P⌉; the smallest such P is ⌊(s − 1)/share⌋ + 1, in exact
-    # arithmetic: as floats 7/0.07 is below 100.
-    return int((int(subset_size) - 1) // kept_fraction(quality)) + 1
-
-
-def recommend(draws: CellDraws, *, flops: float, pairs: float, limit: float = FARTHEST) -> Recommendation:
-    """Recommend a configuration for a trial's FLOPs and a pool's pairs before filtering.
+def recommend(
+    draws: CellDraws, *, pairs: float, flops: float | None = None, error: float | None = None,
+    limit: float = FARTHEST,
+) -> Recommendation:  # fmt: skip
+    """Recommend a configuration for a pool's pairs before filtering, and a trial's FLOPs or its error.
 
     Args:
         draws: The cells and families of a study.
-        flops: Training FLOPs of one trial.
         pairs: Pairs in the pool before filtering; the top 20 % are a fifth of them.
+        flops: Training FLOPs of one trial.
+        error: The error to reach with the least compute, in place of FLOPs: a fraction, or a loss.
         limit: Largest factor of extrapolation beyond the measured compute of a regime.
 
     Raises:
-        ValueError: A number is below 1, or no configuration can be read at the budget.
+        ValueError: A number is below 1, no configuration can be read at the budget or reaches the error, or
+            not just one of FLOPs and error is given.
     """
+    if (flops is None) == (error is None):
+        raise ValueError("give either the flops of a trial or the error to reach, not both or neither")
     for name, value in (("flops", flops), ("pairs", pairs), ("limit", limit)):
-        if not value >= 1:
+        if value is not None and not value >= 1:
             raise ValueError(f"{name} must be at least 1; found {value:g}")
-    flops, pairs = float(flops), float(pairs)  # NumPy has no integers beyond 9e18
-    options = _options(draws, flops=flops, pool=pairs, limit=limit)
+    pairs = float(pairs)  # NumPy has no integers beyond 9e18
+    least = None if error is None else least_compute(draws, error, pairs=pairs, limit=limit)
+    flops = float(flops or 0) if least is None else least.flops
+    options = read_options(draws, flops=flops, pairs=pairs, limit=limit)
     unlearned = "; ".join(filter(None, (family.unlearned for family in draws.families.values())))
-    if all(row["lost"] for row in options.rows):
+    if options.empty:
         why = [f"{row['curve']}: {row['reason']}" for row in options.left_out]
         more = f"; and {len(why) - _NAMED} more" if len(why) > _NAMED else ""
         if pools := [row["pool"] for row in options.too_large]:
@@ -131,17 +115,7 @@ def recommend(draws: CellDraws, *, flops: float, pairs: float, limit: float = FA
             f"no configuration can be read at {format_flops(flops)}: "
             f"{'; '.join(why[:_NAMED]) or unlearned or 'nothing was measured'}{more}"
         )
-    values = np.stack(options.errors, axis=1)
-    middle = np.median(values, axis=0)
-    # Those that lost runs come last: they count by their draws, and are no candidates.
-    gone = np.array([bool(row["lost"]) for row in options.rows])
-    if draws.known:
-        order = ranked(shares(np.where(gone, np.inf, values)), np.where(gone, np.inf, middle))
-    else:  # without noise the measured errors are all that is known
-        measured = _column(options.rows, "mean")
-        middle = np.where(np.isnan(measured), middle, measured)
-        order, values = np.argsort(np.where(gone, np.inf, middle), kind="stable"), np.empty((0, len(middle)))
-    rows, values, middle = [options.rows[place] for place in order], values[:, order], middle[order]
+    rows, values, middle = options.rows, options.draws, options.middle
     several = len({row["regime"] for row in rows}) > 1
     names = [with_regime(configuration_text(row), row["regime"], named=several) for row in rows]
     verdict = judge(
@@ -173,7 +147,7 @@ def recommend(draws: CellDraws, *, flops: float, pairs: float, limit: float = FA
         left_out=pd.DataFrame(options.left_out, columns=["curve", "reason"]),
         pool=float(held.max()), better=_better(options.too_large, float(middle[0])), cheaper=cheaper,
         unlearned=unlearned, flops=flops, pairs=pairs, error_unit=draws.error_unit,
-        later=_later(draws, best_first, flops=flops, pool=pairs, limit=limit),
+        later=_later(draws, best_first, flops=flops, pool=pairs, limit=limit), least=least,
     )  # fmt: skip
 
 
@@ -183,14 +157,12 @@ def _later(
     """Return the compute at which one that does not matter now does, and its name; None if none does."""
     now = {_one(row) for row in rows if row["probability"] < MATTERS}
     for times in _LATER if now else ():
-        options = _options(draws, flops=flops * times, pool=pool, limit=limit)
-        gone = [bool(row["lost"]) for row in options.rows]
-        if all(gone):
+        options = read_options(draws, flops=flops * times, pairs=pool, limit=limit)
+        if options.empty:
             break
-        chance = shares(np.where(gone, np.inf, np.stack(options.errors, axis=1)))
         matter = [place for place, row in enumerate(options.rows) if _one(row) in now]
-        if matter and max(chance[matter]) >= MATTERS:
-            row = options.rows[max(matter, key=lambda place: float(chance[place]))]
+        if matter and max(options.chance[matter]) >= MATTERS:
+            row = options.rows[max(matter, key=lambda place: float(options.chance[place]))]
             return flops * times, configuration_text(row)
     return None
 
@@ -199,131 +171,6 @@ def _one(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what stays of a configuration at another compute."""
     size = 0.0 if row["regime"] == "one-epoch" else row["subset_size"]
     return row["regime"], size, *(row[name] for name in CONFIGURATION[1:])
-
-
-def _options(draws: CellDraws, *, flops: float, pool: float, limit: float) -> _Candidates:
-    """Return all configurations, read at a budget."""
-    options = _Candidates()
-    for family in draws.families.values():
-        _read(options, draws, family, flops=flops, pool=pool, limit=limit)
-    return options
-
-
-def _read(  # noqa: PLR0913 - a regime, and what is asked
-    options: _Candidates, draws: CellDraws, family: Family, *, flops: float, pool: float, limit: float
-) -> None:
-    """Add the configurations of a regime, read at a budget."""
-    one_epoch, pairs = family.regime == "one-epoch", np.ceil(pool)
-    cells = draws.cells[(draws.cells["regime"] == family.regime).to_numpy(bool)]
-    if cells.empty:
-        return
-    quality, sizes = family.configurations["quality"], family.configurations["subset_size"]
-    usable = np.full(len(sizes), flops)
-    if one_epoch:  # the pairs limit the compute
-        fraction = np.array([float(kept_fraction(name)) for name in quality])
-        usable = np.minimum(usable, pool * fraction * family.measured.curves.per_sample)
-    fits = np.array(list(map(smallest_pool, sizes, quality))) <= (np.inf if one_epoch else pairs)
-    # In one epoch the pool says how far a curve goes, not the grid.
-    values, place = family.at(usable, beyond=one_epoch or bool(flops > family.limit.max() * SAME_COST))
-    if not np.isfinite(values[:, fits]).all(axis=0).any():  # what the grid leaves out is better than nothing
-        values, place = family.at(usable, beyond=True)
-    rows = _rows(family, cells, place, usable, flops)
-    # Regimes are independent, so their draws are paired at random.
-    mix = stream(f"pair/{family.regime}").permutation(len(values)) if options.rows else np.arange(len(values))
-    whole = dict[tuple[str, ...], list[int]]()
-    for curve, row in enumerate(rows):
-        reason = _unreadable(row, values[:, curve], limit)
-        if not reason and fits[curve]:
-            options.rows.append(row)
-            options.errors.append(values[mix, curve])
-        if not reason and not row["lost"]:
-            whole.setdefault(tuple(row[name] for name in CONFIGURATION[1:]), []).append(curve)
-            if fits[curve]:
-                continue
-            reason = f"needs a pool of {row['pool']:,} pairs"
-            options.too_large.append(row | {"error": float(np.median(values[:, curve]))})
-        options.left_out.append({"curve": configuration_text(row), "reason": reason or row["lost"]})
-    fewer = [_fewer(family, rows, values, curves, pairs) for curves in whole.values() if not one_epoch]
-    smallest, most = cells["subset_size"].min(), max(1.0, cells["epochs"].max()) * SAME_COST
-    # Below all sizes, the runs say what repeats cost as far as they repeated pairs.
-    known = any(one is not None and one[0]["epochs"] <= most for one in fewer)
-    for one in fewer:
-        if one is not None and (known or one[0]["subset_size"] >= smallest):
-            options.rows.append(one[0])
-            options.errors.append(one[1][mix])
-
-
-def _fewer(
-    family: Family, rows: Sequence[Mapping[str, Any]], values: Floats, curves: Sequence[int], pairs: float
-) -> tuple[dict[str, Any], Floats] | None:
-    """Return a configuration read at the largest size that a pool holds; None if that was measured."""
-    ordered = sorted(curves, key=lambda curve: float(rows[curve]["subset_size"]))
-    allowed = float(ceil(kept_fraction(rows[ordered[0]]["quality"]) * int(pairs)))
-    above = int(np.searchsorted([rows[curve]["subset_size"] for curve in ordered], allowed))
-    if above == len(ordered) or rows[ordered[above]]["subset_size"] == allowed:
-        return None
-    around = ordered[max(above - 1, 0) : above + 1]
-    first, last = (rows[around[place]] for place in (0, -1))
-    sizes = np.array([rows[curve]["subset_size"] for curve in around])
-    epochs = last["epochs"] * sizes[-1] / allowed
-    if len(around) > 1:
-        error = straight_lines(sizes, values[:, around], np.array([allowed]))[:, 0]
-        source = f"between {sizes[0]:,.0f} and {sizes[1]:,.0f} pairs"
-    else:
-        error = family.read(np.array(around), np.array([[first["flops"]]]), np.array([allowed]))[:, 0, 0]
-        # If no pair is seen again, it is the run with more pairs.
-        source = f"by the law from {sizes[0]:,.0f} pairs" if epochs > 1 else ""
-    return {
-        **last, "subset_size": allowed, "pool": smallest_pool(allowed, last["quality"]), "measured": False,
-        "by_trunk": False, "sizes": source, "mean": np.nan, "epochs": epochs,
-        **{name: max(first[name], last[name]) for name in ("noise", "own_epochs")},
-        "distance": max(family.distance(last["flops"], np.full(len(rows), allowed))[around]),
-    }, error  # fmt: skip
-
-
-def _rows(
-    family: Family, cells: pd.DataFrame, place: Indices, usable: Floats, flops: float
-) -> list[dict[str, Any]]:
-    """Return the curves of a family at their places (-1: none), or at the compute that each can use."""
-    curves, x, ran = np.arange(len(place)), family.x, family.ran
-    per_sample = family.measured.curves.per_sample
-    spent = np.where(place < 0, usable, x[curves, place])
-    most = np.where(ran, x, 0.0).max(axis=1)
-    measured = cells.set_index(["curve", "point"]).reindex(list(zip(curves, place, strict=True)))
-    sizes = family.configurations["subset_size"].to_numpy(np.float64)
-    if family.regime == "one-epoch":
-        sizes = measured["subset_size"].fillna(pd.Series(spent / per_sample, index=measured.index)).to_numpy()
-    costs_vary = cells.groupby("curve")["train_flops_per_sample"].agg(lambda cost: np.ptp(cost) / cost.mean())
-    nearest = np.abs(np.log(x / spent[:, None])).argmin(axis=1)
-    return records(
-        family.configurations.assign(
-            regime=family.regime, subset_size=sizes, flops=spent, share=spent / flops,
-            sizes="", measured=measured["error"].notna().to_numpy(), by_trunk=family.by_trunk(place),
-            mean=measured["error"].to_numpy(np.float64), lost=family.apart(spent, place),
-            runs=family.runs(place), distance=family.distance(spent),
-            least_flops=x[:, 0], most_flops=most.max(),
-            epochs=spent / per_sample / sizes, own_epochs=most / per_sample / sizes,
-            most_epochs=float(cells["epochs"].max()), noise=family.belief.noise[curves, nearest] ** 0.5,
-            uses_up=(usable < flops / SAME_COST) & (spent > usable / SAME_COST),
-            varies=costs_vary.reindex(curves).fillna(0).to_numpy(np.float64) > _SAME_SIZE,
-            pool=list(map(smallest_pool, sizes, family.configurations["quality"])),
-        )
-    )  # fmt: skip
-
-
-def _unreadable(row: Mapping[str, Any], error: Floats, limit: float) -> str:
-    """Return why a configuration cannot be read at a budget; empty if it can be."""
-    asked = row["flops"]
-    if row["varies"]:
-        return "the cost per sample of its architecture varies, so it is not one configuration"
-    if asked > limit * row["most_flops"] * SAME_COST:
-        return f"measured budgets end more than {limit:g} times from this one"
-    if np.isfinite(error).all():
-        return ""
-    if asked >= row["least_flops"]:
-        return "its grid ends before this budget"
-    pool = ", one epoch of the pool" if row["share"] < 1 / SAME_COST else ""
-    return f"all its budgets are above {format_flops(asked)}{pool}"
 
 
 def _next_experiment(  # noqa: PLR0911 - an experiment for each case

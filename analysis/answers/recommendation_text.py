@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.answers.answer_text import answer_line, error_text
+from analysis.answers.least_compute import least_text
 from analysis.answers.outliers import outlier_lines
 from analysis.answers.recommendation import Recommendation, times_text
 from analysis.belief.verdict import LEADS, MATTERS, draws_text
@@ -32,7 +33,8 @@ def recommendation_lines(
     verdict = advice.verdict
     row = first | {"runs": first["measured"], "verdict": verdict.kind, "distance": verdict.distance}
     leader = first["name"] + _repeated(first)
-    lines = [answer_line(format_flops(advice.flops), leader, row, unit, tied=len(verdict.members))]
+    lines = [] if advice.least is None else [least_text(advice.least, unit)]
+    lines += [answer_line(format_flops(advice.flops), leader, row, unit, tied=len(verdict.members))]
     if first["uses_up"]:
         lines.append(
             f"  its data are used up at {format_number(100 * first['share'], '.2g')} % of the budget"

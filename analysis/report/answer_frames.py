@@ -5,13 +5,18 @@ samples seen otherwise; intervals are 90 %, NaN when unknown.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from analysis.cells.table import CONFIGURATION
+from analysis.answers.recommendation import Recommendation
+from analysis.cells.table import CONFIGURATION, records
 from analysis.laws.laws import Law
 from analysis.report.analyse import Analysis
+from budgets.cost.flops import CONVENTION
+from budgets.quantity import finite_or_none
 
 ColumnMeanings = Mapping[str, tuple[str, str]]
 """Column → its meaning and its unit."""
@@ -103,7 +108,8 @@ class AnswerFrame(NamedTuple):
 
 def _frame(content: str, names: str, **meanings: tuple[str, str]) -> AnswerFrame:
     """Return a frame by the names of its columns, and what some of them mean in it (``meanings``)."""
-    return AnswerFrame(content, {name: meanings.get(name, _MEANINGS[name]) for name in names.split()})
+    every = {**_MEANINGS, **meanings}
+    return AnswerFrame(content, {name: every[name] for name in names.split()})
 
 
 _CELL = f"regime budget {' '.join(CONFIGURATION)}"
@@ -170,10 +176,48 @@ FRAMES: Mapping[str, AnswerFrame] = {
 }
 """Name → content and columns of each frame."""
 
+RECOMMENDATION = _frame(
+    "What `recommend --json` prints: one object. Unknown, infinite and not asked for is `null`.",
+    f"convention flops pairs least_compute leader error low high {_VERDICT} tied cheaper next candidates",
+    convention=("Convention of the FLOPs", ""),
+    flops=("Training FLOPs of one trial, asked for or `least_compute`", "FLOPs"),
+    pairs=("Pairs of the pool before filtering", "pairs"),
+    least_compute=("With `--error`: that `error`, the least `flops` that reach it, their `low`, `high`", ""),
+    leader=("The recommended configuration in words", ""),
+    error=("Median of the draws of its error", "fraction"),
+    runner_up=("The next most probable configuration, in words", ""),
+    tied=("All that tie, in words, joined by `; `", ""),
+    cheaper=("Which measured cell is lower at a lower cost, in words", ""),
+    next=("The run that would decide or confirm the choice, in words", ""),
+    candidates=("Objects with the columns of the frame above", ""),
+)
+"""What ``recommend --json`` prints."""
+
 
 def answer_frame(name: str, rows: pd.DataFrame) -> pd.DataFrame:
     """Return rows with exactly the documented columns of the frame of a name in `FRAMES`."""
     return rows.reindex(columns=list(FRAMES[name].columns)).reset_index(drop=True)
+
+
+def recommendation_object(advice: Recommendation) -> dict[str, Any]:
+    """Return a recommendation as values for JSON, by the keys of `RECOMMENDATION`."""
+    candidates, least = advice.candidates, advice.least
+    names = candidates["name"].tolist()
+    content = advice.verdict.columns(names) | {
+        "convention": CONVENTION, "flops": advice.flops, "pairs": advice.pairs, "leader": names[0],
+        "cheaper": advice.cheaper, "next": advice.experiment,
+        "least_compute": None if least is None else _plain(asdict(least)),
+        "candidates": [_plain(row) for row in records(answer_frame("recommend", candidates))],
+    }  # fmt: skip
+    return _plain({name: content[name] for name in RECOMMENDATION.columns})
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with values that JSON has."""
+    return {
+        name: finite_or_none(value.item() if isinstance(value, np.generic) else value)
+        for name, value in row.items()
+    }
 
 
 def curve_points(analysis: Analysis) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from analysis.report.answer_frames import FRAMES
+from analysis.report.answer_frames import FRAMES, RECOMMENDATION
 from runners.results import TABLES
 
 PAGE = Path(__file__).resolve().parents[1] / "results.md"
@@ -80,6 +80,11 @@ def columns_page() -> str:
     for name, frame in FRAMES.items():
         parts += [f"### `study.{_CALLS.get(name, name)}`", frame.content]
         parts += _table([(one, text, unit or "–") for one, (text, unit) in frame.columns.items()], told)
+        if name == "recommend":
+            parts += ["### A recommendation as JSON", RECOMMENDATION.content]
+            parts += _table(
+                [(key, text, unit or "–") for key, (text, unit) in RECOMMENDATION.columns.items()], told
+            )
     return "\n\n".join(parts) + "\n"
 
 

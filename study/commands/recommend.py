@@ -1,20 +1,22 @@
 """``python -m study recommend``: recommend a configuration from a study's results or from any table."""
 
+import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from budgets.quantity import parse_count, parse_flops, parse_share
+from budgets.quantity import parse_count, parse_flops, parse_quantity, parse_share
 from study.commands.command import add_study_options, add_why_option, amount, named_study, number, show_all
 
 if TYPE_CHECKING:
     from study.state.study import Imported, Study
 
 NAME = "recommend"
-HELP = "recommend a configuration for a compute and a data budget, with its uncertainty"
+HELP = "recommend a configuration for a data budget and a compute budget or an error, with its uncertainty"
 EXAMPLES: tuple[str, ...] = (
     "demo --flops 1e12 --pairs 8192 --why",
-    "demo --flops 1e12 --pairs 50%%",
+    "demo --flops 1e12 --pairs 50%% --json",
+    "demo --error 60%% --pairs 8192",
     "--prior open-clip-scaling --flops 1e20 --pairs 1B",
 )
 
@@ -22,8 +24,12 @@ EXAMPLES: tuple[str, ...] = (
 def add_options(parser: ArgumentParser) -> None:
     """Add the command's options."""
     add_study_options(parser, imported=True)
-    parser.add_argument(
-        "--flops", required=True, metavar="FLOPS", help="training FLOPs of one trial, such as 3e18"
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--flops", metavar="FLOPS", help="training FLOPs of one trial, such as 3e18")
+    asked.add_argument(
+        "--error",
+        metavar="ERROR",
+        help="error to reach with the least training compute, such as 30%%, or the value of a loss",
     )
     parser.add_argument(
         "--pairs",
@@ -32,6 +38,7 @@ def add_options(parser: ArgumentParser) -> None:
         help="pairs in your pool before filtering, such as 10M; 20%% for that share of the study's pool",
     )
     add_why_option(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
     parser.add_argument(
         "--limit",
         type=number(1, 10**9),
@@ -61,6 +68,7 @@ def run(options: Namespace) -> int:
     from analysis.answers.recommendation import recommend
     from analysis.answers.recommendation_text import recommendation_lines
     from analysis.belief.cell_draws import study_draws
+    from analysis.report.answer_frames import recommendation_object
     from study.show.study_report import prior_frames, study_frames
     from study.state.study import Study
 
@@ -69,14 +77,19 @@ def run(options: Namespace) -> int:
         raise ValueError("give either a study or --prior MAP, not both or neither")
     if options.prior is None and options.table is not None:
         raise ValueError("--table needs --prior MAP")
-    flops = amount(options, "flops", parse_flops)
+    flops = None if options.flops is None else amount(options, "flops", parse_flops)
+    error = None if options.error is None else amount(options, "error", parse_quantity)
     pairs = _pairs(options, study)
     if isinstance(study, Study):
         study.require_run("results.parquet")
     frames = prior_frames(options.prior, options.table) if study is None else study_frames(study)
     source = f"{frames.name}, as a prior" if study is None else str(study.folder)
     draws = study_draws(frames)
-    recommendation = recommend(draws, flops=flops, pairs=pairs, limit=options.limit)
+    recommendation = recommend(draws, pairs=pairs, flops=flops, error=error, limit=options.limit)
+    if options.json:
+        content = recommendation_object(recommendation)
+        print(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
+        return 0
     apart = outliers(draws.families, frames.trials)
     show_all(recommendation_lines(recommendation, source=source, apart=apart, why=options.why))
     return 0

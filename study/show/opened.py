@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,22 @@ import pandas as pd
 from markupsafe import escape
 from matplotlib.figure import Figure
 
-from analysis.answers.recommendation import recommend, smallest_pool
+from analysis.answers.options import smallest_pool
+from analysis.answers.recommendation import recommend
 from analysis.answers.recommendation_text import recommendation_lines
 from analysis.cells.pareto import same_cost
 from analysis.cells.table import records
 from analysis.charts.figure_data import FigureData, Missing
 from analysis.drawing.draw import draw
 from analysis.report.analyse import Analysis, analyse
-from analysis.report.answer_frames import FRAMES, answer_frame, curve_points
+from analysis.report.answer_frames import FRAMES, answer_frame, curve_points, recommendation_object
 from analysis.report.figures import report_figures
 from analysis.report.report_tables import best_table, report_tables
 from analysis.report.summary import answer_lines, summary_lines
 from analysis.report.tables import Table, TextColumn, column, errors, probability_text
 from budgets.declaration.sections import FARTHEST
 from budgets.names import unknown
-from budgets.quantity import parse_count, parse_flops
+from budgets.quantity import parse_count, parse_flops, parse_quantity
 from study.show.study_report import study_frames
 from study.state.study import Study, open_study
 
@@ -44,12 +45,14 @@ class StudyAnswer:
         why: What they say with ``--why``.
         frame: The answer in numbers; docs/results.md lists its columns.
         table: The answer in texts, as in the report.
+        json: Of a recommendation what ``--json`` prints; docs/results.md lists its keys.
     """
 
     lines: tuple[str, ...]
     why: tuple[str, ...]
     frame: pd.DataFrame
     table: Table
+    json: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Return the sentences."""
@@ -131,18 +134,24 @@ class OpenedStudy:
             lines=lines, why=why, frame=answer_frame("best", rows), table=best_table(analysis, rows)
         )
 
-    def recommend(self, *, flops: Amount, pairs: Amount, limit: float = FARTHEST) -> StudyAnswer:
-        """Recommend what to train with the training FLOPs of one trial and the pairs of a pool, unfiltered.
+    def recommend(
+        self, *, pairs: Amount, flops: Amount | None = None, error: Amount | None = None,
+        limit: float = FARTHEST,
+    ) -> StudyAnswer:  # fmt: skip
+        """Recommend what to train with the pairs of a pool, unfiltered, and the training FLOPs of one trial.
 
-        Measured budgets may end up to ``limit`` times below.
+        For an ``error``, such as ``"30%"``, in place of FLOPs it is with the least that reach it. Measured
+        budgets may end up to ``limit`` times below.
 
         Raises:
-            ValueError: An amount can't be read or is below 1, or no configuration can be read there.
+            ValueError: An amount can't be read or is below 1, no configuration can be read there or reaches
+                the error, or not just one of FLOPs and error is given.
         """
         draws = self.analysis.draws
         recommendation = recommend(
-            draws, flops=_number("flops", flops, parse_flops), pairs=_number("pairs", pairs, parse_count),
-            limit=limit,
+            draws, pairs=_number("pairs", pairs, parse_count), limit=limit,
+            flops=None if flops is None else _number("flops", flops, parse_flops),
+            error=None if error is None else _number("error", error, parse_quantity),
         )  # fmt: skip
         rows = recommendation.candidates
         columns = [
@@ -155,7 +164,8 @@ class OpenedStudy:
             recommendation_lines(recommendation, source=self.name, apart=self.analysis.outliers, why=asked)
             for asked in (False, True)
         )
-        return StudyAnswer(lines=lines, why=why, table=table, frame=answer_frame("recommend", rows))
+        frame, content = answer_frame("recommend", rows), recommendation_object(recommendation)
+        return StudyAnswer(lines=lines, why=why, table=table, frame=frame, json=content)
 
     def forecast(self, *, flops: Amount) -> StudyAnswer:
         """Return what to expect of the best configuration at a compute, with the data of the largest pool.
@@ -223,7 +233,7 @@ class OpenedStudy:
         )
 
 
-def _number(name: str, value: Amount, parse: Callable[[str], int]) -> float:
+def _number(name: str, value: Amount, parse: Callable[[str], float]) -> float:
     try:
         return float(parse(value)) if isinstance(value, str) else float(value)
     except ValueError as error:

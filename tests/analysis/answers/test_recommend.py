@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from analysis.answers.best import best_at_budgets
-from analysis.answers.recommendation import Recommendation, recommend, smallest_pool
+from analysis.answers.options import smallest_pool
+from analysis.answers.recommendation import Recommendation, recommend
 from analysis.answers.recommendation_text import recommendation_lines
 from analysis.belief.cell_draws import CellDraws, cell_draws
 from analysis.belief.verdict import CLEAR

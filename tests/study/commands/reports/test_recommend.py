@@ -1,5 +1,6 @@
 """``recommend`` from the paper's figures and from a study's results."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from analysis.cells.table import records
+from analysis.report.answer_frames import FRAMES, RECOMMENDATION
 from runners.results import RESULT_COLUMNS, to_frame
 from study.declare import shipped_studies
 from study.declare.load import load_declaration
@@ -39,6 +41,11 @@ def test_the_papers_frontier_is_named(flops: str, architecture: str, run: Run) -
         (f"{PRIOR} 3.4B --flops '1e20 FLIP'", "--flops: '1e20 FLIP': unknown unit of compute 'FLIP'"),
         (f"{PRIOR} abc --flops 1e18", "study: --pairs: 'abc' is not a number"),
         (f"{PRIOR} 20% --flops 1e18", "study: --pairs 20%: a table has no pool to take"),
+        (f"{PRIOR} 3.4B --error 30", "below 100 %, such as 30%; found 3000.0 %"),
+        (
+            f"{PRIOR} 3.4B --error 3%",
+            "no compute reaches error 3.0 % with 3,400,000,000 pairs: the lowest is",
+        ),
         ("recommend --pairs 20% --flops 1e20", "give either a study or --prior MAP"),
         ("recommend --prior papre-one-epoch --pairs 1M --flops 1e20", "did you mean 'paper-"),
         ("recommend demo --results nowhere --pairs 1M --flops 1e20", "has no results; run"),
@@ -71,6 +78,20 @@ def test_recommendations_use_a_studys_own_results(tmp_path: Path, run: Run) -> N
     demo.write_table("results.parquet", to_frame(records(ended), RESULT_COLUMNS))
     lines = run(f"{words} 10TFLOP --pairs 8192").splitlines()
     assert any("ViT-M, CLIP, 3,276 pairs, top 40 %" in line and "; never run" in line for line in lines)
+
+
+def test_an_error_takes_the_least_compute_in_words_and_for_programs(run: Run) -> None:
+    words = "recommend small --pairs 32768 --error 55%"
+    takes, leader, *_ = run(words).splitlines()
+    assert re.fullmatch(r"error 55\.0 % takes \S+ TFLOP \[.*\] of training", takes)
+    content = json.loads(run(f"{words} --json"))
+    assert list(content) == [*RECOMMENDATION.columns]
+    assert [*content["candidates"][0]] == [*FRAMES["recommend"].columns]
+    least = content["least_compute"]
+    assert least["low"] < least["flops"] == content["flops"] < least["high"]
+    assert content["leader"] == content["candidates"][0]["name"] in leader
+    assert content["error"] == content["candidates"][0]["error"] == pytest.approx(0.55, rel=1e-3)
+    assert json.loads(run("recommend small --pairs 32768 --flops 1e12 --json"))["least_compute"] is None
 
 
 def test_a_level_is_reached_with_tolerance(run: Run) -> None:
