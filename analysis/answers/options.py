@@ -23,9 +23,27 @@ from analysis.belief.verdict import ranked, shares
 from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import CONFIGURATION, records
 from analysis.labels import configuration_text, quality_fraction
+from budgets.cost.serving import Served
 from budgets.quantity import format_flops
 
 _SAME_SIZE = 0.05
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """What is asked of a study.
+
+    Attributes:
+        flops: Training FLOPs of one trial, with those of serving over its life.
+        pairs: Pairs in the pool before filtering; the top 20 % are a fifth of them.
+        limit: Largest factor of extrapolation beyond the measured compute of a regime.
+        serving: What architectures cost when they serve, by name; nothing of those without an entry.
+    """
+
+    flops: float
+    pairs: float
+    limit: float
+    serving: Mapping[str, Served] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,11 +85,11 @@ def smallest_pool(subset_size: float, quality: str) -> int:
     return int((int(subset_size) - 1) // kept_fraction(quality)) + 1
 
 
-def read_options(draws: CellDraws, *, flops: float, pairs: float, limit: float) -> Options:
-    """Read all configurations at a budget; arguments as in `recommendation.recommend`."""
+def read_options(draws: CellDraws, asked: Asked) -> Options:
+    """Read all configurations of a study."""
     read = _Read()
     for family in draws.families.values():
-        _read(read, draws, family, flops=flops, pool=pairs, limit=limit)
+        _read(read, draws, family, asked)
     values = np.stack(read.errors, axis=1) if read.errors else np.empty((1, 0))
     middle = np.median(values, axis=0)
     gone = np.array([bool(row["lost"]) for row in read.rows], dtype=bool)
@@ -98,30 +116,31 @@ class _Read:
     too_large: list[dict[str, Any]] = field(default_factory=list)
 
 
-def _read(  # noqa: PLR0913 - a regime, and what is asked
-    options: _Read, draws: CellDraws, family: Family, *, flops: float, pool: float, limit: float
-) -> None:
-    """Add the configurations of a regime, read at a budget."""
-    one_epoch, pairs = family.regime == "one-epoch", np.ceil(pool)
+def _read(options: _Read, draws: CellDraws, family: Family, asked: Asked) -> None:
+    """Add the configurations of a regime."""
+    one_epoch, pairs = family.regime == "one-epoch", np.ceil(asked.pairs)
     cells = draws.cells[(draws.cells["regime"] == family.regime).to_numpy(bool)]
     if cells.empty:
         return
     quality, sizes = family.configurations["quality"], family.configurations["subset_size"]
-    usable = np.full(len(sizes), flops)
+    budget = _training_budget(family, asked)
+    usable = budget
     if one_epoch:  # the pairs limit the compute
         fraction = np.array([float(kept_fraction(name)) for name in quality])
-        usable = np.minimum(usable, pool * fraction * family.measured.curves.per_sample)
+        usable = np.minimum(usable, asked.pairs * fraction * family.measured.curves.per_sample)
     fits = np.array(list(map(smallest_pool, sizes, quality))) <= (np.inf if one_epoch else pairs)
     # In one epoch the pool says how far a curve goes, not the grid.
-    values, place = family.at(usable, beyond=one_epoch or bool(flops > family.limit.max() * SAME_COST))
+    values, place = family.at(usable, beyond=one_epoch or bool(budget.max() > family.limit.max() * SAME_COST))
     if not np.isfinite(values[:, fits]).all(axis=0).any():  # what the grid leaves out is better than nothing
         values, place = family.at(usable, beyond=True)
-    rows = _rows(family, cells, place, usable, flops)
+    rows = _rows(family, cells, place, usable, budget)
     # Regimes are independent, so their draws are paired at random.
     mix = stream(f"pair/{family.regime}").permutation(len(values)) if options.rows else np.arange(len(values))
     whole = dict[tuple[str, ...], list[int]]()
     for curve, row in enumerate(rows):
-        reason = _unreadable(row, values[:, curve], limit)
+        served = asked.serving.get(row["architecture"], Served())
+        row["serving_flops"] = served.flops
+        reason = _undeployable(served, asked) or _unreadable(row, values[:, curve], asked.limit)
         if not reason and fits[curve]:
             options.rows.append(row)
             options.errors.append(values[mix, curve])
@@ -140,6 +159,23 @@ def _read(  # noqa: PLR0913 - a regime, and what is asked
         if one is not None and (known or one[0]["subset_size"] >= smallest):
             options.rows.append(one[0])
             options.errors.append(one[1][mix])
+
+
+def _training_budget(family: Family, asked: Asked) -> Floats:
+    """Return what serving leaves each configuration for training, shape (curves,).
+
+    It need not be spent beyond what can be read.
+    """
+    names = family.configurations["architecture"]
+    serving = np.array([asked.serving.get(name, Served()).flops for name in names])
+    most = asked.limit * float(np.where(family.ran, family.x, 0.0).max()) if serving.any() else np.inf
+    return np.asarray(np.maximum(np.minimum(asked.flops - serving, most), 1.0))
+
+
+def _undeployable(served: Served, asked: Asked) -> str:
+    if served.flops >= asked.flops:
+        return f"serving alone costs {format_flops(served.flops)}"
+    return served.why_not
 
 
 def _fewer(
@@ -171,7 +207,7 @@ def _fewer(
 
 
 def _rows(
-    family: Family, cells: pd.DataFrame, place: Indices, usable: Floats, flops: float
+    family: Family, cells: pd.DataFrame, place: Indices, usable: Floats, flops: Floats
 ) -> list[dict[str, Any]]:
     """Return the curves of a family at their places (-1: none), or at the compute that each can use."""
     curves, x, ran = np.arange(len(place)), family.x, family.ran

@@ -14,8 +14,8 @@ import pandas as pd
 
 from analysis.answers.best import cheaper_text
 from analysis.answers.least_compute import LeastCompute, least_compute
-from analysis.answers.options import read_options, smallest_pool
-from analysis.arrays import Floats
+from analysis.answers.options import Asked, read_options, smallest_pool
+from analysis.arrays import Floats, Mask
 from analysis.belief.cell_draws import CellDraws
 from analysis.belief.verdict import CLEAR, LEADS, MATTERS, Verdict, judge
 from analysis.cells.intervals import column_intervals
@@ -23,6 +23,7 @@ from analysis.cells.pareto import SAME_COST
 from analysis.cells.table import CONFIGURATION, records
 from analysis.error_unit import ErrorUnit
 from analysis.labels import configuration_text, with_regime
+from budgets.cost.serving import Served
 from budgets.declaration.sections import FARTHEST
 from budgets.quantity import format_flops, format_number, format_share, plural
 
@@ -39,13 +40,14 @@ class Recommendation:
 
     Attributes:
         candidates: One row per configuration that fits, the most probable one first: ``name`` (in words),
-            ``regime``, the columns of ``CONFIGURATION``, ``flops`` (spent), ``error`` (median of the draws)
-            with ``low`` and ``high``, ``probability`` of being the best, ``measured`` (whether it was run
-            there), ``by_trunk`` (whether it is read from its trunk state there), ``sizes`` (those that it was
-            read from, in words, if not its own), ``pool`` (pairs that its pool must have), ``distance`` (from
-            its own runs, see ``Family.distance``), ``share`` (of the budget that it spends), ``uses_up``
-            (whether one epoch of the data ends before the budget does), ``epochs``, ``own_epochs`` (most of
-            its own runs) and ``most_epochs`` (of all runs of its regime).
+            ``regime``, the columns of ``CONFIGURATION``, ``flops`` (of training), ``serving_flops``,
+            ``error`` (median of the draws) with ``low`` and ``high``, ``probability`` of being the best,
+            ``measured`` (whether it was run there), ``by_trunk`` (whether it is read from its trunk state
+            there), ``sizes`` (those that it was read from, in words, if not its own), ``pool`` (pairs that
+            its pool must have), ``distance`` (from its own runs, see ``Family.distance``), ``share`` (of the
+            budget for training that it spends), ``uses_up`` (whether one epoch of the data ends before the
+            budget does), ``epochs``, ``own_epochs`` (most of its own runs) and ``most_epochs`` (of all runs
+            of its regime).
         verdict: Verdict on the candidates, by their places.
         left_out: Configurations that take no part: ``curve``, ``reason``.
         pool: Pairs of the largest measured pool.
@@ -79,9 +81,9 @@ class Recommendation:
     least: LeastCompute | None
 
 
-def recommend(
+def recommend(  # noqa: PLR0913 - what is asked
     draws: CellDraws, *, pairs: float, flops: float | None = None, error: float | None = None,
-    limit: float = FARTHEST,
+    limit: float = FARTHEST, serving: Mapping[str, Served] | None = None,
 ) -> Recommendation:  # fmt: skip
     """Recommend a configuration for a pool's pairs before filtering, and a trial's FLOPs or its error.
 
@@ -91,6 +93,8 @@ def recommend(
         flops: Training FLOPs of one trial.
         error: The error to reach with the least compute, in place of FLOPs: a fraction, or a loss.
         limit: Largest factor of extrapolation beyond the measured compute of a regime.
+        serving: What architectures cost over their life when they serve, or why they can't, by name; the
+            FLOPs are then those of training and serving together.
 
     Raises:
         ValueError: A number is below 1, no configuration can be read at the budget or reaches the error, or
@@ -102,9 +106,11 @@ def recommend(
         if value is not None and not value >= 1:
             raise ValueError(f"{name} must be at least 1; found {value:g}")
     pairs = float(pairs)  # NumPy has no integers beyond 9e18
-    least = None if error is None else least_compute(draws, error, pairs=pairs, limit=limit)
-    flops = float(flops or 0) if least is None else least.flops
-    options = read_options(draws, flops=flops, pairs=pairs, limit=limit)
+    asked = Asked(flops=float(flops or 0), pairs=pairs, limit=limit, serving=serving or {})
+    least = None if error is None else least_compute(draws, error, asked)
+    if least is not None:
+        asked = replace(asked, flops=least.flops)
+    options = read_options(draws, asked)
     unlearned = "; ".join(filter(None, (family.unlearned for family in draws.families.values())))
     if options.empty:
         why = [f"{row['curve']}: {row['reason']}" for row in options.left_out]
@@ -112,7 +118,7 @@ def recommend(
         if pools := [row["pool"] for row in options.too_large]:
             more += f"; the smallest pool that holds one has {min(pools):,} pairs"
         raise ValueError(
-            f"no configuration can be read at {format_flops(flops)}: "
+            f"no configuration can be read at {format_flops(asked.flops)}: "
             f"{'; '.join(why[:_NAMED]) or unlearned or 'nothing was measured'}{more}"
         )
     rows, values, middle = options.rows, options.draws, options.middle
@@ -133,8 +139,9 @@ def recommend(
     candidates = candidates[candidates.pop("lost") == ""]
     best_first = records(candidates)
     held = np.array(list(map(smallest_pool, draws.column("subset_size").tolist(), draws.cells["quality"])))
+    comparable = (held <= np.ceil(pairs)) & ~_costlier(draws, asked, best_first[0])
     cheaper = cheaper_text(
-        draws.take(np.flatnonzero(held <= np.ceil(pairs))), best_first[0]["flops"],
+        draws.take(np.flatnonzero(comparable)), best_first[0]["flops"],
         values[:, 0] if draws.known else middle[:1],
     )  # fmt: skip
     experiment = _next_experiment(draws, best_first, verdict)
@@ -146,24 +153,28 @@ def recommend(
         candidates=candidates, verdict=verdict, experiment=experiment, explanation=draws.explanation,
         left_out=pd.DataFrame(options.left_out, columns=["curve", "reason"]),
         pool=float(held.max()), better=_better(options.too_large, float(middle[0])), cheaper=cheaper,
-        unlearned=unlearned, flops=flops, pairs=pairs, error_unit=draws.error_unit,
-        later=_later(draws, best_first, flops=flops, pool=pairs, limit=limit), least=least,
+        unlearned=unlearned, flops=asked.flops, pairs=pairs, error_unit=draws.error_unit,
+        later=_later(draws, best_first, asked), least=least,
     )  # fmt: skip
 
 
-def _later(
-    draws: CellDraws, rows: Sequence[Mapping[str, Any]], *, flops: float, pool: float, limit: float
-) -> tuple[float, str] | None:
+def _costlier(draws: CellDraws, asked: Asked, leader: Mapping[str, Any]) -> Mask:
+    """Return which cells can't be deployed, or cost more than a leader when they serve."""
+    served = [asked.serving.get(name, Served()) for name in draws.cells["architecture"]]
+    return np.array([bool(one.why_not) or one.flops > leader["serving_flops"] for one in served], dtype=bool)
+
+
+def _later(draws: CellDraws, rows: Sequence[Mapping[str, Any]], asked: Asked) -> tuple[float, str] | None:
     """Return the compute at which one that does not matter now does, and its name; None if none does."""
     now = {_one(row) for row in rows if row["probability"] < MATTERS}
     for times in _LATER if now else ():
-        options = read_options(draws, flops=flops * times, pairs=pool, limit=limit)
+        options = read_options(draws, replace(asked, flops=asked.flops * times))
         if options.empty:
             break
         matter = [place for place, row in enumerate(options.rows) if _one(row) in now]
         if matter and max(options.chance[matter]) >= MATTERS:
             row = options.rows[max(matter, key=lambda place: float(options.chance[place]))]
-            return flops * times, configuration_text(row)
+            return asked.flops * times, configuration_text(row)
     return None
 
 

@@ -33,8 +33,13 @@ def recommendation_lines(
     verdict = advice.verdict
     row = first | {"runs": first["measured"], "verdict": verdict.kind, "distance": verdict.distance}
     leader = first["name"] + _repeated(first)
-    lines = [] if advice.least is None else [least_text(advice.least, unit)]
+    lines = (
+        [] if advice.least is None else [least_text(advice.least, unit, served=bool(first["serving_flops"]))]
+    )
     lines += [answer_line(format_flops(advice.flops), leader, row, unit, tied=len(verdict.members))]
+    if first["serving_flops"]:
+        training, serving = format_flops(first["flops"]), format_flops(first["serving_flops"])
+        lines.append(f"  training takes {training}, serving {serving}")
     if first["uses_up"]:
         lines.append(
             f"  its data are used up at {format_number(100 * first['share'], '.2g')} % of the budget"

@@ -53,6 +53,11 @@ class CellDraws:
     explanation: str
     confidence: float = CLEAR
 
+    @property
+    def architectures(self) -> set[str]:
+        """Names of the architectures that can be read."""
+        return {name for family in self.families.values() for name in family.configurations["architecture"]}
+
     def column(self, name: str) -> Floats:
         """Return a column of numbers of the cells, shape (cells,)."""
         return self.cells[name].to_numpy(np.float64)

@@ -94,7 +94,8 @@ _MEANINGS: ColumnMeanings = {
     "hours": ("Hours in trials times the devices of each", "hours"),
     "name": ("The configuration in words", ""),
     "flops": ("Training FLOPs that it spends", "FLOPs"),
-    "share": ("The share of the budget that it spends", ""),
+    "serving_flops": ("Forward FLOPs of what it serves over its life, if that was said", "FLOPs"),
+    "share": ("The share of the budget for training that it spends", ""),
     "measured": ("Whether it was run there", ""),
 }
 
@@ -129,8 +130,8 @@ FRAMES: Mapping[str, AnswerFrame] = {
     ),
     "recommend": _frame(
         "The configurations that fit a compute and a data budget, the recommended one first.",
-        f"name {_CELL.replace('budget ', '')} flops share epochs error low high probability measured "
-        "by_trunk distance",
+        f"name {_CELL.replace('budget ', '')} flops serving_flops share epochs error low high "
+        "probability measured by_trunk distance",
         error=("Median of the draws of its error", "fraction"),
         by_trunk=("Whether it is read from its trunk state there", ""),
     ),
@@ -180,7 +181,7 @@ RECOMMENDATION = _frame(
     "What `recommend --json` prints: one object. Unknown, infinite and not asked for is `null`.",
     f"convention flops pairs least_compute leader error low high {_VERDICT} tied cheaper next candidates",
     convention=("Convention of the FLOPs", ""),
-    flops=("Training FLOPs of one trial, asked for or `least_compute`", "FLOPs"),
+    flops=("Training FLOPs of one trial, with those of serving: asked for or `least_compute`", "FLOPs"),
     pairs=("Pairs of the pool before filtering", "pairs"),
     least_compute=("With `--error`: that `error`, the least `flops` that reach it, their `low`, `high`", ""),
     leader=("The recommended configuration in words", ""),

@@ -17,6 +17,7 @@ EXAMPLES: tuple[str, ...] = (
     "demo --flops 1e12 --pairs 8192 --why",
     "demo --flops 1e12 --pairs 50%% --json",
     "demo --error 60%% --pairs 8192",
+    "--prior open-clip-scaling --error 30%% --pairs 1B --images 1e12 --at-most '20 GFLOP'",
     "--prior open-clip-scaling --flops 1e20 --pairs 1B",
 )
 
@@ -36,6 +37,20 @@ def add_options(parser: ArgumentParser) -> None:
         required=True,
         metavar="PAIRS",
         help="pairs in your pool before filtering, such as 10M; 20%% for that share of the study's pool",
+    )
+    for name in ("images", "texts"):
+        parser.add_argument(
+            f"--{name}",
+            default="0",
+            metavar="NUMBER",
+            help=f"{name} that the model will embed when it serves: FLOPs are then those of its life",
+        )
+    parser.add_argument(
+        "--at-most",
+        action="append",
+        default=[],
+        metavar="LIMIT",
+        help="most forward FLOPs of an image, such as '5 GFLOP', or parameters, such as 100M; repeatable",
     )
     add_why_option(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
@@ -69,6 +84,7 @@ def run(options: Namespace) -> int:
     from analysis.answers.recommendation_text import recommendation_lines
     from analysis.belief.cell_draws import study_draws
     from analysis.report.answer_frames import recommendation_object
+    from budgets.cost.serving import Deployment
     from study.show.study_report import prior_frames, study_frames
     from study.state.study import Study
 
@@ -85,7 +101,14 @@ def run(options: Namespace) -> int:
     frames = prior_frames(options.prior, options.table) if study is None else study_frames(study)
     source = f"{frames.name}, as a prior" if study is None else str(study.folder)
     draws = study_draws(frames)
-    recommendation = recommend(draws, pairs=pairs, flops=flops, error=error, limit=options.limit)
+    deployment = Deployment.of(
+        images=amount(options, "images", parse_count), texts=amount(options, "texts", parse_count),
+        at_most=options.at_most,
+    )  # fmt: skip
+    recommendation = recommend(
+        draws, pairs=pairs, flops=flops, error=error, limit=options.limit,
+        serving=deployment.served(draws.architectures, frames.architectures),
+    )  # fmt: skip
     if options.json:
         content = recommendation_object(recommendation)
         print(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))

@@ -26,6 +26,7 @@ from analysis.report.figures import report_figures
 from analysis.report.report_tables import best_table, report_tables
 from analysis.report.summary import answer_lines, summary_lines
 from analysis.report.tables import Table, TextColumn, column, errors, probability_text
+from budgets.cost.serving import Deployment
 from budgets.declaration.sections import FARTHEST
 from budgets.names import unknown
 from budgets.quantity import parse_count, parse_flops, parse_quantity
@@ -134,22 +135,29 @@ class OpenedStudy:
             lines=lines, why=why, frame=answer_frame("best", rows), table=best_table(analysis, rows)
         )
 
-    def recommend(
+    def recommend(  # noqa: PLR0913 - what is asked
         self, *, pairs: Amount, flops: Amount | None = None, error: Amount | None = None,
-        limit: float = FARTHEST,
+        limit: float = FARTHEST, images: Amount = 0, texts: Amount = 0, at_most: Iterable[str] = (),
     ) -> StudyAnswer:  # fmt: skip
         """Recommend what to train with the pairs of a pool, unfiltered, and the training FLOPs of one trial.
 
         For an ``error``, such as ``"30%"``, in place of FLOPs it is with the least that reach it. Measured
-        budgets may end up to ``limit`` times below.
+        budgets may end up to ``limit`` times below. A model that will embed ``images`` and ``texts`` spends
+        its FLOPs on training and serving together; ``at_most`` has limits of an image's forward FLOPs, such
+        as ``"5 GFLOP"``, or of the parameters, such as ``"100M"``.
 
         Raises:
             ValueError: An amount can't be read or is below 1, no configuration can be read there or reaches
                 the error, or not just one of FLOPs and error is given.
         """
         draws = self.analysis.draws
+        deployment = Deployment.of(
+            images=_number("images", images, parse_count), texts=_number("texts", texts, parse_count),
+            at_most=at_most,
+        )  # fmt: skip
         recommendation = recommend(
             draws, pairs=_number("pairs", pairs, parse_count), limit=limit,
+            serving=deployment.served(draws.architectures, self._frames.architectures),
             flops=None if flops is None else _number("flops", flops, parse_flops),
             error=None if error is None else _number("error", error, parse_quantity),
         )  # fmt: skip

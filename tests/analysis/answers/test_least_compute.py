@@ -7,6 +7,7 @@ import pytest
 from scipy.optimize import brentq
 
 from analysis.answers.least_compute import least_compute, least_text
+from analysis.answers.options import Asked
 from analysis.answers.recommendation import recommend
 from analysis.arrays import Floats
 from analysis.belief.cell_draws import CellDraws, study_draws
@@ -23,6 +24,8 @@ from tests.analysis.answers.test_recommend import (
     small,
 )
 from tests.analysis.synthetic import study
+
+ASKED = Asked(flops=0, pairs=POOL, limit=30)
 
 
 def table(name: str) -> CellDraws:
@@ -57,7 +60,7 @@ def test_the_interval_holds_the_truth_and_widens_with_the_distance() -> None:
     draws, widths = drawn(crossing()), []
     for error in (0.5, 0.45, 0.42, 0.39):
         truth = brentq(lambda flops, at=error: min(small(flops), large(flops)) - at, 1e11, 1e14)
-        found = least_compute(draws, error, pairs=POOL, limit=30)
+        found = least_compute(draws, error, ASKED)
         assert found.low <= truth <= found.high
         if truth < LEVELS[-1]:
             assert found.flops == pytest.approx(truth, rel=0.1)
@@ -68,7 +71,7 @@ def test_the_interval_holds_the_truth_and_widens_with_the_distance() -> None:
 def test_draws_that_do_not_reach_the_error_within_the_limit_leave_the_interval_open() -> None:
     draws = drawn(crossing())
     lowest = recommend(draws, flops=3e14, pairs=POOL).candidates["error"][0]
-    found = least_compute(draws, lowest + 1e-4, pairs=POOL, limit=30)
+    found = least_compute(draws, lowest + 1e-4, ASKED)
     assert found.high == np.inf
     assert least_text(found, PERCENT).endswith(", beyond the limit] of training")
 
@@ -102,6 +105,6 @@ def test_an_error_that_is_not_reached_is_refused_with_the_lowest(
 
 def test_either_compute_or_error_is_asked_for() -> None:
     draws = study_draws(study())
-    for asked in ({}, {"flops": 1e12, "error": 0.5}):
+    for flops, error in ((None, None), (1e12, 0.5)):
         with pytest.raises(ValueError, match="either the flops of a trial or the error to reach"):
-            recommend(draws, pairs=POOL, **asked)
+            recommend(draws, pairs=POOL, flops=flops, error=error)

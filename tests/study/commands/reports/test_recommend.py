@@ -46,6 +46,13 @@ def test_the_papers_frontier_is_named(flops: str, architecture: str, run: Run) -
             f"{PRIOR} 3.4B --error 3%",
             "no compute reaches error 3.0 % with 3,400,000,000 pairs: the lowest is",
         ),
+        ("recommend small --pairs 1k --flops 1e12 --at-most 9k", "can be deployed: the nearest is mini-"),
+        (
+            "recommend small --pairs 1k --flops 1e12 --at-most small",
+            "study: at most: 'small' is not a number",
+        ),
+        ("recommend small --pairs 1k --flops 1e12 --images -1", "study: --images: '-1' is negative"),
+        (f"{PRIOR} 3.4B --flops 1e20 --images 1M", "can be deployed: what "),
         ("recommend --pairs 20% --flops 1e20", "give either a study or --prior MAP"),
         ("recommend --prior papre-one-epoch --pairs 1M --flops 1e20", "did you mean 'paper-"),
         ("recommend demo --results nowhere --pairs 1M --flops 1e20", "has no results; run"),
@@ -92,6 +99,23 @@ def test_an_error_takes_the_least_compute_in_words_and_for_programs(run: Run) ->
     assert content["leader"] == content["candidates"][0]["name"] in leader
     assert content["error"] == content["candidates"][0]["error"] == pytest.approx(0.55, rel=1e-3)
     assert json.loads(run("recommend small --pairs 32768 --flops 1e12 --json"))["least_compute"] is None
+
+
+def test_what_a_model_serves_counts_with_its_training(run: Run) -> None:
+    words = "recommend small --pairs 32768 --error 60%"
+    never = json.loads(run(f"{words} --images 0 --json"))
+    assert never == json.loads(run(f"{words} --json"))
+    served = json.loads(run(f"{words} --images 1M --texts 100 --json"))
+    leader = served["candidates"][0]
+    assert served["flops"] == pytest.approx(leader["flops"] + leader["serving_flops"], rel=1e-3)
+    assert served["flops"] > never["flops"]
+    takes, _, cost, *_ = run(f"{words} --images 1M --texts 100").splitlines()
+    assert takes.endswith(" of training and serving")
+    assert re.fullmatch(r"  training takes \S+ \wFLOP, serving \S+ TFLOP", cost)
+    small = json.loads(run(f"{words.replace('60', '70')} --at-most '10 MFLOP' --json"))
+    assert {row["architecture"] for row in small["candidates"]} < {
+        row["architecture"] for row in never["candidates"]
+    }
 
 
 def test_a_level_is_reached_with_tolerance(run: Run) -> None:
